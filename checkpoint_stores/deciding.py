@@ -1,0 +1,264 @@
+"""Whether a decision counts: pure rules, one text for all stores.
+
+Records in, a verdict or a typed error out.  Knows no database, no clock, no
+loop and no user code: a barrier's row holds everything a decision is checked
+against, so any process may decide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from checkpoint_stores.errors import (
+    AmbiguousTicketError,
+    BarrierClosedError,
+    DecisionConflictError,
+    InvalidDecisionError,
+    NotAnApproverError,
+    RunEndedError,
+    StalePayloadError,
+    UnknownBarrierError,
+)
+from checkpoint_stores.protocol import Decides
+from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, RunRecord
+
+ACTIONS: Final = ("approve", "reject", "modify", "reroute", "skip")
+EARLY_ACTIONS: Final = ("approve", "reject", "skip")
+RESERVED_ACTORS: Final = frozenset({"", "timeout"})
+"""``timeout`` is who a declared default is recorded by; no person may sign so."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyTicket:
+    """A barrier that the graph declares and the run has not reached."""
+
+    name: str
+    """What the person gave; stored as the decision's ticket."""
+    approvers: tuple[str, ...] = ()
+    quorum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a store writes for an accepted decision."""
+
+    record: DecisionRecord
+    is_new: bool
+    """False: this is the stored record of the same decision, and nothing is to be written."""
+    status: BarrierStatus = "open"
+    """What the barrier is after it."""
+
+
+def name_of(ticket: str) -> str:
+    """The ticket without its visit.
+
+    >>> name_of("checks[1].review#2"), name_of("review")
+    ('checks[1].review', 'review')
+    """
+    head, hash_, visit = ticket.rpartition("#")
+    return head if hash_ and visit.isdigit() else ticket
+
+
+def node_of(ticket: str) -> str:
+    """The node a ticket or a name is of.
+
+    >>> node_of("checks#2[1].review#2"), node_of("review")
+    ('review', 'review')
+    """
+    return name_of(ticket).rpartition(".")[2]
+
+
+def tickets_counting_for(ticket: str) -> tuple[str, str]:
+    """Under which tickets votes for ``ticket`` may be stored: itself, and its bare name (decided early)."""
+    return ticket, name_of(ticket)
+
+
+def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], definition: str | None) -> BarrierRecord | EarlyTicket:
+    """Return what ``barrier``, a ticket or a name, means in this run.
+
+    ``known`` are the run's barriers of that node, in every status; ``definition`` is the graph's, as JSON text.
+    A name means the open ticket of that name, else the latest that was open; what never opened may be decided early.
+
+    Raises RunEndedError, AmbiguousTicketError, UnknownBarrierError, BarrierClosedError (the barrier takes no early decisions).
+    """
+    if run.status in ENDED:
+        raise RunEndedError(run.run_id, run.status)
+    for record in known:
+        if record.ticket == barrier:
+            return record
+    named = [record for record in known if barrier in (record.node, name_of(record.ticket))]
+    for statuses in (("open",), ("decided",)):
+        fitting = [record for record in named if record.status in statuses]
+        if len(fitting) > 1:
+            raise AmbiguousTicketError(run.run_id, barrier, tuple(sorted(record.ticket for record in fitting)))
+        if fitting:
+            return fitting[0]
+    if named:
+        return max(named, key=lambda record: (record.opened_seq, record.opened_at))
+    declared = declared_barriers(definition)
+    spec = next((declared[name] for name in (barrier, name_of(barrier), node_of(barrier)) if name in declared), None)
+    if spec is None:
+        raise UnknownBarrierError(run.run_id, barrier, tuple(declared))
+    if not spec.get("early", True):
+        raise BarrierClosedError(run.run_id, barrier, "not open yet", detail="it takes no early decisions")
+    return EarlyTicket(barrier, tuple(spec.get("approvers") or ()), int(spec.get("quorum") or 1))
+
+
+def declared_barriers(definition: str | None) -> Mapping[str, Mapping[str, Any]]:
+    """The barriers a graph's definition declares, nested ones too, by name.
+
+    >>> declared_barriers('{"barriers": {"review": {"approvers": ["ana"]}}}')
+    {'review': {'approvers': ['ana']}}
+    """
+    declared = (json.loads(definition) if definition else {}).get("barriers") or {}
+    if isinstance(declared, list):
+        return {str(name): {} for name in declared}
+    return {name: spec if isinstance(spec, dict) else {} for name, spec in declared.items()}
+
+
+def judge(
+    run: RunRecord,
+    ticket: BarrierRecord | EarlyTicket,
+    votes: Iterable[DecisionRecord],
+    decision: Decides,
+    *,
+    now: int,
+    decision_id: str,
+) -> Verdict:
+    """Return what is to be stored for ``decision``, or raise why it does not count.
+
+    ``votes`` are the stored decisions under `tickets_counting_for` the ticket.
+
+    Raises BarrierClosedError, DecisionConflictError, NotAnApproverError, StalePayloadError, InvalidDecisionError.
+    """
+    name = ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name
+    cast = _counting(ticket, name, votes)
+    for vote in cast:
+        if vote.actor == decision.by and _same(vote, decision):
+            return Verdict(vote, is_new=False, status=ticket.status if isinstance(ticket, BarrierRecord) else "open")
+    _check_open(run, ticket, name, cast, now)
+    for vote in cast:
+        if vote.actor == decision.by or _settles(vote):
+            raise _conflict(run, name, vote)
+    if sum(vote.approves for vote in cast) >= ticket.quorum:
+        raise _conflict(run, name, cast[-1])
+    _check_actor(run, name, ticket.approvers, decision)
+    _check_content(run, ticket, name, decision)
+    record = DecisionRecord(
+        id=decision_id,
+        run_id=run.run_id,
+        ticket=name,
+        action=decision.action,  # type: ignore[arg-type]  # checked above
+        actor=decision.by,
+        reason=decision.reason,
+        source=decision.source,
+        roles=tuple(decision.roles),
+        edits=dict(decision.edits) if decision.edits is not None else None,
+        target=decision.target,
+        approves=_approves(decision),
+        payload_digest=ticket.digest if isinstance(ticket, BarrierRecord) else None,
+        decided_at=now,
+    )
+    is_enough = _settles(record) or sum(vote.approves for vote in cast) + 1 >= ticket.quorum
+    return Verdict(record, is_new=True, status="decided" if is_enough else "open")
+
+
+def _counting(ticket: BarrierRecord | EarlyTicket, name: str, votes: Iterable[DecisionRecord]) -> list[DecisionRecord]:
+    exact = isinstance(ticket, EarlyTicket) or not ticket.early
+    # An early vote counts once, for the first ticket that consumed it; it says nothing about later visits.
+    return [vote for vote in votes if vote.ticket == name or (not exact and vote.ticket == name_of(name) and vote.consumed_seq is None)]
+
+
+def _check_open(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: str, cast: Sequence[DecisionRecord], now: int) -> None:
+    if isinstance(ticket, EarlyTicket):
+        return
+    if ticket.status in ("decided", "resolved"):
+        if cast:
+            raise _conflict(run, name, next((vote for vote in cast if _settles(vote)), cast[-1]))
+        raise BarrierClosedError(run.run_id, name, ticket.status)
+    if ticket.status != "open":
+        raise BarrierClosedError(run.run_id, name, ticket.status, detail="the run went on without it")
+    if ticket.deadline is not None and ticket.deadline <= now:
+        raise BarrierClosedError(run.run_id, name, "expired", detail=f"its deadline was {_moment(ticket.deadline).isoformat()}")
+
+
+def _check_actor(run: RunRecord, name: str, approvers: tuple[str, ...], decision: Decides) -> None:
+    if decision.by in RESERVED_ACTORS:
+        raise InvalidDecisionError(run.run_id, name, f"by={decision.by!r} names nobody; say who decides")
+    if approvers and decision.by not in approvers and not set(approvers).intersection(decision.roles):
+        raise NotAnApproverError(run.run_id, name, decision.by, approvers)
+
+
+def _check_content(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: str, decision: Decides) -> None:
+    def refused(reason: str) -> InvalidDecisionError:
+        return InvalidDecisionError(run.run_id, name, reason)
+
+    action = decision.action
+    if action not in ACTIONS:
+        raise refused(f"{action!r} is no action; actions are: {', '.join(ACTIONS)}")
+    if decision.edits is not None and action != "modify":
+        raise refused(f"{action} carries no edits; use modify")
+    if decision.target is not None and action != "reroute":
+        raise refused(f"{action} names no target; use reroute")
+    if isinstance(ticket, EarlyTicket):
+        if action not in EARLY_ACTIONS:
+            raise refused(f"the ticket is not open yet; before it opens a decision may only {', '.join(EARLY_ACTIONS)}")
+        if decision.seen is not None:
+            raise refused("the ticket is not open yet, so nobody can have seen its payload")
+        return
+    if decision.seen is not None and decision.seen != ticket.digest:
+        raise StalePayloadError(run.run_id, name, decision.seen, ticket.digest)
+    if action == "reroute" and decision.target not in ticket.targets:
+        raise refused(f"{decision.target!r} is no target of it; targets are: {', '.join(ticket.targets) or 'none'}")
+    if action == "modify":
+        if ticket.form is None:
+            raise refused("it has no form, so it takes no edits")
+        if decision.edits is None:
+            raise refused("modify needs edits")
+        problem = _misfit(ticket.form, decision.edits)
+        if problem:
+            raise refused(problem)
+
+
+def _misfit(form: Mapping[str, Any], edits: Mapping[str, Any]) -> str:
+    import jsonschema  # noqa: PLC0415 - 60 ms that only an edit pays
+    import referencing  # noqa: PLC0415
+
+    try:
+        # An empty registry: a form never makes this process fetch a remote schema.
+        validator = jsonschema.Draft202012Validator(dict(form), registry=referencing.Registry())
+        errors = sorted(validator.iter_errors(dict(edits)), key=lambda error: [str(part) for part in error.absolute_path])
+    except (jsonschema.exceptions.SchemaError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType) as error:
+        return f"its form is not a usable JSON Schema: {error}"
+    return "; ".join(f"{'.'.join(str(part) for part in error.absolute_path) or 'edits'}: {error.message}" for error in errors)
+
+
+def _same(vote: DecisionRecord, decision: Decides) -> bool:
+    edits = dict(decision.edits) if decision.edits is not None else None
+    said = (decision.action, _approves(decision), edits, decision.target)
+    if (vote.action, vote.approves, vote.edits, vote.target) != said:
+        return False
+    return decision.seen is None or vote.payload_digest is None or decision.seen == vote.payload_digest
+
+
+def _approves(decision: Decides) -> bool:
+    return decision.action == "approve" or (decision.action == "modify" and decision.approves)
+
+
+def _settles(vote: DecisionRecord) -> bool:
+    """Whether the vote decides alone; only plain approvals are counted against the quorum."""
+    return vote.action != "approve"
+
+
+def _conflict(run: RunRecord, name: str, winner: DecisionRecord) -> DecisionConflictError:
+    return DecisionConflictError(
+        run.run_id, name, winner=winner.actor, winning_action=winner.action, decided_at=_moment(winner.decided_at)
+    )
+
+
+def _moment(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

@@ -1,0 +1,208 @@
+"""What can go wrong between a run and its store, told apart by who must act."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from reducers.errors import TrailmarkError
+
+
+class StoreError(TrailmarkError):
+    """The root of every error of a checkpoint store."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be reached or cannot be written (locked, full, read-only).  The operator must act; nothing was lost."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(f"the checkpoint store {url} cannot be used: {reason}")
+
+
+class SchemaVersionError(StoreError):
+    """The database's schema is older or newer than this trailmark understands."""
+
+    def __init__(self, url: str, found: str, expected: str, *, newer: bool) -> None:
+        self.url = url
+        self.found = found
+        self.expected = expected
+        self.newer = newer
+        remedy = "install a newer trailmark" if newer else "type `trailmark db upgrade`"
+        super().__init__(f"the schema of {url} is {found}, this trailmark needs {expected}; {remedy}")
+
+
+class RunNotFoundError(StoreError, LookupError):
+    """No run has this id."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"no run {run_id!r} in this store; `trailmark runs ls` lists them")
+
+
+class RunExistsError(StoreError):
+    """A run with this run_key (or id) is already there."""
+
+    def __init__(self, run_key: str, run_id: str) -> None:
+        self.run_key = run_key
+        self.run_id = run_id
+        super().__init__(f"run_key {run_key!r} already names run {run_id}; resume that run or use another key")
+
+
+class RunEndedError(StoreError):
+    """The run has ended; nothing more can happen to it."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(f"run {run_id} already ended as {status}")
+
+
+class LeaseHeldError(StoreError):
+    """A living process is advancing this run."""
+
+    def __init__(self, run_id: str, owner: str, expires_at: datetime | None) -> None:
+        self.run_id = run_id
+        self.owner = owner
+        self.expires_at = expires_at
+        until = f" until {expires_at.isoformat()}" if expires_at else ""
+        super().__init__(f"run {run_id} is being advanced by {owner}{until}; wait, or take it over with takeover=True")
+
+
+class LeaseLostError(StoreError):
+    """This process no longer has the right to advance the run; it wrote nothing."""
+
+    def __init__(self, run_id: str, epoch: int, *, owner: str | None = None, current_epoch: int | None = None) -> None:
+        self.run_id = run_id
+        self.epoch = epoch
+        self.owner = owner
+        self.current_epoch = current_epoch
+        by = f" to {owner}" if owner else ""
+        super().__init__(f"the lease of run {run_id} (epoch {epoch}) was lost{by}; nothing was written")
+
+
+class CheckpointNotFoundError(StoreError, LookupError):
+    """The run has no checkpoint with this number."""
+
+    def __init__(self, run_id: str, seq: int) -> None:
+        self.run_id = run_id
+        self.seq = seq
+        super().__init__(f"run {run_id} has no checkpoint {seq}; `trailmark runs steps {run_id}` lists them")
+
+
+class CheckpointCorruptError(StoreError):
+    """A stored checkpoint cannot be read or breaks the digest chain."""
+
+    def __init__(self, run_id: str, seq: int, reason: str) -> None:
+        self.run_id = run_id
+        self.seq = seq
+        self.reason = reason
+        super().__init__(
+            f"checkpoint {seq} of run {run_id} is corrupt: {reason}; "
+            f"steps before {seq} are still readable (`trailmark runs state {run_id} --at {seq - 1}`)"
+        )
+
+
+class CodecError(StoreError):
+    """A value cannot be stored, or stored bytes cannot be read."""
+
+
+class UnserialisableError(CodecError, TypeError):
+    """A value cannot be stored as data.  ``path`` says where it stands, e.g. ``items[3].fh``."""
+
+    def __init__(self, path: str, value: object, *, reason: str = "") -> None:
+        self.path = path
+        self.type_name = type(value).__name__
+        self.reason = reason
+        super().__init__(
+            f"{path or 'the value'} is a {self.type_name}, which cannot be stored as data{': ' + reason if reason else ''}; "
+            f"return plain data, or register its class with trailmark.register_type"
+        )
+
+
+class DuplicateTypeError(CodecError, ValueError):
+    """Two different classes want the same name in the store, or one class two names."""
+
+    def __init__(self, name: str, cls: type, taken_by: str) -> None:
+        self.name = name
+        self.taken_by = taken_by
+        super().__init__(f"{cls.__qualname__} cannot be registered as {name!r}: {taken_by}; choose another name with register_type(cls, name=...)")
+
+
+class BarrierError(StoreError):
+    """The root of the errors of deciding a barrier.  The decision was not recorded."""
+
+
+class UnknownBarrierError(BarrierError, LookupError):
+    """The run's flow has no such barrier."""
+
+    def __init__(self, run_id: str, barrier: str, known: tuple[str, ...]) -> None:
+        self.run_id = run_id
+        self.barrier = barrier
+        self.known = known
+        super().__init__(f"run {run_id} has no barrier {barrier!r}; its barriers are: {', '.join(known) or 'none'}")
+
+
+class AmbiguousTicketError(BarrierError):
+    """The name fits several open tickets; name one of them."""
+
+    def __init__(self, run_id: str, barrier: str, tickets: tuple[str, ...]) -> None:
+        self.run_id = run_id
+        self.barrier = barrier
+        self.tickets = tickets
+        super().__init__(f"barrier {barrier!r} of run {run_id} has several open tickets: {', '.join(tickets)}; name one of them")
+
+
+class BarrierClosedError(BarrierError):
+    """The ticket is decided, withdrawn or past its deadline."""
+
+    def __init__(self, run_id: str, ticket: str, status: str, *, detail: str = "") -> None:
+        self.run_id = run_id
+        self.ticket = ticket
+        self.status = status
+        super().__init__(f"ticket {ticket} of run {run_id} is {status}{': ' + detail if detail else ''}; it takes no more decisions")
+
+
+class DecisionConflictError(BarrierError):
+    """Somebody else decided first, and differently."""
+
+    def __init__(self, run_id: str, ticket: str, *, winner: str, winning_action: str, decided_at: datetime | None = None) -> None:
+        self.run_id = run_id
+        self.ticket = ticket
+        self.winner = winner
+        self.winning_action = winning_action
+        self.decided_at = decided_at
+        when = f" at {decided_at.isoformat()}" if decided_at else ""
+        super().__init__(f"ticket {ticket} of run {run_id} was already decided by {winner} ({winning_action}){when}; your decision was not recorded")
+
+
+class NotAnApproverError(BarrierError, PermissionError):
+    """This person may not decide this barrier."""
+
+    def __init__(self, run_id: str, ticket: str, actor: str, approvers: tuple[str, ...]) -> None:
+        self.run_id = run_id
+        self.ticket = ticket
+        self.actor = actor
+        self.approvers = approvers
+        super().__init__(f"{actor!r} may not decide ticket {ticket} of run {run_id}; approvers are: {', '.join(approvers)}")
+
+
+class StalePayloadError(BarrierError):
+    """The person decided over a payload that is not the one the ticket shows now."""
+
+    def __init__(self, run_id: str, ticket: str, seen: str, current: str) -> None:
+        self.run_id = run_id
+        self.ticket = ticket
+        self.seen = seen
+        self.current = current
+        super().__init__(f"ticket {ticket} of run {run_id} now shows payload {current[:12]}, the decision was made over {seen[:12]}; look again")
+
+
+class InvalidDecisionError(BarrierError, ValueError):
+    """The decision does not fit the barrier's form (edits, target, action)."""
+
+    def __init__(self, run_id: str, ticket: str, reason: str) -> None:
+        self.run_id = run_id
+        self.ticket = ticket
+        self.reason = reason
+        super().__init__(f"the decision on ticket {ticket} of run {run_id} cannot be accepted: {reason}")

@@ -1,0 +1,348 @@
+"""A run is a fold: the one function that turns committed checkpoints into state.
+
+    state(n) = fold(fold(fold(empty, row 1), row 2) ..., row n)
+
+The live walk and every resume call `fold` and nothing else, with the same
+decoded ops, so a resumed run cannot differ from an uninterrupted one.
+
+What this file does not know: graphs, conditions, reducers, user classes, time,
+chance, databases.  It never fails on ops that `engine.decide` made; on anything
+else it raises, and `load` reports the checkpoint as corrupt.
+
+Theory of operation.  A run is a tree of *scopes*.  A scope is a flow being
+walked by one token: the root flow is the scope ``""``; each branch of an open
+parallel node is a scope of its own (``checks[1]``).  A scope stands before a
+node (phase ``at``), waits for its child scopes (``open``), for people
+(``parked``) or for a retry's time (``retry``), or is over (``done``,
+``failed``).  The frontier of the run is the phases of its scopes, nothing more.
+
+The root scope owns the values.  A branch scope owns only the ops it committed
+(an overlay over its parent's values, which stand still while the branch lives);
+forking is O(1) and the join can replay the ops over the parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from checkpoint_stores.ops import VALUE_OPS, Op
+from checkpoint_stores.records import Row
+from reducers.changes import ABSENT, apply
+
+AT: Final = "at"
+OPEN: Final = "open"
+PARKED: Final = "parked"
+RETRY: Final = "retry"
+DONE: Final = "done"
+FAILED: Final = "failed"
+
+
+class Scope:
+    """One token's place in one flow.  Changed by `fold` alone."""
+
+    __slots__ = (
+        "cache", "children", "decisions", "detail", "due", "error", "failed", "hops", "node", "ops", "parent", "path", "phase", "sizes", "values", "visits",
+    )  # fmt: skip
+
+    def __init__(self, path: str, parent: Scope | None, node: str) -> None:
+        self.path = path
+        self.parent = parent
+        self.node = node
+        """The node the scope stands before, or waits in."""
+        self.phase = AT
+        self.visits: dict[str, int] = {}
+        """How often each node was entered in this scope."""
+        self.hops: dict[str, int] = {}
+        """How often each capped edge was taken in this scope."""
+        self.values: dict[str, Any] = {}
+        """The run's values; only the root has any."""
+        self.ops: dict[str, list[Op]] = {}
+        """Of a branch: its value ops by key, in order."""
+        self.cache: dict[str, Any] = {}
+        """Of a branch: values already folded from ``ops`` for reading.  Invariant: dropped when a new op on the key arrives."""
+        self.sizes: dict[str, int] = {}
+        """About how many stored bytes each key holds here."""
+        self.children: list[Scope] = []
+        self.error: dict[str, Any] | None = None
+        """What sent the scope to the fallback node it stands before."""
+        self.failed = 0
+        """Failed attempts of the node it stands before."""
+        self.detail: Any = None
+        """phase parked: [ticket, details]; retry: [n, due, error]; open: [node, visit]; failed: the error."""
+        self.decisions: dict[str, Any] = {}
+        self.due: int | None = None
+        """When a branch must be over (microseconds); None where it may take as long as it likes."""
+
+    def read(self, key: str) -> Any:
+        """The value of ``key`` as this scope sees it, or ABSENT.  Not to be mutated."""
+        if self.parent is None:
+            return self.values.get(key, ABSENT)
+        ops = self.ops.get(key)
+        if ops is None:
+            return self.parent.read(key)
+        if key not in self.cache:
+            self.cache[key] = folded(ops, self.parent.read(key))
+        return self.cache[key]
+
+    def decision(self, node: str) -> Any:
+        """The newest decision of a barrier, seen from this scope; None where there is none."""
+        scope: Scope | None = self
+        while scope is not None:
+            if node in scope.decisions:
+                return scope.decisions[node]
+            scope = scope.parent
+        return None
+
+    def all_decisions(self) -> dict[str, Any]:
+        inherited = self.parent.all_decisions() if self.parent else {}
+        return {**inherited, **self.decisions}
+
+    def child_path(self, node: str, visit: int, index: int) -> str:
+        prefix = f"{self.path}." if self.path else ""
+        return f"{prefix}{node}[{index}]" if visit == 1 else f"{prefix}{node}#{visit}[{index}]"
+
+
+class RunState:
+    """Everything a run is, as of its newest folded checkpoint."""
+
+    __slots__ = ("attempt", "details", "digest", "max_steps", "root", "run_id", "running", "scopes", "seq", "status", "step", "stored", "weight")
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.seq = 0
+        self.step = 0
+        self.digest = b""
+        self.status = "running"
+        """running until an op says otherwise; ``waiting`` is no op but a fact about the scopes (see `at_rest`)."""
+        self.attempt = 0
+        self.max_steps = 0
+        self.details: dict[str, Any] = {}
+        """Of the newest attempt: owner, graph_hash, whether it was forced ..."""
+        self.root = Scope("", None, "")
+        self.scopes: dict[str, Scope] = {"": self.root}
+        self.running: set[str] = set()
+        """Paths whose node bodies are in flight in this process.  No part of the fold: never stored, never compared."""
+        self.stored = 0
+        """About how many bytes a snapshot would take now; kept incrementally, so that asking costs nothing."""
+        self.weight = 0
+        """Bytes of rows folded since the newest snapshot."""
+
+    def frontier(self) -> Iterator[Scope]:
+        """Every scope that is not over and waits for no child, in declared order."""
+        return _leaves(self.root)
+
+    def at_rest(self) -> bool:
+        """Whether no scope stands before a node: only people or time can move the run."""
+        return all(scope.phase != AT for scope in self.frontier())
+
+    # --- materialised form: what a snapshot and a fork hold ---------------------------------------------------------
+    def dump(self) -> list[Any]:
+        """Plain data from which `restored` makes an equal state."""
+        return [
+            self.seq, self.step, self.status, self.attempt, self.max_steps, self.details, self.root.values,
+            self.stored, [_dumped(scope) for scope in _walked(self.root)],
+        ]  # fmt: skip
+
+    @classmethod
+    def restored(cls, run_id: str, data: list[Any], digest: bytes) -> RunState:
+        state = cls(run_id)
+        state.seq, state.step, state.status, state.attempt, state.max_steps, state.details, values, state.stored, scopes = data
+        state.digest = digest
+        state.scopes = {}
+        for path, parent, node, phase, visits, hops, ops, error, failed, detail, decisions, sizes, due in scopes:
+            above = state.scopes[parent] if parent is not None else None
+            scope = Scope(path, above, node)
+            scope.phase, scope.visits, scope.hops, scope.ops = phase, visits, hops, ops
+            scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due = error, failed, detail, decisions, sizes, due
+            if above is None:
+                state.root = scope
+            else:
+                above.children.append(scope)
+            state.scopes[path] = scope
+        state.root.values = values
+        return state
+
+
+def fold(state: RunState, row: Row, ops: list[Op]) -> None:
+    """Apply one checkpoint.  ``ops`` is the decoded payload of ``row``; the state takes ownership of its values."""
+    scope = state.scopes[row.path]
+    # How much of the payload belongs to which key is guessed evenly: it only decides when a snapshot pays.
+    share = len(row.payload) // len(ops) if ops else 0
+    for op in ops:
+        word = op[0]
+        if word in VALUE_OPS:
+            _write(state, scope, op[1], op, share)
+        else:
+            _POSITION[word](state, scope, op)
+    state.seq = row.seq
+    state.step = row.step
+    state.digest = row.digest
+    state.weight += len(row.payload) + ROW_OVERHEAD
+
+
+ROW_OVERHEAD: Final = 200
+"""Bytes a row takes beside its payload, for deciding about snapshots."""
+
+
+def folded(ops: list[Op], base: Any) -> Any:
+    """The value that ``ops`` on one key make of ``base``; neither is changed."""
+    value = base
+    owned = False
+    for op in ops:
+        kind = op[0]
+        if kind in ("set", "delete", "same"):
+            value, owned = apply((kind, op[2]), value), False
+            continue
+        if not owned:
+            value, owned = _detached(value, deep=kind == "patch"), True
+        value = apply((kind, op[2]), value)
+    return value
+
+
+def _detached(value: Any, *, deep: bool) -> Any:
+    if isinstance(value, list):
+        return [_detached(item, deep=True) for item in value] if deep else list(value)
+    if isinstance(value, dict):
+        return {key: _detached(item, deep=True) for key, item in value.items()} if deep else dict(value)
+    return value
+
+
+def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
+    kind = op[0]
+    if kind == "set" or kind == "delete":
+        state.stored += size - scope.sizes.get(key, 0)
+        scope.sizes[key] = size
+    else:
+        state.stored += size
+        scope.sizes[key] = scope.sizes.get(key, 0) + size
+    if scope.parent is not None:
+        scope.ops.setdefault(key, []).append(op)
+        scope.cache.pop(key, None)
+        return
+    values = scope.values
+    if kind == "set":
+        values[key] = op[2]
+        return
+    value = apply((kind, op[2]), values.get(key, ABSENT))
+    if value is ABSENT:
+        values.pop(key, None)
+    else:
+        values[key] = value
+
+
+def _take(state: RunState, scope: Scope, op: Op) -> None:
+    _word, path, key = op
+    branch = state.scopes[path]
+    taken = branch.ops[key]
+    share = branch.sizes.get(key, 0) // len(taken)
+    for each in taken:
+        _write(state, scope, key, each, share)
+
+
+def _enter(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.visits[op[1]] = scope.visits.get(op[1], 0) + 1
+
+
+def _hop(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.hops[op[1]] = scope.hops.get(op[1], 0) + 1
+
+
+def _at(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.node = op[1]
+    scope.phase = AT
+    scope.failed = 0
+    scope.detail = None
+    scope.error = None
+
+
+def _done(_state: RunState, scope: Scope, _op: Op) -> None:
+    scope.phase = DONE
+    scope.detail = None
+
+
+def _fail(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.phase = FAILED
+    scope.detail = op[1]
+
+
+def _open(state: RunState, scope: Scope, op: Op) -> None:
+    _word, node, visit, entries, due = op
+    scope.phase = OPEN
+    scope.detail = [node, visit]
+    for index, entry in enumerate(entries):
+        child = Scope(scope.child_path(node, visit, index), scope, entry)
+        child.due = due[index] if due else None
+        scope.children.append(child)
+        state.scopes[child.path] = child
+
+
+def _close(state: RunState, scope: Scope, _op: Op) -> None:
+    for below in list(_walked(scope))[1:]:
+        del state.scopes[below.path]
+        state.stored -= sum(below.sizes.values())
+    scope.children = []
+
+
+def _park(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.phase = PARKED
+    scope.detail = [op[1], op[2]]
+
+
+def _retry(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.phase = RETRY
+    scope.failed = op[1]
+    scope.detail = [op[1], op[2], op[3]]
+
+
+def _error(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.error = op[1]
+
+
+def _decision(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.decisions[op[1]] = op[2]
+
+
+def _status(state: RunState, _scope: Scope, op: Op) -> None:
+    state.status = op[1]
+
+
+def _attempt(state: RunState, _scope: Scope, op: Op) -> None:
+    state.attempt = op[1]
+    state.details = {**state.details, **op[2]}
+    state.max_steps = state.details.get("max_steps", state.max_steps)
+
+
+def _restore(state: RunState, _scope: Scope, op: Op) -> None:
+    # A fork begins with its parent's materialised state; it keeps its own name and chain.
+    parent = RunState.restored(state.run_id, op[1], state.digest)
+    for name in ("step", "status", "attempt", "max_steps", "details", "root", "scopes", "stored"):
+        setattr(state, name, getattr(parent, name))
+
+
+_POSITION: Final = {
+    "take": _take, "enter": _enter, "hop": _hop, "at": _at, "done": _done, "fail": _fail, "open": _open, "close": _close,
+    "park": _park, "retry": _retry, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
+}  # fmt: skip
+
+
+def _walked(scope: Scope) -> Iterator[Scope]:
+    """The scope and everything below it, parents first, in declared order."""
+    yield scope
+    for child in scope.children:
+        yield from _walked(child)
+
+
+def _leaves(scope: Scope) -> Iterator[Scope]:
+    if scope.phase == OPEN:
+        for child in scope.children:
+            yield from _leaves(child)
+    elif scope.phase not in (DONE, FAILED):
+        yield scope
+
+
+def _dumped(scope: Scope) -> list[Any]:
+    return [
+        scope.path, scope.parent.path if scope.parent else None, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
+        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due,
+    ]  # fmt: skip

@@ -1,0 +1,453 @@
+"""A store that forgets when the process ends, and the plainest reading of the store's promises.
+
+Everything is a dict, a list or an append.  No method ever suspends before its
+work is done, so each one is a transaction by itself.  Two stores over one
+`MemoryDatabase` behave like two processes over one database.  Knows no SQL, no
+codec: bytes are kept as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from checkpoint_stores.chain import Chain
+from checkpoint_stores.codec import pack
+from checkpoint_stores.deciding import find_ticket, judge, node_of, tickets_counting_for
+from checkpoint_stores.errors import (
+    LeaseHeldError,
+    LeaseLostError,
+    RunEndedError,
+    RunExistsError,
+    RunNotFoundError,
+    StoreUnavailableError,
+)
+from checkpoint_stores.ids import new_id, new_worker_id
+from checkpoint_stores.protocol import DEFAULT_LEASE, Decides
+from checkpoint_stores.records import (
+    ENDED,
+    BarrierRecord,
+    BarrierStatus,
+    CancelRequest,
+    Commit,
+    DecisionRecord,
+    Inbox,
+    Lease,
+    NewRun,
+    Problem,
+    Receipt,
+    Row,
+    RunChange,
+    RunRecord,
+    Snapshot,
+)
+from checkpoint_stores.soundness import Stored, problems_of, sound_part
+from checkpoint_stores.watching import LocalWatch, LocalWatches
+
+PREFIX_LENGTH: Final = 8
+"""How much of a run id must be given at least."""
+
+
+class _Run:
+    """Everything one run has in the database; ``record`` holds all of `RunRecord` but epoch and inbox_rev."""
+
+    __slots__ = ("barriers", "cancel", "decisions", "epoch", "genesis", "inbox_rev", "record", "rows", "snapshots", "times")
+
+    def __init__(self, record: RunRecord, genesis: bytes) -> None:
+        self.record = record
+        self.epoch = record.epoch
+        self.inbox_rev = 0
+        self.genesis = genesis
+        self.rows: list[Row] = []
+        self.times: list[int] = []
+        self.snapshots: list[Snapshot] = []
+        self.barriers: dict[str, BarrierRecord] = {}
+        self.decisions: dict[str, DecisionRecord] = {}
+        self.cancel: CancelRequest | None = None
+
+    def current(self) -> RunRecord:
+        return replace(self.record, epoch=self.epoch, inbox_rev=self.inbox_rev, labels=dict(self.record.labels))
+
+
+class MemoryDatabase:
+    """What several `MemoryCheckpointStore` share, as processes share a database."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, _Run] = {}
+        self.keys: dict[tuple[str, str, str], str] = {}
+        self.graphs: dict[str, str] = {}
+        self.workers: dict[str, int] = {}
+        """When each worker's lease expires."""
+        self.watches = LocalWatches()
+
+
+class MemoryCheckpointStore:
+    """A `CheckpointStore` in this process's memory.
+
+    Args:
+        now: the clock, microseconds since the epoch; None is this machine's.
+        lease: how long a silent process keeps its runs.
+        database: shared with other stores to play several processes; None is a new one.
+        chain_key: makes the digests HMACs.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], int] | None = None,
+        lease: timedelta = DEFAULT_LEASE,
+        database: MemoryDatabase | None = None,
+        chain_key: bytes | None = None,
+    ) -> None:
+        self.url = "memory://"
+        self.chain = Chain(chain_key)
+        self.database = database or MemoryDatabase()
+        self._runs = self.database.runs
+        self._watches = self.database.watches
+        self._now = now or _machine_time
+        self._lease = lease // timedelta(microseconds=1)
+        self._worker_id = new_worker_id()
+        self._held: set[str] = set()
+        self._confirmed = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    async def __aenter__(self) -> MemoryCheckpointStore:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        for run_id in tuple(self._held):
+            held = self._runs[run_id]
+            if held.record.owner == self._worker_id:
+                self._give_back(held)
+        self._held.clear()
+        self._stop_beating()
+        self.database.workers.pop(self._worker_id, None)
+        self._is_closed = True
+
+    # --- the owner's side -------------------------------------------------------------------------------------------
+    async def now(self) -> int:
+        return self._now()
+
+    @property
+    def worker_id(self) -> str:
+        return self._worker_id
+
+    def lease_is_fresh(self) -> bool:
+        return time.monotonic() - self._confirmed < self._lease / 1_000_000 * 2 / 3
+
+    async def heartbeat(self) -> None:
+        self._beat()
+
+    async def create(self, run: NewRun, first: Row) -> Lease:
+        self._check_usable()
+        if run.run_id in self._runs:
+            raise RunExistsError(run.run_key or run.run_id, run.run_id)
+        key = (run.tenant, run.flow, run.run_key) if run.run_key is not None else None
+        if key in self.database.keys:
+            raise RunExistsError(key[2], self.database.keys[key])
+        now = self._now()
+        epoch = attempt = int(run.hold)
+        record = RunRecord(
+            run_id=run.run_id, flow=run.flow, flow_version=run.flow_version, graph_hash=run.graph_hash, status=run.status,
+            max_steps=run.max_steps, tenant=run.tenant, run_key=run.run_key, head_seq=first.seq, head_digest=first.digest,
+            attempt=attempt, epoch=epoch, owner=self._worker_id if run.hold else None, parent_run_id=run.parent_run_id,
+            forked_at_seq=run.forked_at_seq, labels=dict(run.labels), created_at=now, updated_at=now,
+        )  # fmt: skip
+        created = _Run(record, self._genesis(run))
+        created.rows.append(first)
+        created.times.append(now)
+        for barrier in run.barriers:
+            created.barriers[barrier.ticket] = replace(barrier, opened_at=barrier.opened_at or now)
+        self._runs[run.run_id] = created
+        if key is not None:
+            self.database.keys[key] = run.run_id
+        if run.definition:
+            self.database.graphs.setdefault(run.graph_hash, run.definition)
+        if run.hold:
+            self._hold(run.run_id)
+        return Lease(created.current(), epoch, first.seq, first.digest)
+
+    def _genesis(self, run: NewRun) -> bytes:
+        if run.parent_run_id is None:
+            return self.chain.genesis(run.run_id)
+        parent = self._runs.get(run.parent_run_id)
+        standing_on = next((row for row in parent.rows if row.seq == run.forked_at_seq), None) if parent else None
+        return self.chain.genesis(run.run_id, standing_on.digest) if standing_on else b""
+
+    async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None = None, takeover: bool = False) -> Lease:
+        held = self._get(run_id)
+        record = held.record
+        if record.status in ENDED:
+            raise RunEndedError(run_id, record.status)
+        now = self._now()
+        if record.owner is not None and not takeover:
+            expires_at = self.database.workers.get(record.owner, 0)
+            if expires_at > now:
+                raise LeaseHeldError(run_id, record.owner, datetime.fromtimestamp(expires_at / 1_000_000, UTC))
+        given = {**(details or {}), "owner": self._worker_id}
+        attempt = record.attempt + 1
+        head = held.rows[-1]
+        row = self.chain.seal(
+            head.digest, run_id, head.seq + 1, held.epoch + 1, head.step, "attempt", "", "", "",
+            pack([["status", "running"], ["attempt", attempt, given]])[0], 0,
+        )  # fmt: skip
+        held.epoch += 1
+        held.rows.append(row)
+        held.times.append(now)
+        held.record = replace(
+            record, status="running", attempt=attempt, owner=self._worker_id, head_seq=row.seq, head_digest=row.digest, updated_at=now,
+            max_steps=given.get("max_steps", record.max_steps), graph_hash=given.get("graph_hash", record.graph_hash),
+        )  # fmt: skip
+        self._hold(run_id)
+        self._watches.wake(run_id)
+        return Lease(held.current(), held.epoch, row.seq, row.digest)
+
+    async def commit(self, commit: Commit) -> Receipt:
+        held = self._runs.get(commit.run_id)
+        if held is None or held.epoch != commit.epoch:
+            raise self._lost(commit)
+        rows = held.rows
+        seq = rows[-1].seq
+        for row in commit.rows:
+            seq += 1
+            if row.seq != seq:
+                raise self._lost(commit)
+        now = self._now()
+        rows += commit.rows
+        held.times += (now,) * len(commit.rows)
+        if commit.change is not None or commit.opened or commit.closed or commit.consumed or commit.voted:
+            self._change(held, commit, now)
+        return Receipt(held.inbox_rev, now)
+
+    def _change(self, held: _Run, commit: Commit, now: int) -> None:
+        for barrier in commit.opened:
+            held.barriers[barrier.ticket] = replace(barrier, opened_at=barrier.opened_at or now)
+        for ticket, status in commit.closed:
+            self._set_barrier(held, ticket, status)
+        for vote in commit.voted:
+            held.decisions[vote.id] = replace(vote, decided_at=vote.decided_at or now)
+        for decision_id, seq in commit.consumed:
+            held.decisions[decision_id] = replace(held.decisions[decision_id], consumed_seq=seq)
+        change = commit.change
+        if change is not None and change.release_at_rev in (None, held.inbox_rev):
+            self._change_run(held, change, now)
+
+    def _change_run(self, held: _Run, change: RunChange, now: int) -> None:
+        record = held.record
+        status = change.status or record.status
+        gives_back = change.release or status in ENDED
+        head = held.rows[-1]
+        is_anchored = change.status is not None or gives_back
+        held.record = replace(
+            record,
+            status=status,
+            wake_at=None if change.clear_wake_at else record.wake_at if change.wake_at is None else change.wake_at,
+            error=record.error if change.error is None else change.error,
+            owner=None if gives_back else record.owner,
+            head_seq=head.seq if is_anchored else record.head_seq,
+            head_digest=head.digest if is_anchored else record.head_digest,
+            updated_at=now,
+        )
+        if gives_back:
+            self._drop(record.run_id)
+        if change.status is not None:
+            self._watches.wake(record.run_id)
+
+    async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
+        held = self._runs.get(snapshot.run_id)
+        if held is not None and held.epoch == epoch:
+            held.snapshots = sorted([*(kept for kept in held.snapshots if kept.seq != snapshot.seq), snapshot], key=lambda kept: kept.seq)
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        held = self._runs.get(run_id)
+        if held is not None and held.epoch == epoch and held.record.owner == self._worker_id:
+            self._give_back(held)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+    async def run(self, run_id: str) -> RunRecord:
+        exact = self._runs.get(run_id)
+        if exact is not None:
+            return exact.current()
+        fitting = [held for known, held in self._runs.items() if known.startswith(run_id.lower())] if len(run_id) >= PREFIX_LENGTH else []
+        if len(fitting) != 1:
+            raise RunNotFoundError(run_id)
+        return fitting[0].current()
+
+    async def run_by_key(self, flow: str, run_key: str, *, tenant: str = "") -> RunRecord | None:
+        run_id = self.database.keys.get((tenant, flow, run_key))
+        return self._runs[run_id].current() if run_id is not None else None
+
+    async def runs(
+        self, *, flow: str | None = None, status: str | None = None, tenant: str = "", limit: int = 50, before: str | None = None
+    ) -> list[RunRecord]:
+        newest_first = sorted(self._runs.values(), key=lambda held: (held.record.created_at, held.record.run_id), reverse=True)
+        if before is not None:
+            last = (await self.run(before)).run_id
+            newest_first = newest_first[[held.record.run_id for held in newest_first].index(last) + 1 :]
+        fitting = (
+            held.current()
+            for held in newest_first
+            if held.record.tenant == tenant and flow in (None, held.record.flow) and status in (None, held.record.status)
+        )
+        return [record for record, _ in zip(fitting, range(limit), strict=False)]
+
+    async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
+        return sound_part(self.chain, self._stored(self._get(run_id)), upto)
+
+    async def history(self, run_id: str, *, after: int = -1) -> AsyncIterator[Row]:
+        held = self._get(run_id)
+        seq = after
+        while True:
+            position = max(seq + 1 - held.rows[0].seq, 0)
+            if position >= len(held.rows):
+                return
+            row = held.rows[position]
+            seq = row.seq
+            yield row._replace(committed_at=held.times[position])
+
+    async def inbox(self, run_id: str) -> Inbox:
+        held = self._get(run_id)
+        return Inbox(
+            held.inbox_rev,
+            held.cancel,
+            tuple(barrier for barrier in held.barriers.values() if barrier.status in ("open", "decided")),
+            tuple(decision for decision in held.decisions.values() if decision.consumed_seq is None),
+        )
+
+    async def graph(self, graph_hash: str) -> str | None:
+        return self.database.graphs.get(graph_hash)
+
+    async def put_graph(self, graph_hash: str, definition: str) -> None:
+        self.database.graphs.setdefault(graph_hash, definition)
+
+    async def verify(self, run_id: str) -> list[Problem]:
+        return problems_of(self.chain, self._stored(self._get(run_id)))
+
+    async def stats(self) -> dict[str, Any]:
+        by_status: dict[str, int] = {}
+        for held in self._runs.values():
+            by_status[held.record.status] = by_status.get(held.record.status, 0) + 1
+        everything = self._runs.values()
+        return {
+            "runs": by_status,
+            "checkpoints": sum(len(held.rows) for held in everything),
+            "snapshots": sum(len(held.snapshots) for held in everything),
+            "barriers_open": sum(barrier.status == "open" for held in everything for barrier in held.barriers.values()),
+            "decisions": sum(len(held.decisions) for held in everything),
+            "bytes": sum(len(row.payload) for held in everything for row in held.rows)
+            + sum(len(snapshot.payload) for held in everything for snapshot in held.snapshots),
+            "schema": "memory",
+        }
+
+    # --- the outsider's side ----------------------------------------------------------------------------------------
+    async def barriers(
+        self, *, run_id: str | None = None, status: str | None = "open", tenant: str = "", limit: int = 100
+    ) -> list[BarrierRecord]:
+        chosen = [self._get(run_id)] if run_id is not None else [held for held in self._runs.values() if held.record.tenant == tenant]
+        fitting = [barrier for held in chosen for barrier in held.barriers.values() if status in (None, barrier.status)]
+        return sorted(fitting, key=lambda barrier: (barrier.opened_at, barrier.run_id, barrier.opened_seq, barrier.ticket))[:limit]
+
+    async def decisions(self, run_id: str) -> list[DecisionRecord]:
+        return list(self._get(run_id).decisions.values())
+
+    async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
+        held = self._get(run_id)
+        node = node_of(barrier)
+        known = [record for record in held.barriers.values() if record.node == node or record.ticket == barrier]
+        ticket = find_ticket(held.record, barrier, known, self.database.graphs.get(held.record.graph_hash))
+        counting = tickets_counting_for(ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name)
+        votes = [vote for vote in held.decisions.values() if vote.ticket in counting]
+        now = self._now()
+        verdict = judge(held.record, ticket, votes, decision, now=now, decision_id=new_id(now))
+        if verdict.is_new:
+            held.decisions[verdict.record.id] = verdict.record
+            held.inbox_rev += 1
+            if isinstance(ticket, BarrierRecord):
+                self._set_barrier(held, ticket.ticket, verdict.status)
+            self._watches.wake(run_id)
+        return verdict.record
+
+    async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
+        held = self._get(run_id)
+        if held.record.status in ENDED:
+            raise RunEndedError(run_id, held.record.status)
+        if held.cancel is None:
+            held.cancel = CancelRequest(actor, reason, self._now())
+            held.inbox_rev += 1
+            self._watches.wake(run_id)
+        return held.current()
+
+    def watch(self, run_id: str) -> LocalWatch:
+        return self._watches.watch(run_id)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+    def _get(self, run_id: str) -> _Run:
+        held = self._runs.get(run_id)
+        if held is None:
+            raise RunNotFoundError(run_id)
+        return held
+
+    def _stored(self, held: _Run) -> Stored:
+        record = held.record
+        rows = [Row(*row[:11], time) for row, time in zip(held.rows, held.times, strict=True)]
+        first_seq = 1 if record.parent_run_id is None else 0
+        return Stored(record.run_id, held.genesis, first_seq, record.head_seq, record.head_digest, held.snapshots, rows)
+
+    def _lost(self, commit: Commit) -> LeaseLostError:
+        self._drop(commit.run_id)
+        held = self._runs.get(commit.run_id)
+        if held is None:
+            return LeaseLostError(commit.run_id, commit.epoch)
+        return LeaseLostError(commit.run_id, commit.epoch, owner=held.record.owner, current_epoch=held.epoch)
+
+    def _check_usable(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailableError(self.url, "this store is closed")
+
+    def _set_barrier(self, held: _Run, ticket: str, status: BarrierStatus) -> None:
+        if ticket in held.barriers:
+            held.barriers[ticket] = replace(held.barriers[ticket], status=status)
+
+    def _give_back(self, held: _Run) -> None:
+        head = held.rows[-1]
+        held.record = replace(held.record, owner=None, head_seq=head.seq, head_digest=head.digest)
+        self._drop(held.record.run_id)
+
+    def _hold(self, run_id: str) -> None:
+        if not self._held or not self.lease_is_fresh():
+            self._beat()
+        self._held.add(run_id)
+
+    def _drop(self, run_id: str) -> None:
+        self._held.discard(run_id)
+        if not self._held:
+            self._stop_beating()
+
+    def _beat(self) -> None:
+        self._confirmed = time.monotonic()
+        self.database.workers[self._worker_id] = self._now() + self._lease
+        self._stop_beating()
+        self._timer = asyncio.get_running_loop().call_later(self._lease / 3_000_000, self._beat_again)
+
+    def _beat_again(self) -> None:
+        if self._held:
+            self._beat()
+
+    def _stop_beating(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _machine_time() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,46 @@
+"""The words of a checkpoint's payload: value ops and position ops.
+
+An op is a short list, ready for JSON; the first element names it.  `fold`
+applies them; nothing here or there knows a graph, a reducer or a database.
+Every op acts on the row's own scope (its branch path) unless it names a path.
+
+Value ops (what changed in the scope's view of the state)::
+
+    ["set",       key, value]            ["append", key, items]
+    ["delete",    key, None]             ["merge",  key, mapping]
+    ["increment", key, number]           ["patch",  key, mapping]
+    ["same",      key, None, updates]    nothing changed in this branch's view, but the join must know of the updates
+
+    A fourth element holds the raw updates that made the change.  It stands only
+    in rows of a branch, and only where the change depends on the value it was
+    made from, so that the join can reduce the updates again over what the other
+    branches wrote.
+
+    ["take", path, key]                  apply here what branch ``path`` did to ``key``
+
+Position ops (where the run stands)::
+
+    ["enter", node]                      the node's visit count goes up by one
+    ["hop",   edge]                      the traversal count of a capped edge ("a->b") goes up by one
+    ["at",    node]                      the scope stands before ``node``; its failure and retry are forgotten
+    ["done"]                             the scope reached its end
+    ["fail",  error]                     the scope failed (error: mapping)
+    ["open",  node, visit, entries, due] one child scope for each name in ``entries`` (its entry node) opens under ``node``; the scope waits for them;
+                                         ``due`` holds the time each must be over (microseconds) or None, and is None where no branch has one
+    ["close"]                            the child scopes are gone
+    ["park",  ticket, details]           a barrier is open (details: mapping, all of BarrierRecord that is not identity)
+    ["retry", n, due, error]             attempt ``n`` failed; try again at ``due`` (microseconds)
+    ["error", error]                     what the next node (a fallback's) can read as its cause; None clears it
+    ["decision", node, decision]         a barrier's outcome, readable by later nodes
+    ["status", status]                   the run's status
+    ["restore", data]                    a fork begins: the parent's materialised state
+    ["attempt", n, details]              a process took the run (details: mapping: owner, max_steps?, forced? ...)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+Op: TypeAlias = list[Any]
+
+VALUE_OPS: Final = frozenset({"set", "delete", "append", "merge", "patch", "increment", "same"})

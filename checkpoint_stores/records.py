@@ -1,0 +1,254 @@
+"""The nouns a store keeps: frozen data, no behaviour, no database.
+
+Times are integer microseconds since the Unix epoch, UTC, by the store's clock.
+Run ids are UUIDv7 in canonical text; the SQL stores keep them as 16 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+RunStatus: TypeAlias = Literal[
+    "created", "ready", "running", "waiting", "draining",
+    "completed", "failed", "cancelled",
+    "suspended", "limit_reached", "quarantined",
+]  # fmt: skip
+
+ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+"""Statuses nothing can follow."""
+
+STOPPED: frozenset[str] = frozenset({"suspended", "limit_reached", "quarantined", "waiting"})
+"""Statuses in which no process has to hold the run, and a resume can go on."""
+
+
+class Row(NamedTuple):
+    """One checkpoint as it is committed: position, payload, chain."""
+
+    run_id: str
+    seq: int
+    """Dense from 1 (0 only for the first row of a fork)."""
+    epoch: int
+    """The lease epoch that wrote it."""
+    step: int
+    """Node entries committed so far, this row included."""
+    kind: str
+    """start, fork, attempt, step, parallel, join, barrier, decision, retry, fallback, failure, limit, cancelled, suspended ..."""
+    path: str
+    """Branch path of the scope it happened in; "" at the root."""
+    node: str
+    """The node it is about; "" where it is about the run."""
+    next: str
+    """The node(s) that come next in that scope, comma-separated; "" where there is none."""
+    payload: bytes
+    """The encoded list of ops (see checkpoint_stores.ops)."""
+    started_at: int
+    """When the node's body began (microseconds); 0 where there was none."""
+    digest: bytes
+    """SHA-256 (or HMAC) over the predecessor's digest and all columns but committed_at."""
+    committed_at: int = 0
+    """When the database took it (microseconds); set by the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One line of the table ``runs``."""
+
+    run_id: str
+    flow: str
+    flow_version: str
+    graph_hash: str
+    status: RunStatus
+    max_steps: int
+    tenant: str = ""
+    run_key: str | None = None
+    head_seq: int = 0
+    """Anchor, written at status changes and releases; never read as the head."""
+    head_digest: bytes = b""
+    attempt: int = 0
+    inbox_rev: int = 0
+    epoch: int = 0
+    owner: str | None = None
+    wake_at: int | None = None
+    parent_run_id: str | None = None
+    forked_at_seq: int | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    created_at: int = 0
+    updated_at: int = 0
+
+
+class Lease(NamedTuple):
+    """The right of one process to advance a run, and where the run stands."""
+
+    run: RunRecord
+    """As committed together with the transfer of authority."""
+    epoch: int
+    head_seq: int
+    """The seq of the ``attempt`` row that transferred the authority."""
+    head_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """What a commit changes in ``runs`` beside appending rows.  Fields left None stay as they are."""
+
+    status: RunStatus | None = None
+    wake_at: int | None = None
+    clear_wake_at: bool = False
+    error: dict[str, Any] | None = None
+    release: bool = False
+    """Give the lease back (owner becomes NULL; the epoch stays)."""
+    release_at_rev: int | None = None
+    """Where given: status, wake_at and release take effect only if ``inbox_rev`` still has this value (the rest of the commit always does);
+    the receipt's ``inbox_rev`` tells.  So a parking owner never sleeps through a decision that got in first."""
+
+
+BarrierStatus: TypeAlias = Literal["open", "decided", "resolved", "withdrawn"]
+"""open: takes decisions; decided: enough votes are in, the run has not read them yet; resolved: consumed by a checkpoint;
+withdrawn: its scope was closed or its run ended without a decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierRecord:
+    """One ticket of one run: what is asked, of whom, until when."""
+
+    run_id: str
+    ticket: str
+    """``node#visit``, with the branch path where nested: ``checks[1].review#1``."""
+    node: str
+    path: str
+    status: BarrierStatus
+    prompt: str
+    payload: Any
+    """What the person is shown: plain data."""
+    digest: str
+    """SHA-256 (hex) of the encoded payload and prompt."""
+    form: dict[str, Any] | None = None
+    """JSON Schema of the edits a ``modify`` may carry; None where edits are not allowed."""
+    approvers: tuple[str, ...] = ()
+    """People or roles; empty means anybody."""
+    quorum: int = 1
+    early: bool = True
+    """Whether decisions made before the ticket opened count."""
+    targets: tuple[str, ...] = ()
+    """Nodes a ``reroute`` may name."""
+    deadline: int | None = None
+    on_timeout: str | None = None
+    opened_at: int = 0
+    opened_seq: int = 0
+
+
+DecisionAction: TypeAlias = Literal["approve", "reject", "modify", "reroute", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """Who decided what, when, why, over which payload.  Immutable once stored."""
+
+    id: str
+    run_id: str
+    ticket: str
+    """The exact ticket, or the bare barrier name where it was decided before the ticket opened."""
+    action: DecisionAction
+    actor: str
+    reason: str = ""
+    source: str = "api"
+    """api, cli, console, timeout ..."""
+    roles: tuple[str, ...] = ()
+    edits: dict[str, Any] | None = None
+    target: str | None = None
+    approves: bool = False
+    """Whether it lets the run pass: True for approve and for modify(approve=True)."""
+    payload_digest: str | None = None
+    """Digest of the payload the person saw; None = decided unseen (early)."""
+    decided_at: int = 0
+    consumed_seq: int | None = None
+
+
+class Snapshot(NamedTuple):
+    """A materialised prefix of the fold."""
+
+    run_id: str
+    seq: int
+    payload: bytes
+    digest: bytes
+    """The chain digest of the checkpoint it stands on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything one transition writes, in one transaction, under one lease epoch."""
+
+    run_id: str
+    epoch: int
+    rows: tuple[Row, ...]
+    """May be empty (a run that parks again right after a resume)."""
+    change: RunChange | None = None
+    opened: tuple[BarrierRecord, ...] = ()
+    closed: tuple[tuple[str, BarrierStatus], ...] = ()
+    """(ticket, new status) of barriers this transition ends, or reopens (status open, after a refused decision)."""
+    consumed: tuple[tuple[str, int], ...] = ()
+    """(decision id, seq) of decisions this transition consumes."""
+    voted: tuple[DecisionRecord, ...] = ()
+    """Decisions this transition itself makes (a timeout default)."""
+
+
+class Receipt(NamedTuple):
+    """What a durable commit tells."""
+
+    inbox_rev: int
+    committed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What outsiders left for a run: cancel requests and decisions not yet consumed."""
+
+    rev: int
+    cancel: CancelRequest | None
+    barriers: tuple[BarrierRecord, ...]
+    """Barriers of the run that are ``open`` or ``decided``."""
+    decisions: tuple[DecisionRecord, ...]
+    """Decisions with ``consumed_seq`` None, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """Somebody asked for the run to end."""
+
+    actor: str
+    reason: str
+    requested_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a run is created from, together with its first row."""
+
+    run_id: str
+    flow: str
+    flow_version: str
+    graph_hash: str
+    max_steps: int
+    status: RunStatus = "running"
+    tenant: str = ""
+    run_key: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    parent_run_id: str | None = None
+    forked_at_seq: int | None = None
+    definition: str = ""
+    """The graph's definition as JSON text; stored once per graph_hash."""
+    hold: bool = True
+    """Whether the creator also takes the lease (epoch 1); a fork is created unheld (epoch 0)."""
+    barriers: tuple[BarrierRecord, ...] = ()
+    """Barriers already open at creation (a fork of a waiting run)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding of `verify`."""
+
+    run_id: str
+    seq: int
+    reason: str

@@ -1,0 +1,81 @@
+"""What went wrong in a database, by who must act: pure sorting of driver errors.
+
+A driver's own error never leaves the SQL store.  Knows no connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from checkpoint_stores.errors import CodecError, StoreError, StoreUnavailableError
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The driver's own error under SQLAlchemy's."""
+    while isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+        error = error.orig
+    # SQLAlchemy's asyncpg dialect wraps once more.
+    inner = error.__cause__
+    return inner if inner is not None and type(inner).__module__.startswith("asyncpg") else error
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for a person, without SQL, parameters or a password."""
+    cause = cause_of(error)
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def is_taken(error: BaseException) -> bool:
+    """Whether a unique key was taken."""
+    cause = cause_of(error)
+    if isinstance(cause, sqlite3.IntegrityError):
+        return "UNIQUE" in str(cause)
+    return getattr(cause, "sqlstate", None) == "23505"
+
+
+def is_bad_value(error: BaseException) -> bool:
+    """Whether the database refuses a value itself (a NUL or a lone surrogate in a text, a number too large)."""
+    cause = cause_of(error)
+    state = getattr(cause, "sqlstate", None) or ""
+    if isinstance(cause, (UnicodeError, OverflowError, sqlite3.ProgrammingError, sqlite3.DataError)):
+        return not (isinstance(cause, sqlite3.ProgrammingError) and "closed" in str(cause))
+    # asyncpg refuses an argument before it sends: DataError without a state.
+    return state.startswith("22") or type(cause).__name__ == "DataError"
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether nobody knows what became of the statement."""
+    cause = cause_of(error)
+    state = getattr(cause, "sqlstate", None) or ""
+    if state:
+        return state.startswith("08") or state in ("57P01", "57P02", "57P03")
+    return isinstance(cause, (OSError, EOFError, TimeoutError)) or (
+        type(cause).__name__ in ("ConnectionDoesNotExistError", "InterfaceError", "InternalClientError") and not is_bad_value(error)
+    )
+
+
+def typed(url: str, error: BaseException) -> StoreError:
+    """The store's error for a driver's."""
+    if is_bad_value(error):
+        return CodecError(f"the database cannot hold a value: {reason_of(error)}")
+    return StoreUnavailableError(url, reason_of(error))
+
+
+@contextmanager
+def typed_errors(url: str) -> Iterator[None]:
+    """Turn every error of a driver, of SQLAlchemy or of the system into the store's."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
+        raise typed(url, error) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("asyncpg"):
+            raise
+        raise typed(url, error) from error

@@ -1,0 +1,223 @@
+"""Between the lines of tables and the records of the protocol: pure conversion, no connection.
+
+Bytes that a user wrote pass the codec here, and nowhere else in the SQL store.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from checkpoint_stores.codec import decode, encode
+from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, NewRun, Row, RunRecord
+
+
+def key_of(run_id: str) -> bytes:
+    """The 16 bytes of a run id.  What is no UUID names no run: RunNotFoundError."""
+    try:
+        raw = bytes.fromhex(run_id.replace("-", ""))
+    except (ValueError, AttributeError):
+        raise RunNotFoundError(str(run_id)) from None
+    if len(raw) != 16:  # noqa: PLR2004 - the bytes of a UUID
+        raise RunNotFoundError(run_id)
+    return raw
+
+
+def new_key_of(run_id: str) -> bytes:
+    """The 16 bytes of the id of a run to be; ValueError where it is no UUID in canonical text."""
+    if str(uuid.UUID(run_id)) != run_id:
+        raise ValueError(f"run id {run_id!r} is no UUID in canonical text")
+    return uuid.UUID(run_id).bytes
+
+
+def id_of(key: bytes) -> str:
+    """The canonical text of a run id.
+
+    >>> id_of(bytes(15) + bytes([255]))
+    '00000000-0000-0000-0000-0000000000ff'
+    """
+    text = key.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def span_of(prefix: str) -> tuple[bytes, bytes]:
+    """The least and the greatest key whose text begins with ``prefix``; RunNotFoundError where none can."""
+    digits = prefix.replace("-", "").lower()
+    if len(digits) > 32:  # noqa: PLR2004 - the digits of a UUID
+        raise RunNotFoundError(prefix)
+    try:
+        least, greatest = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
+    except ValueError:
+        raise RunNotFoundError(prefix) from None
+    if not id_of(least).startswith(prefix.lower()):
+        raise RunNotFoundError(prefix)
+    return least, greatest
+
+
+def encoded(value: Any) -> bytes | None:
+    """The codec's bytes; None for None and for what is empty."""
+    return encode(value) if value else None
+
+
+def run_of(line: Any) -> RunRecord:
+    """The record of a line that has all columns of ``runs``."""
+    return RunRecord(
+        run_id=id_of(line.run_id),
+        flow=line.flow,
+        flow_version=line.flow_version,
+        graph_hash=line.graph_hash,
+        status=line.status,
+        max_steps=line.max_steps,
+        tenant=line.tenant,
+        run_key=line.run_key,
+        head_seq=line.head_seq,
+        head_digest=bytes(line.head_digest),
+        attempt=line.attempt,
+        inbox_rev=line.inbox_rev,
+        epoch=line.epoch,
+        owner=line.owner,
+        wake_at=line.wake_at,
+        parent_run_id=id_of(line.parent_run_id) if line.parent_run_id is not None else None,
+        forked_at_seq=line.forked_at_seq,
+        labels=decode(line.labels) if line.labels is not None else {},
+        error=decode(line.error) if line.error is not None else None,
+        created_at=line.created_at,
+        updated_at=line.updated_at,
+    )
+
+
+def run_line(run: NewRun, first: Row, *, genesis: bytes, owner: str | None) -> dict[str, Any]:
+    """The line of a new run; times are added by the statement."""
+    held = int(run.hold)
+    return {
+        "run_id": new_key_of(run.run_id),
+        "tenant": run.tenant,
+        "run_key": run.run_key,
+        "flow": run.flow,
+        "flow_version": run.flow_version,
+        "graph_hash": run.graph_hash,
+        "status": run.status,
+        "head_seq": first.seq,
+        "head_digest": first.digest,
+        "genesis": genesis,
+        "max_steps": run.max_steps,
+        "attempt": held,
+        "inbox_rev": 0,
+        "epoch": held,
+        "owner": owner if run.hold else None,
+        "parent_run_id": key_of(run.parent_run_id) if run.parent_run_id is not None else None,
+        "forked_at_seq": run.forked_at_seq,
+        "labels": encoded(run.labels),
+    }
+
+
+def row_of(line: Any) -> Row:
+    """The row of a line that has all columns of ``checkpoints``, in their order."""
+    return Row(id_of(line[0]), *line[1:])
+
+
+def barrier_line(barrier: BarrierRecord, *, tenant: str, status: str | None = None) -> dict[str, Any]:
+    """The line of a barrier."""
+    details = {
+        "prompt": barrier.prompt,
+        "payload": barrier.payload,
+        "form": barrier.form,
+        "approvers": list(barrier.approvers),
+        "quorum": barrier.quorum,
+        "early": barrier.early,
+        "targets": list(barrier.targets),
+        "on_timeout": barrier.on_timeout,
+    }
+    return {
+        "run_id": key_of(barrier.run_id),
+        "ticket": barrier.ticket,
+        "tenant": tenant,
+        "node": barrier.node,
+        "path": barrier.path,
+        "status": status or barrier.status,
+        "digest": barrier.digest,
+        "deadline": barrier.deadline,
+        "opened_at": barrier.opened_at,
+        "opened_seq": barrier.opened_seq,
+        "details": encode(details),
+    }
+
+
+def barrier_of(line: Any) -> BarrierRecord:
+    """The record of a line that has all columns of ``barriers``."""
+    details: Mapping[str, Any] = decode(line.details)
+    return BarrierRecord(
+        run_id=id_of(line.run_id),
+        ticket=line.ticket,
+        node=line.node,
+        path=line.path,
+        status=line.status,
+        prompt=details["prompt"],
+        payload=details["payload"],
+        digest=line.digest,
+        form=details["form"],
+        approvers=tuple(details["approvers"]),
+        quorum=details["quorum"],
+        early=details["early"],
+        targets=tuple(details["targets"]),
+        deadline=line.deadline,
+        on_timeout=details["on_timeout"],
+        opened_at=line.opened_at,
+        opened_seq=line.opened_seq,
+    )
+
+
+def decision_line(decision: DecisionRecord, *, consumed_seq: int | None = None) -> dict[str, Any]:
+    """The line of a decision."""
+    details = {
+        "reason": decision.reason,
+        "source": decision.source,
+        "roles": list(decision.roles),
+        "edits": decision.edits,
+        "target": decision.target,
+        "approves": decision.approves,
+    }
+    return {
+        "id": decision.id,
+        "run_id": key_of(decision.run_id),
+        "ticket": decision.ticket,
+        "action": decision.action,
+        "actor": decision.actor,
+        "payload_digest": decision.payload_digest,
+        "decided_at": decision.decided_at,
+        "consumed_seq": decision.consumed_seq if consumed_seq is None else consumed_seq,
+        "details": encode(details),
+    }
+
+
+def decision_of(line: Any) -> DecisionRecord:
+    """The record of a line that has all columns of ``decisions``."""
+    details: Mapping[str, Any] = decode(line.details)
+    return DecisionRecord(
+        id=line.id,
+        run_id=id_of(line.run_id),
+        ticket=line.ticket,
+        action=line.action,
+        actor=line.actor,
+        reason=details["reason"],
+        source=details["source"],
+        roles=tuple(details["roles"]),
+        edits=details["edits"],
+        target=details["target"],
+        approves=details["approves"],
+        payload_digest=line.payload_digest,
+        decided_at=line.decided_at,
+        consumed_seq=line.consumed_seq,
+    )
+
+
+def cancel_line(cancel: CancelRequest) -> bytes:
+    """The bytes of ``runs.cancel``."""
+    return encode({"actor": cancel.actor, "reason": cancel.reason, "requested_at": cancel.requested_at})
+
+
+def cancel_of(raw: bytes | None) -> CancelRequest | None:
+    """What `cancel_line` wrote."""
+    return CancelRequest(**decode(raw)) if raw is not None else None

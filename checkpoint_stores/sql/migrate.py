@@ -1,0 +1,89 @@
+"""The schema's revision: made where there is none, checked at every opening, upgraded on request.
+
+The check is one plain query; Alembic is imported only to upgrade.  Everything
+here is synchronous and runs inside a transaction that holds the schema's lock,
+so that two processes may open a fresh database at the same moment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from checkpoint_stores.errors import SchemaVersionError
+from checkpoint_stores.sql.schema import VERSION_TABLE, metadata
+
+REVISIONS: Final = ("0001",)
+"""All revisions, oldest first; the last is what this trailmark needs."""
+
+HEAD: Final = REVISIONS[-1]
+FOLDER: Final = Path(__file__).parent / "migrations"
+
+_LOCK: Final = 0x7472_6169_6C6D_726B
+"""Names the schema's advisory lock on PostgreSQL ("trailmrk")."""
+
+_version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
+
+
+def revision_of(connection: sa.Connection) -> str | None:
+    """The stamped revision; "" where the stamp is empty, None where there is none at all."""
+    if connection.dialect.name == "postgresql":
+        exists = connection.scalar(sa.select(sa.func.to_regclass(VERSION_TABLE))) is not None
+    else:
+        exists = connection.scalar(sa.text("SELECT 1 FROM sqlite_master WHERE name = :name"), {"name": VERSION_TABLE}) is not None
+    if not exists:
+        return None
+    return connection.scalar(sa.select(_version.c.version_num)) or ""
+
+
+def is_current(revision: str | None, url: str) -> bool:
+    """Whether the schema is what this trailmark needs; False where it is absent or older.
+
+    Raises SchemaVersionError where it is newer.
+    """
+    if revision and revision not in REVISIONS:
+        raise SchemaVersionError(url, revision, HEAD, newer=True)
+    return revision == HEAD
+
+
+def prepare(connection: sa.Connection, url: str, *, may_upgrade: bool) -> None:
+    """Make the tables in a database that has none of them; upgrade older ones where allowed.
+
+    Raises SchemaVersionError: the schema is newer, or older and may not be upgraded, or the tables are somebody else's.
+    """
+    lock(connection)
+    revision = revision_of(connection)  # again: another process may have been faster
+    if is_current(revision, url):
+        return
+    if revision is not None:
+        if not may_upgrade:
+            raise SchemaVersionError(url, revision or "empty", HEAD, newer=False)
+        upgrade(connection)
+        return
+    foreign = sorted(set(sa.inspect(connection).get_table_names()).intersection(metadata.tables))
+    if foreign:
+        raise SchemaVersionError(url, f"not trailmark's (there is a table {foreign[0]!r} without a revision)", HEAD, newer=False)
+    metadata.create_all(connection)
+    connection.execute(
+        sa.text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))")
+    )
+    connection.execute(sa.insert(_version).values(version_num=HEAD))
+
+
+def lock(connection: sa.Connection) -> None:
+    """Hold the schema's lock until the transaction ends (on SQLite the transaction itself is exclusive)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+
+
+def upgrade(connection: sa.Connection) -> None:
+    """Run every migration that is missing."""
+    from alembic import command  # noqa: PLC0415 - 0.4 s that an ordinary opening does not pay
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

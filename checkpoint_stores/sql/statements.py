@@ -1,0 +1,417 @@
+"""Every statement of the SQL store: functions and texts, no connection, no execution.
+
+Queries and rare writes are SQLAlchemy Core.  The append path is text for the
+bare drivers, made once from the tables' metadata: Core's execution would cost
+more than the commit itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from checkpoint_stores.sql.schema import (
+    barriers,
+    checkpoints,
+    decisions,
+    graphs,
+    runs,
+    snapshots,
+    workers,
+)
+
+CHANNEL: Final = "trailmark_runs"
+"""Where PostgreSQL tells that a run changed; the payload is the run id in hexadecimal."""
+
+POSTGRES_CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+_ROW_COLUMNS: Final = tuple(column.name for column in checkpoints.columns)
+_ROWS: Final = ", ".join(_ROW_COLUMNS)
+
+
+def clock(now: int | None) -> sa.ColumnElement[int]:
+    """The store's clock inside a statement: the database's, or a value given by a virtual clock (always given on SQLite)."""
+    return sa.literal(now, sa.BigInteger) if now is not None else sa.literal_column(POSTGRES_CLOCK, sa.BigInteger)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+def clock_now() -> sa.Select[Any]:
+    return sa.select(clock(None))
+
+
+def run_by_id(run_id: bytes) -> sa.Select[Any]:
+    return sa.select(runs).where(runs.c.run_id == run_id)
+
+
+def runs_between(least: bytes, greatest: bytes) -> sa.Select[Any]:
+    return sa.select(runs).where(runs.c.run_id.between(least, greatest)).limit(2)
+
+
+def run_by_key(flow: str, run_key: str, tenant: str) -> sa.Select[Any]:
+    return sa.select(runs).where(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key)
+
+
+def runs_newest_first(
+    *, flow: str | None, status: str | None, tenant: str, limit: int, before: tuple[int, bytes] | None
+) -> sa.Select[Any]:
+    chosen = sa.select(runs).where(runs.c.tenant == tenant)
+    if flow is not None:
+        chosen = chosen.where(runs.c.flow == flow)
+    if status is not None:
+        chosen = chosen.where(runs.c.status == status)
+    if before is not None:
+        chosen = chosen.where(sa.tuple_(runs.c.created_at, runs.c.run_id) < sa.tuple_(*before))
+    return chosen.order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
+
+
+def run_to_change(run_id: bytes, now: int | None) -> sa.Select[Any]:
+    """The run's line, locked until the transaction ends, its owner's lease, and the clock."""
+    return (
+        sa.select(runs, workers.c.lease_expires_at, workers.c.host, workers.c.pid, workers.c.pid_started, clock(now).label("clock"))
+        .select_from(runs.outerjoin(workers, workers.c.worker_id == runs.c.owner))
+        .where(runs.c.run_id == run_id)
+        .with_for_update(of=runs)
+    )
+
+
+def insert_run(line: dict[str, Any], now: int | None) -> sa.Insert:
+    return sa.insert(runs).values(**line, created_at=clock(now), updated_at=clock(now)).returning(*runs.c)
+
+
+def run_taking_name(run_id: bytes, tenant: str, flow: str, run_key: str | None) -> sa.Select[Any]:
+    return sa.select(runs.c.run_id).where(
+        sa.or_(runs.c.run_id == run_id, sa.and_(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key))
+    )
+
+
+def take_run(run_id: bytes, values: dict[str, Any], now: int | None) -> sa.Update:
+    return (
+        sa.update(runs)
+        .where(runs.c.run_id == run_id)
+        .values(epoch=runs.c.epoch + 1, updated_at=clock(now), **values)
+        .returning(*runs.c)
+    )
+
+
+def give_back(run_id: bytes, epoch: int, owner: str) -> sa.Update:
+    head = sa.select(checkpoints.c.seq, checkpoints.c.digest).where(checkpoints.c.run_id == run_id).order_by(checkpoints.c.seq.desc()).limit(1)
+    newest = head.subquery()
+    return (
+        sa.update(runs)
+        .where(runs.c.run_id == run_id, runs.c.epoch == epoch, runs.c.owner == owner)
+        .values(
+            owner=None,
+            head_seq=sa.func.coalesce(sa.select(newest.c.seq).scalar_subquery(), runs.c.head_seq),
+            head_digest=sa.func.coalesce(sa.select(newest.c.digest).scalar_subquery(), runs.c.head_digest),
+        )
+    )
+
+
+def owned_by(owner: str) -> sa.Select[Any]:
+    return sa.select(runs.c.run_id, runs.c.epoch).where(runs.c.owner == owner)
+
+
+def bump_inbox(run_id: bytes, now: int | None, **values: Any) -> sa.Update:
+    return (
+        sa.update(runs)
+        .where(runs.c.run_id == run_id)
+        .values(inbox_rev=runs.c.inbox_rev + 1, updated_at=clock(now), **values)
+        .returning(*runs.c)
+    )
+
+
+def notify(run_id: bytes) -> sa.Select[Any]:
+    """PostgreSQL only."""
+    return sa.select(sa.func.pg_notify(CHANNEL, run_id.hex()))
+
+
+def inbox_states_text(number: int) -> str:
+    """What a watcher compares, for the bare sqlite3 driver: where it differs, a watch must wake."""
+    return f"SELECT run_id, inbox_rev, status FROM {runs.name} WHERE run_id IN ({', '.join('?' * number)})"
+
+
+# --- workers --------------------------------------------------------------------------------------------------------
+def beat(line: dict[str, Any], lease: int, now: int | None, dialect: str) -> Any:
+    """Register this process, or extend its lease."""
+    insert = postgresql.insert(workers) if dialect == "postgresql" else sqlite.insert(workers)
+    filled = insert.values(**line, started_at=clock(now), lease_expires_at=clock(now) + lease)
+    return filled.on_conflict_do_update(index_elements=[workers.c.worker_id], set_={"lease_expires_at": filled.excluded.lease_expires_at})
+
+
+def forget_worker(worker_id: str) -> sa.Delete:
+    return sa.delete(workers).where(workers.c.worker_id == worker_id)
+
+
+def forget_dead_workers(before: int) -> sa.Delete:
+    """Lines of processes that ended long ago and own nothing any more."""
+    return sa.delete(workers).where(
+        workers.c.lease_expires_at < before, ~sa.exists().where(runs.c.owner == workers.c.worker_id).correlate(workers)
+    )
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+def insert_row(values: Sequence[Any], now: int | None) -> sa.Insert:
+    """``values`` are the columns of a row but committed_at, in their order."""
+    return sa.insert(checkpoints).values(dict(zip(_ROW_COLUMNS, values, strict=False)) | {"committed_at": clock(now)})
+
+
+def head_of(run_id: bytes) -> sa.Select[Any]:
+    return (
+        sa.select(checkpoints.c.seq, checkpoints.c.digest, checkpoints.c.step)
+        .where(checkpoints.c.run_id == run_id)
+        .order_by(checkpoints.c.seq.desc())
+        .limit(1)
+    )
+
+
+def row_digest(run_id: bytes, seq: int | None) -> sa.Select[Any]:
+    return sa.select(checkpoints.c.digest).where(checkpoints.c.run_id == run_id, checkpoints.c.seq == seq)
+
+
+# --- snapshots ------------------------------------------------------------------------------------------------------
+def put_snapshot(line: dict[str, Any], epoch: int, dialect: str) -> Any:
+    insert = postgresql.insert(snapshots) if dialect == "postgresql" else sqlite.insert(snapshots)
+    given = sa.select(*(sa.literal(line[column.name], column.type) for column in snapshots.columns)).where(
+        sa.exists().where(runs.c.run_id == line["run_id"], runs.c.epoch == epoch)
+    )
+    filled = insert.from_select(list(snapshots.columns), given)
+    return filled.on_conflict_do_update(
+        index_elements=[snapshots.c.run_id, snapshots.c.seq],
+        set_={name: filled.excluded[name] for name in ("digest", "seal", "payload")},
+    )
+
+
+# --- barriers and decisions -----------------------------------------------------------------------------------------
+def insert_barrier(line: dict[str, Any], now: int | None) -> sa.Insert:
+    return sa.insert(barriers).values(**line | {"opened_at": line["opened_at"] or clock(now)})
+
+
+def barriers_of_node(run_id: bytes, node: str, ticket: str) -> sa.Select[Any]:
+    return sa.select(barriers).where(barriers.c.run_id == run_id, sa.or_(barriers.c.node == node, barriers.c.ticket == ticket))
+
+
+def barriers_oldest_first(*, run_id: bytes | None, status: str | None, tenant: str, limit: int | None) -> sa.Select[Any]:
+    chosen = sa.select(barriers)
+    chosen = chosen.where(barriers.c.tenant == tenant) if run_id is None else chosen.where(barriers.c.run_id == run_id)
+    if status is not None:
+        chosen = chosen.where(barriers.c.status == status)
+    return chosen.order_by(barriers.c.opened_at, barriers.c.run_id, barriers.c.ticket).limit(limit)
+
+
+def live_barriers(run_id: bytes) -> sa.Select[Any]:
+    return (
+        sa.select(barriers)
+        .where(barriers.c.run_id == run_id, barriers.c.status.in_(("open", "decided")))
+        .order_by(barriers.c.opened_at, barriers.c.ticket)
+    )
+
+
+def set_barrier(run_id: bytes, ticket: str, status: str) -> sa.Update:
+    return sa.update(barriers).where(barriers.c.run_id == run_id, barriers.c.ticket == ticket).values(status=status)
+
+
+def insert_decision(line: dict[str, Any]) -> sa.Insert:
+    return sa.insert(decisions).values(**line)
+
+
+def decisions_of(run_id: bytes) -> sa.Select[Any]:
+    return sa.select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decided_at, decisions.c.id)
+
+
+def pending_decisions(run_id: bytes) -> sa.Select[Any]:
+    return decisions_of(run_id).where(decisions.c.consumed_seq.is_(None))
+
+
+def votes(run_id: bytes, tickets: Sequence[str]) -> sa.Select[Any]:
+    return decisions_of(run_id).where(decisions.c.ticket.in_(tickets))
+
+
+# --- graphs ---------------------------------------------------------------------------------------------------------
+def put_graph(graph_hash: str, definition: str, dialect: str) -> Any:
+    insert = postgresql.insert(graphs) if dialect == "postgresql" else sqlite.insert(graphs)
+    return insert.values(graph_hash=graph_hash, definition=definition).on_conflict_do_nothing()
+
+
+def graph(graph_hash: str) -> sa.Select[Any]:
+    return sa.select(graphs.c.definition).where(graphs.c.graph_hash == graph_hash)
+
+
+# --- counts ---------------------------------------------------------------------------------------------------------
+def runs_by_status() -> sa.Select[Any]:
+    return sa.select(runs.c.status, sa.func.count()).group_by(runs.c.status)
+
+
+def counts() -> sa.Select[Any]:
+    def number(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+        return sa.select(sa.func.count()).select_from(table).where(*conditions).scalar_subquery()
+
+    return sa.select(
+        number(checkpoints).label("checkpoints"),
+        number(snapshots).label("snapshots"),
+        number(barriers, barriers.c.status == "open").label("barriers_open"),
+        number(decisions).label("decisions"),
+    )
+
+
+# --- the append path: text for the bare drivers ---------------------------------------------------------------------
+# A commit extends the head: its first row's predecessor is there (or was pruned into a snapshot).  Without this, a
+# commit that was queued behind a refused one would leave a hole.
+def _extends_head(run_id: str, seq: str) -> str:
+    return (
+        f"(EXISTS (SELECT 1 FROM {checkpoints.name} p WHERE p.run_id = {run_id} AND p.seq = {seq} - 1)"
+        f" OR EXISTS (SELECT 1 FROM {snapshots.name} p WHERE p.run_id = {run_id} AND p.seq = {seq} - 1))"
+    )
+
+
+SQLITE_APPEND: Final = (
+    f"INSERT INTO {checkpoints.name} ({_ROWS})"
+    f" SELECT {', '.join(f'?{position}' for position in range(1, len(_ROW_COLUMNS) + 1))}"
+    f" FROM {runs.name} r WHERE r.run_id = ?1 AND r.epoch = ?3 AND {_extends_head('?1', '?2')}"
+    f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = ?1)"
+)
+"""One row; parameters are its columns in order.  Returns inbox_rev, or no line where the lease is lost."""
+
+SQLITE_CHANGE_RUN: Final = (
+    f"UPDATE {runs.name} SET status = coalesce(?3, status),"
+    " wake_at = CASE WHEN ?5 THEN NULL ELSE coalesce(?4, wake_at) END,"
+    " error = coalesce(?6, error),"
+    " owner = CASE WHEN ?7 THEN NULL ELSE owner END,"
+    " head_seq = coalesce(?8, head_seq), head_digest = coalesce(?9, head_digest), updated_at = ?10"
+    " WHERE run_id = ?1 AND epoch = ?2 RETURNING inbox_rev, tenant"
+)
+_BARRIERS: Final = tuple(column.name for column in barriers.columns)
+_DECISIONS: Final = tuple(column.name for column in decisions.columns)
+_BARRIER_AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in _BARRIERS if name not in ("run_id", "ticket"))
+SQLITE_OPEN_BARRIER: Final = (
+    f"INSERT INTO {barriers.name} ({', '.join(_BARRIERS)}) VALUES ({', '.join(f':{name}' for name in _BARRIERS)})"
+    f" ON CONFLICT (run_id, ticket) DO UPDATE SET {_BARRIER_AGAIN}"
+)
+SQLITE_SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = ?3 WHERE run_id = ?1 AND ticket = ?2"
+SQLITE_CONSUME: Final = f"UPDATE {decisions.name} SET consumed_seq = ?3 WHERE run_id = ?1 AND id = ?2"
+SQLITE_VOTE: Final = f"INSERT INTO {decisions.name} ({', '.join(_DECISIONS)}) VALUES ({', '.join(f':{name}' for name in _DECISIONS)})"
+
+LOAD_ROWS: Final = f"SELECT {_ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
+LOAD_SNAPSHOTS: Final = f"SELECT seq, digest, seal, payload FROM {snapshots.name} WHERE run_id = %s AND seq <= %s ORDER BY seq DESC LIMIT %s"
+LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %s"
+
+
+def for_driver(text: str, dialect: str) -> str:
+    """Return ``text`` with its ``%s`` places in the driver's own style."""
+    for position in range(1, text.count("%s") + 1):
+        text = text.replace("%s", f"${position}" if dialect == "postgresql" else f"?{position}", 1)
+    return text
+
+
+_POSTGRES_TYPES: Final = {sa.LargeBinary: "bytea", sa.Text: "text", sa.Integer: "integer", sa.BigInteger: "bigint"}
+
+
+def _type_of(column: sa.Column[Any]) -> str:
+    return next(name for kind, name in reversed(_POSTGRES_TYPES.items()) if isinstance(column.type, kind))
+
+
+def _unnested(alias: str, fields: Sequence[tuple[str, str]], start: int) -> str:
+    """``unnest($start::type[], ...) AS alias(name, ...)`` for the fields (name, type)."""
+    places = ", ".join(f"${start + position}::{kind}[]" for position, (_, kind) in enumerate(fields))
+    return f"unnest({places}) AS {alias}({', '.join(name for name, _ in fields)})"
+
+
+_ROW_FIELDS: Final = [(column.name, _type_of(column)) for column in checkpoints.columns if column.name != "committed_at"]
+_BARRIER_FIELDS: Final = [(column.name, _type_of(column)) for column in barriers.columns if column.name != "tenant"]
+_DECISION_FIELDS: Final = [(column.name, _type_of(column)) for column in decisions.columns]
+_NOW: Final = f"coalesce($1::bigint, {POSTGRES_CLOCK})"
+_GIVEN_ROWS: Final = ", ".join(f"g.{name}" for name, _ in _ROW_FIELDS)
+
+POSTGRES_APPEND_ONE: Final = (
+    f"INSERT INTO {checkpoints.name} ({_ROWS})"
+    f" SELECT {', '.join(f'${position}::{kind}' for position, (_, kind) in enumerate(_ROW_FIELDS, start=2))}, {_NOW}"
+    f" FROM {runs.name} r WHERE r.run_id = $2::bytea AND r.epoch = $4::integer AND {_extends_head('$2::bytea', '$3::integer')}"
+    f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = $2::bytea), committed_at"
+)
+"""$1 the clock or null, then the columns of a row.  Returns (inbox_rev, committed_at), or no line where the lease is lost."""
+
+_FIRST: Final = 2 + len(_ROW_FIELDS)
+POSTGRES_APPEND_MANY: Final = (
+    f"WITH ok AS MATERIALIZED (SELECT r.run_id, r.inbox_rev FROM {_unnested('c', [('run_id', 'bytea'), ('epoch', 'integer'), ('seq', 'integer')], _FIRST)}"
+    f" JOIN {runs.name} r ON r.run_id = c.run_id AND r.epoch = c.epoch WHERE {_extends_head('c.run_id', 'c.seq')}),"
+    f" new AS (INSERT INTO {checkpoints.name} ({_ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
+    f" FROM {_unnested('g', _ROW_FIELDS, 2)} JOIN ok ON ok.run_id = g.run_id RETURNING run_id, committed_at)"
+    " SELECT ok.run_id, ok.inbox_rev, max(new.committed_at) FROM ok JOIN new ON new.run_id = ok.run_id GROUP BY 1, 2"
+)
+"""$1 the clock or null; arrays of all columns of all rows; arrays (run_id, epoch, first seq), one element per run.
+Returns (run_id, inbox_rev, committed_at) for each run whose rows are in; the others are refused."""
+
+_CHANGE_FIELDS: Final = [
+    ("run_id", "bytea"),
+    ("epoch", "integer"),
+    ("seq", "integer"),
+    ("status", "text"),
+    ("wake_at", "bigint"),
+    ("clear_wake_at", "boolean"),
+    ("error", "bytea"),
+    ("gives_back", "boolean"),
+    ("head_seq", "integer"),
+    ("head_digest", "bytea"),
+]
+_CLOSE_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
+_CONSUME_FIELDS: Final = [("run_id", "bytea"), ("id", "text"), ("seq", "integer")]
+TRANSITION_PARTS: Final = (
+    len(_ROW_FIELDS),
+    len(_CHANGE_FIELDS),
+    len(_BARRIER_FIELDS),
+    len(_CLOSE_FIELDS),
+    len(_CONSUME_FIELDS),
+    len(_DECISION_FIELDS),
+)
+"""How many arrays each part of `POSTGRES_TRANSITION` takes: rows, changes of runs, opened, closed, consumed, voted."""
+TRANSITION_BARRIER: Final = tuple(name for name, _ in _BARRIER_FIELDS)
+TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
+
+
+def _transition() -> str:
+    starts = [2 + sum(TRANSITION_PARTS[:position]) for position in range(len(TRANSITION_PARTS))]
+    opened = [
+        "upd.tenant" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
+        for name in _BARRIERS
+    ]
+    voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in _DECISIONS]
+    return (
+        # The UPDATE is the fence: it waits for an outsider who is at the run just now, and tells the inbox_rev as of then.
+        f"WITH upd AS (UPDATE {runs.name} r SET status = coalesce(c.status, r.status),"
+        " wake_at = CASE WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
+        " error = coalesce(c.error, r.error),"
+        " owner = CASE WHEN c.gives_back THEN NULL ELSE r.owner END,"
+        " head_seq = coalesce(c.head_seq, r.head_seq), head_digest = coalesce(c.head_digest, r.head_digest),"
+        f" updated_at = {_NOW}"
+        f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
+        f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')})"
+        " RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AS is_news),"
+        f" new AS (INSERT INTO {checkpoints.name} ({_ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
+        f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} JOIN upd ON upd.run_id = g.run_id),"
+        f" opened AS (INSERT INTO {barriers.name} ({', '.join(_BARRIERS)}) SELECT {', '.join(opened)}"
+        f" FROM {_unnested('b', _BARRIER_FIELDS, starts[2])} JOIN upd ON upd.run_id = b.run_id"
+        f" ON CONFLICT (run_id, ticket) DO UPDATE SET {_BARRIER_AGAIN}),"
+        f" closed AS (UPDATE {barriers.name} b SET status = x.status"
+        f" FROM {_unnested('x', _CLOSE_FIELDS, starts[3])} JOIN upd ON upd.run_id = x.run_id"
+        " WHERE b.run_id = x.run_id AND b.ticket = x.ticket),"
+        f" consumed AS (UPDATE {decisions.name} d SET consumed_seq = x.seq"
+        f" FROM {_unnested('x', _CONSUME_FIELDS, starts[4])} JOIN upd ON upd.run_id = x.run_id"
+        " WHERE d.run_id = x.run_id AND d.id = x.id),"
+        f" voted AS (INSERT INTO {decisions.name} ({', '.join(_DECISIONS)}) SELECT {', '.join(voted)}"
+        f" FROM {_unnested('d', _DECISION_FIELDS, starts[5])} JOIN upd ON upd.run_id = d.run_id)"
+        " SELECT upd.run_id, upd.inbox_rev, upd.updated_at,"
+        f" CASE WHEN upd.is_news THEN pg_notify('{CHANNEL}', encode(upd.run_id, 'hex'))::text END FROM upd"
+    )
+
+
+POSTGRES_TRANSITION: Final = _transition()
+"""Everything a transition writes, for many runs at once: $1 the clock or null, then the arrays of `TRANSITION_PARTS`.
+Returns (run_id, inbox_rev, committed_at, _) for each run that still held its lease."""
+
+POSTGRES_REREAD: Final = (
+    f"SELECT k.seq, k.digest, k.epoch, k.committed_at, r.inbox_rev FROM {checkpoints.name} k JOIN {runs.name} r ON r.run_id = k.run_id"
+    " WHERE k.run_id = $1::bytea AND k.seq >= $2::integer AND k.seq <= $3::integer ORDER BY k.seq"
+)
+OWNER_OF: Final = f"SELECT owner, epoch FROM {runs.name} WHERE run_id = %s"

@@ -1,0 +1,135 @@
+"""Hearing of changes that other processes made.
+
+PostgreSQL tells by LISTEN/NOTIFY, over one connection of its own.  SQLite tells
+nobody: one thread reads ``PRAGMA data_version`` every 10 ms.  Both exist only
+while somebody watches; both wake rather once too often than never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+from checkpoint_stores.sql import statements
+from checkpoint_stores.sql.lines import id_of, key_of
+from checkpoint_stores.watching import LocalWatch, LocalWatches
+
+POLL_SECONDS: Final = 0.01
+_AT_ONCE: Final = 500
+_RETRY_SECONDS: Final = 0.5
+
+
+class SQLitePoller:
+    """One thread that compares (inbox_rev, status) of the watched runs whenever anybody wrote to the file."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._loop = asyncio.get_running_loop()
+        self.watches = LocalWatches(on_wait=self._on_wait, on_idle=self._on_idle)
+        self._watched: frozenset[str] = frozenset()
+        self._stop: threading.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    def _on_wait(self, watch: LocalWatch) -> None:
+        if watch.run_id not in self._watched:
+            self._watched |= {watch.run_id}
+        if self._stop is None:
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._poll, args=(self._stop,), name="trailmark-sqlite-watcher", daemon=True)
+            self._thread.start()
+
+    def _on_idle(self) -> None:
+        self._watched = frozenset()
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
+
+    async def close(self) -> None:
+        """Wake whoever waits and end the thread."""
+        self.watches.close()
+        self._on_idle()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _poll(self, stop: threading.Event) -> None:
+        known: dict[str, tuple[int, str]] = {}
+        version: int | None = None
+        seen: frozenset[str] = frozenset()
+        with contextlib.suppress(sqlite3.Error, RuntimeError), contextlib.closing(self._connect()) as connection:
+            while not stop.is_set():
+                watched = self._watched
+                current = connection.execute("PRAGMA data_version").fetchone()[0]
+                if current != version or watched is not seen:
+                    version, seen = current, watched
+                    changed = [run_id for run_id, state in self._states(connection, watched) if known.get(run_id) != state]
+                    known.update(self._states(connection, changed))
+                    if changed:
+                        self._loop.call_soon_threadsafe(self._wake, changed)
+                stop.wait(POLL_SECONDS)
+
+    @staticmethod
+    def _states(connection: sqlite3.Connection, run_ids: Iterable[str]) -> list[tuple[str, tuple[int, str]]]:
+        keys = [key_of(run_id) for run_id in run_ids]
+        states = []
+        for start in range(0, len(keys), _AT_ONCE):
+            part = keys[start : start + _AT_ONCE]
+            for run_id, inbox_rev, status in connection.execute(statements.inbox_states_text(len(part)), part):
+                states.append((id_of(run_id), (inbox_rev, status)))
+        return states
+
+    def _wake(self, run_ids: list[str]) -> None:
+        for run_id in run_ids:
+            self.watches.wake(run_id)
+
+
+class PostgresListener:
+    """One connection that listens; lost, it is made again and everybody is woken, since something may have been missed."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
+        self._connect = connect
+        self._loop = asyncio.get_running_loop()
+        self.watches = LocalWatches(on_wait=self._on_wait, on_idle=self._on_idle)
+        self._task: asyncio.Task[None] | None = None
+
+    def _on_wait(self, _watch: LocalWatch) -> None:
+        if self._task is None:
+            self._task = self._loop.create_task(self._listen(), name="trailmark-postgres-listener")
+
+    def _on_idle(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def close(self) -> None:
+        """Wake whoever waits and disconnect."""
+        task = self._task
+        self.watches.close()
+        self._on_idle()
+        if task is not None:
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            connection = None
+            try:
+                connection = await self._connect()
+                lost = self._loop.create_future()
+                connection.add_termination_listener(lambda *_, lost=lost: lost.done() or lost.set_result(None))
+                await connection.add_listener(statements.CHANNEL, self._hear)
+                self.watches.wake_all()
+                await lost
+            except Exception:  # noqa: BLE001, S110 - whatever it is, the remedy is to connect again
+                pass
+            finally:
+                if connection is not None:
+                    with contextlib.suppress(Exception):
+                        connection.terminate()
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        with contextlib.suppress(ValueError):
+            self.watches.wake(id_of(bytes.fromhex(payload)))

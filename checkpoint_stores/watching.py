@@ -1,0 +1,90 @@
+"""Waking whoever waits for a run, inside one process.
+
+Counts nothing and remembers nothing but "something changed since you last
+looked": many wakes before one look are one wake.  Knows no database; a store
+that hears of changes from elsewhere calls `wake` or `wake_all` on its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+
+class LocalWatch:
+    """A `Watch` that `LocalWatches` wakes."""
+
+    __slots__ = ("_event", "_is_closed", "_watches", "run_id")
+
+    def __init__(self, watches: LocalWatches, run_id: str) -> None:
+        self._watches = watches
+        self._event = asyncio.Event()
+        self._is_closed = False
+        self.run_id = run_id
+
+    async def changed(self) -> None:
+        """Return after the next change of the run since this watch was made or last returned."""
+        if self._is_closed:
+            raise RuntimeError(f"this watch of run {self.run_id} is closed")
+        self._watches.waits(self)
+        await self._event.wait()
+        self._event.clear()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def close(self) -> None:
+        """Stop watching; whoever still waits is woken.  Idempotent."""
+        self._is_closed = True
+        self._event.set()
+        self._watches.forget(self)
+
+
+class LocalWatches:
+    """All watches of one store, by run.
+
+    Args:
+        on_wait: called on the loop when somebody is about to wait.
+        on_idle: called when the last watch is closed.
+    """
+
+    def __init__(self, on_wait: Callable[[LocalWatch], None] | None = None, on_idle: Callable[[], None] | None = None) -> None:
+        self._by_run: dict[str, set[LocalWatch]] = {}
+        self._on_wait = on_wait
+        self._on_idle = on_idle
+
+    def watch(self, run_id: str) -> LocalWatch:
+        watch = LocalWatch(self, run_id)
+        self._by_run.setdefault(run_id, set()).add(watch)
+        return watch
+
+    def watched(self) -> Iterable[str]:
+        return tuple(self._by_run)
+
+    def wake(self, run_id: str) -> None:
+        for watch in self._by_run.get(run_id, ()):
+            watch.wake()
+
+    def wake_all(self) -> None:
+        for watches in self._by_run.values():
+            for watch in watches:
+                watch.wake()
+
+    def close(self) -> None:
+        for watches in tuple(self._by_run.values()):
+            for watch in tuple(watches):
+                watch.close()
+
+    def waits(self, watch: LocalWatch) -> None:
+        if self._on_wait is not None:
+            self._on_wait(watch)
+
+    def forget(self, watch: LocalWatch) -> None:
+        watches = self._by_run.get(watch.run_id)
+        if watches is None:
+            return
+        watches.discard(watch)
+        if not watches:
+            del self._by_run[watch.run_id]
+        if not self._by_run and self._on_idle is not None:
+            self._on_idle()

@@ -1,0 +1,59 @@
+"""What can be wrong with a barrier: what it shows, what it lets people edit, who decides, what happens without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from string import Formatter
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from engine.declared import Barrier
+from engine.option_checks import at_least_one, span, undeclared_keys
+from engine.resolve import Scope
+
+ON_TIMEOUT: Final = ("approve", "reject", "skip", "fail")
+ON_REJECT: Final = ("route", "fail", "continue")
+
+
+def barrier_settings(node: Barrier, scope: Scope) -> Iterator[str]:
+    """Every problem of one barrier."""
+    where = f"barrier {node.name!r}"
+    yield from _shown(node, where, scope)
+    yield from _form(node, where, scope)
+    yield from at_least_one(where, "quorum", node.quorum)
+    yield from span(where, "timeout", node.timeout)
+    for approver in node.approvers:
+        if not isinstance(approver, str) or not approver:
+            yield f"{where}: approver {approver!r} must be a name"
+    if node.on_timeout is not None and node.on_timeout not in ON_TIMEOUT:
+        yield f"{where}: on_timeout={node.on_timeout!r} is none of {', '.join(ON_TIMEOUT)}"
+    if node.on_timeout is not None and node.timeout is None:
+        yield f"{where}: on_timeout={node.on_timeout!r} never happens without a timeout; give timeout=timedelta(...)"
+    if node.on_reject is not None and node.on_reject not in ON_REJECT:
+        yield f"{where}: on_reject={node.on_reject!r} is none of {', '.join(ON_REJECT)}"
+    if node.on_reject == "route" and not scope.ways[node.name].conditional:
+        yield f"{where}: on_reject='route' needs an edge that says so; add_edge({node.name!r}, ..., when=rejected)"
+
+
+def _shown(node: Barrier, where: str, scope: Scope) -> Iterator[str]:
+    yield from undeclared_keys(scope, f"{where}: show", node.show)
+    try:
+        fields = [field for _text, field, _spec, _conversion in Formatter().parse(node.prompt) if field is not None]
+    except ValueError as error:
+        yield f"{where}: its prompt is no str.format template ({error}); write {{{{ and }}}} for braces"
+        return
+    for field in dict.fromkeys(fields):
+        key = field.split(".")[0].split("[")[0]
+        if key not in node.show:
+            yield f"{where}: its prompt names {{{field}}}, which is not shown; add {key!r} to show="
+
+
+def _form(node: Barrier, where: str, scope: Scope) -> Iterator[str]:
+    form: Any = node.form
+    if isinstance(form, tuple):
+        yield from undeclared_keys(scope, f"{where}: form", form)
+    elif isinstance(form, type) and issubclass(form, BaseModel):
+        yield from undeclared_keys(scope, f"{where}: form {form.__name__}", form.__pydantic_fields__)
+    elif form is not None:
+        yield f"{where}: form={form!r} must be a pydantic model or a list of state keys"

@@ -1,0 +1,77 @@
+"""What shall be done: the outputs of `engine.decide`, in the imperative.
+
+The walk collects them; the driver carries them out after the checkpoint they
+come with is durable.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from checkpoint_stores.records import BarrierRecord, BarrierStatus, DecisionRecord
+from engine.events import BranchTimedOut, DeadlinePassed, RetryDue
+
+
+class StartBody(NamedTuple):
+    """Run a node's body."""
+
+    path: str
+    node: str
+    visit: int
+    failed: int
+    """Attempts that failed before this one."""
+
+
+class SetTimer(NamedTuple):
+    """Feed ``event`` back at ``due`` (microseconds, the store's clock)."""
+
+    due: int
+    event: RetryDue | DeadlinePassed | BranchTimedOut
+
+
+class OpenBarrier(NamedTuple):
+    record: BarrierRecord
+
+
+class CloseBarrier(NamedTuple):
+    ticket: str
+    status: BarrierStatus
+
+
+class Consume(NamedTuple):
+    """Mark a decision as used by the checkpoint it comes with."""
+
+    decision_id: str
+
+
+class Vote(NamedTuple):
+    """Record a decision the flow itself makes (a timeout default)."""
+
+    record: DecisionRecord
+
+
+class CancelBelow(NamedTuple):
+    """Cancel every body in flight below ``path`` (the root: every body)."""
+
+    path: str
+
+
+class CancelBody(NamedTuple):
+    """Cancel the body in flight at ``path``, if there is one."""
+
+    path: str
+
+
+class Starve(NamedTuple):
+    """``path`` may not move: the step limit is used up."""
+
+    path: str
+
+
+class Fail(NamedTuple):
+    """The run failed with this exception (kept for whoever asked, beside the stored data)."""
+
+    error: BaseException
+
+
+Command: TypeAlias = StartBody | SetTimer | OpenBarrier | CloseBarrier | Consume | Vote | CancelBelow | CancelBody | Starve | Fail

@@ -1,0 +1,139 @@
+"""Compiles a declaration: resolve it, judge it, build the networkx graph, and from it the frozen plan.
+
+Deterministic and repeatable; calls none of the author's functions.  The only way from a `Flow` to a `FlowGraph`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from types import MappingProxyType
+from typing import Any
+
+import networkx as nx
+from pydantic import BaseModel, TypeAdapter
+
+from engine.analysis import warnings_of
+from engine.callables import condition_takes, is_coroutine, node_takes
+from engine.declared import Barrier, Edge, Parallel, Task
+from engine.defining import definition_of
+from engine.definition import hash_of
+from engine.errors import FlowValidationError
+from engine.flow import Flow
+from engine.graph import FlowGraph
+from engine.plan import END, BarrierPlan, BranchPlan, EdgePlan, NodePlan, ParallelPlan, Plan
+from engine.resolve import Scope, resolve
+from engine.schema import StateSchema
+from engine.validate import problems_of
+
+
+def compile_flow(flow: Flow) -> FlowGraph:
+    """Return the graph of ``flow`` as it is declared now.
+
+    Raises:
+        FlowValidationError: with all problems at once.
+    """
+    problems: list[str] = []
+    scope = resolve(flow.declaration(), problems, within=(flow,))
+    graph = graph_of(scope)
+    problems += problems_of(scope)
+    if problems:
+        raise FlowValidationError(flow.name, list(dict.fromkeys(problems)))
+    plan = _plan(scope, graph)
+    definition = definition_of(scope, plan)
+    plan = dataclasses.replace(plan, graph_hash=hash_of(definition), _places={})
+    return FlowGraph(graph, plan, json.dumps(definition, ensure_ascii=False), warnings_of(scope, graph))
+
+
+def graph_of(scope: Scope) -> nx.MultiDiGraph[str]:
+    """The networkx graph of a scope: the nodes that exist and the edges between them, branches as graphs on their node."""
+    graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(flow=scope.declaration.name, entry=scope.declaration.entry)
+    for name, node in scope.nodes.items():
+        graph.add_node(name, kind=node.kind, max_visits=node.max_visits)
+        if name in scope.branches:
+            graph.nodes[name]["branches"] = {branch.name: graph_of(branch.scope) for branch in scope.branches[name]}
+    graph.add_node(END, kind="end")
+    for name, ways in scope.ways.items():
+        for order, edge in enumerate(ways.all()):
+            if edge.target in graph:
+                graph.add_edge(name, edge.target, kind=edge.kind, order=order, condition=edge.name, max_visits=edge.max_visits)
+    return nx.freeze(graph)
+
+
+def _plan(scope: Scope, graph: nx.MultiDiGraph[str]) -> Plan:
+    assert scope.schema is not None  # noqa: S101 - a valid flow has one
+    assert scope.declaration.entry is not None  # noqa: S101
+    nodes = {name: _node_plan(scope, graph, name) for name in scope.nodes}
+    return Plan(scope.declaration.name, scope.declaration.version, scope.declaration.entry, MappingProxyType(nodes), scope.schema)
+
+
+def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan:
+    node = scope.nodes[name]
+    declared = scope.ways[name].all()
+    edges = [_edge_plan(declared[order]) for order in sorted(order for _, _, order in graph.out_edges(name, data="order"))]
+    made: dict[str, Any] = {
+        "max_visits": node.max_visits,
+        "conditional": tuple(edge for edge in edges if edge.kind == "conditional"),
+        "normal": next((edge for edge in edges if edge.kind == "normal"), None),
+        "fallbacks": tuple(edge for edge in edges if edge.kind == "fallback"),
+    }
+    if isinstance(node, Task):
+        made |= {
+            "fn": node.fn,
+            "is_async": is_coroutine(node.fn),
+            "takes": node_takes(node.fn),
+            "retry": node.retry,
+            "timeout": node.timeout,
+            "overlap": node.overlap,
+        }
+    elif isinstance(node, Parallel):
+        made["parallel"] = _parallel_plan(scope, graph, node)
+    else:
+        assert scope.schema is not None  # noqa: S101
+        made["barrier"] = _barrier_plan(node, scope.schema, routes=bool(made["conditional"]))
+    return NodePlan(name, node.kind, **made)
+
+
+def _edge_plan(edge: Edge) -> EdgePlan:
+    takes = None if edge.when is None else condition_takes(edge.when)
+    return EdgePlan(edge.target, edge.kind, edge.name, edge.when, takes == 2, edge.on, edge.max_visits)
+
+
+def _parallel_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Parallel) -> ParallelPlan:
+    graphs = graph.nodes[node.name]["branches"]
+    branches = (
+        BranchPlan(branch.name, index, _plan(branch.scope, graphs[branch.name]), branch.timeout)
+        for index, branch in enumerate(scope.branches[node.name])
+    )
+    return ParallelPlan(tuple(branches), node.on_error, node.max_concurrency)
+
+
+def _barrier_plan(node: Barrier, schema: StateSchema, *, routes: bool) -> BarrierPlan:
+    form, keys, model = _form(node, schema)
+    on_reject: Any = node.on_reject or ("route" if routes else "fail")
+    return BarrierPlan(
+        prompt=node.prompt,
+        show=node.show,
+        form=form,
+        edit_keys=keys,
+        form_model=model,
+        approvers=node.approvers,
+        quorum=node.quorum,
+        early=node.early,
+        timeout=node.timeout,
+        on_timeout=node.on_timeout or "fail",
+        on_reject=on_reject,
+    )
+
+
+def _form(node: Barrier, schema: StateSchema) -> tuple[dict[str, Any] | None, tuple[str, ...], type[BaseModel] | None]:
+    """The JSON Schema of a barrier's edits, the keys they may write, and the model behind it."""
+    if node.form is None:
+        return None, (), None
+    if isinstance(node.form, type):
+        model: type[BaseModel] = node.form
+        return model.model_json_schema(), tuple(model.__pydantic_fields__), model
+    inputs = [(key, "validation", TypeAdapter(schema.keys[key].annotation)) for key in node.form]
+    schemas, shared = TypeAdapter.json_schemas(inputs)  # type: ignore[arg-type]
+    properties = {key: schemas[key, "validation"] for key in node.form}
+    return {"type": "object", "properties": properties, "additionalProperties": False, **shared}, tuple(node.form), None

@@ -1,0 +1,441 @@
+"""The heart: what follows from what happened.
+
+    decide(plan, state, event, now) -> Decision(draft of one checkpoint, events that follow from it, commands)
+
+Rule 1: everything that decides where a run goes lives here or in the pure
+modules it calls (routing, updates, joins, barriers, retry).  Rule 2: this file
+awaits nothing, asks no clock and changes nothing: it reads the state and
+answers with values.  `engine.walk` folds the draft and feeds the ``then``
+events back; `engine.executor` carries out the commands.
+
+One event makes at most one checkpoint.  An event that no longer fits the state
+(the late answer of a branch that was cancelled) makes none.
+
+    BodyReturned ── step ──────▶ Arrived (next node) │ BranchEnded │ run completed
+    BodyFailed ──── retry ─────▶ SetTimer
+                    fallback ──▶ Arrived
+                    failure ───▶ BranchEnded │ run failed
+    Arrived ─────── task: StartBody   parallel: parallel ─▶ Arrived (each branch)   barrier: barrier ─▶ OpenBarrier
+    BranchEnded ─── join ──────▶ Arrived            (or fallback, failure)
+    Voted ───────── decision ──▶ Arrived            (or fallback, failure)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
+from checkpoint_stores.ops import Op
+from checkpoint_stores.records import DecisionRecord
+from engine import barriers, joins
+from engine.commands import (
+    CancelBelow,
+    CancelBody,
+    CloseBarrier,
+    Command,
+    Consume,
+    Fail,
+    OpenBarrier,
+    SetTimer,
+    StartBody,
+    Starve,
+    Vote,
+)
+from engine.decisions import Decision as Outcome
+from engine.errors import (
+    BarrierTimeoutError,
+    BranchTimeoutError,
+    FallbackRequested,
+    FinalStateError,
+    LoopLimitExceeded,
+    NodeError,
+    RejectedError,
+    UpdateNotStorableError,
+    UpdateTypeError,
+)
+from engine.events import (
+    Arrived,
+    BodyFailed,
+    BodyReturned,
+    BranchEnded,
+    BranchTimedOut,
+    CancelAsked,
+    DeadlinePassed,
+    Event,
+    LimitReached,
+    RetryDue,
+    SuspendAsked,
+    Unstorable,
+    Voted,
+)
+from engine.failures import error_data, fallback_for
+from engine.identity import idempotency_key
+from engine.outcomes import End, Fallback, Goto
+from engine.plan import END, NodePlan, Plan
+from engine.retry import retry_due
+from engine.routing import Route, hop_name, route, route_goto
+from engine.updates import After, ops_of_update, outcome_of, update_of
+
+
+class Draft(NamedTuple):
+    """One checkpoint, before it is numbered, encoded and chained."""
+
+    kind: str
+    path: str
+    node: str
+    next: str
+    ops: list[Op]
+    entered: bool
+    """Whether it counts a step (a node entry)."""
+    started_at: int = 0
+
+
+class Decision(NamedTuple):
+    """What follows from one event."""
+
+    draft: Draft | None = None
+    then: tuple[Event, ...] = ()
+    commands: tuple[Command, ...] = ()
+
+
+NOTHING: Final = Decision()
+
+
+def decide(plan: Plan, state: RunState, event: Event, now: int) -> Decision:
+    """What follows from ``event`` in ``state``; ``now`` is the store's time in microseconds.  Changes nothing, never raises for bad input."""
+    return _DECIDERS[type(event)](plan, state, event, now)
+
+
+# --- a node's body came back ------------------------------------------------------------------------------------------
+
+
+def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Decision:
+    scope = _in_flight(state, event.path, event.node, event.visit)
+    if scope is None:
+        return NOTHING
+    here = plan.at(event.path)
+    node = here.nodes[event.node]
+    try:
+        outcome = outcome_of(event.value, node.name, scope.path)
+        if isinstance(outcome, Fallback):
+            raise FallbackRequested(node.name, scope.path, outcome.reason)
+        ops = ops_of_update(here.schema, scope, node.name, update_of(outcome))
+        if isinstance(outcome, End):
+            return _step(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
+        taken = _route(here, node, scope, ops, outcome)
+    except NodeError as error:
+        return _fail(here, state, scope, node, error, now, started_at=event.started_at)
+    ops += _passing(node, taken)
+    return _step(here, state, scope, "step", ops, taken.edge.target, node=node, started_at=event.started_at, error=taken.error)
+
+
+def _route(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
+    if isinstance(outcome, Goto):
+        return route_goto(node, scope, outcome, plan.schema.view(After(scope, ops).read))
+    if not node.conditional and node.normal is not None and node.normal.max_visits is None:
+        return Route(node.normal)  # the common case needs no view of the state
+    asked_of = update_of(outcome) if not isinstance(outcome, Outcome) else outcome
+    return route(node, scope, plan.schema.view(After(scope, ops).read), asked_of)
+
+
+def _passing(node: NodePlan, taken: Route) -> list[Op]:
+    return [["hop", hop_name(node, taken.edge)]] if taken.edge.max_visits is not None else []
+
+
+def _step(  # noqa: PLR0913 - the facts of one checkpoint
+    plan: Plan, state: RunState, scope: Scope, kind: str, ops: list[Op], target: str, *, node: NodePlan, started_at: int = 0,
+    error: dict[str, Any] | None = None, entered: bool = True, commands: tuple[Command, ...] = (),
+) -> Decision:  # fmt: skip
+    """The checkpoint that leaves ``node`` for ``target``."""
+    path = scope.path
+    moved: list[Op] = [*ops, ["enter", node.name]] if entered else list(ops)
+    if target != END:
+        moved.append(["at", target])
+        if error is not None:
+            moved.append(["error", error])
+        return Decision(Draft(kind, path, node.name, target, moved, entered, started_at), (Arrived(path),), commands)
+    moved.append(["done"])
+    if scope.parent is not None:
+        return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(scope.parent.path),), commands)
+    try:
+        plan.schema.check_final(After(scope, [op for op in ops if op[0] not in _NOT_VALUES]).read)
+    except ValueError as broken:
+        failure = FinalStateError(plan.flow, str(broken))
+        moved[-1] = ["fail", error_data(failure, node.name, path)]
+        moved.append(["status", "failed"])
+        return Decision(Draft("failure", path, node.name, "", moved, entered, started_at), (), (*commands, Fail(failure)))
+    moved.append(["status", "completed"])
+    return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (), commands)
+
+
+_NOT_VALUES: Final = frozenset({"hop", "close", "decision", "error"})
+
+
+def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> Decision:
+    scope = _in_flight(state, event.path, event.node, event.visit)
+    if scope is None:
+        return NOTHING
+    here = plan.at(event.path)
+    node = here.nodes[event.node]
+    failed = scope.failed + 1
+    key = idempotency_key(state.run_id, scope.path, node.name, event.visit)
+    due = retry_due(node.retry, event.error, failed, now, key)
+    if due is None:
+        return _fail(here, state, scope, node, event.error, now, started_at=event.started_at)
+    data = error_data(event.error, node.name, scope.path)
+    draft = Draft("retry", scope.path, node.name, node.name, [["retry", failed, due, data]], entered=False, started_at=event.started_at)
+    return Decision(draft, (), (SetTimer(due, RetryDue(scope.path)),))
+
+
+def _unstorable(plan: Plan, state: RunState, event: Unstorable, now: int) -> Decision:
+    scope = state.scopes[event.path]
+    here = plan.at(event.path)
+    node = here.nodes[event.node]
+    error = UpdateNotStorableError(node.name, scope.path, getattr(event.error, "path", ""), event.error)
+    return _fail(here, state, scope, node, error, now, started_at=event.started_at, entered=event.entered)
+
+
+def _fail(  # noqa: PLR0913
+    plan: Plan, state: RunState, scope: Scope, node: NodePlan, error: BaseException, now: int, *, started_at: int = 0,
+    entered: bool = True, commands: tuple[Command, ...] = (), ops: Sequence[Op] = (),
+) -> Decision:  # fmt: skip
+    """The node failed for good: its fallback edge, or the end of its scope."""
+    data = error_data(error, node.name, scope.path)
+    edge = fallback_for(node.fallbacks, error, data)
+    closing: list[Op] = [*ops, ["close"]] if scope.phase == OPEN else list(ops)
+    if edge is not None:
+        # A fallback edge whose own cap is used up is no way out.
+        if edge.max_visits is None or scope.hops.get(hop_name(node, edge), 0) < edge.max_visits:
+            closing += _passing(node, Route(edge))
+            return _step(
+                plan, state, scope, "fallback", closing, edge.target, node=node, started_at=started_at, error=data, entered=entered, commands=commands
+            )
+        error = LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge))
+        data = error_data(error, node.name, scope.path)
+    failing: list[Op] = [*closing, *([["enter", node.name]] if entered else []), ["fail", data]]
+    if scope.parent is not None:
+        return Decision(
+            Draft("failure", scope.path, node.name, "", failing, entered, started_at), (BranchEnded(scope.parent.path),), commands
+        )
+    failing.append(["status", "failed"])
+    return Decision(Draft("failure", scope.path, node.name, "", failing, entered, started_at), (), (*commands, Fail(error)))
+
+
+def _in_flight(state: RunState, path: str, node: str, visit: int) -> Scope | None:
+    """The scope whose node this answer is about, or None where the answer comes too late."""
+    scope = state.scopes.get(path)
+    if scope is None or scope.node != node or scope.phase not in (AT, RETRY) or scope.visits.get(node, 0) + 1 != visit:
+        return None
+    return scope
+
+
+# --- a scope stands before a node -------------------------------------------------------------------------------------
+
+
+def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
+    scope = state.scopes[event.path]
+    here = plan.at(event.path)
+    node = here.nodes[scope.node]
+    visits = scope.visits.get(node.name, 0)
+    if node.max_visits is not None and visits >= node.max_visits:
+        return _fail(here, state, scope, node, LoopLimitExceeded(node.name, scope.path, node.max_visits), now, entered=False)
+    if node.kind == "task":
+        return Decision(commands=(StartBody(scope.path, node.name, visits + 1, scope.failed),))
+    if state.step + len(state.running) >= state.max_steps:
+        return Decision(commands=(Starve(scope.path),))
+    if node.kind == "parallel":
+        return _open_parallel(scope, node, visits + 1, now)
+    return _open_barrier(here, state, scope, node, now)
+
+
+def _open_parallel(scope: Scope, node: NodePlan, visit: int, now: int) -> Decision:
+    assert node.parallel is not None  # noqa: S101
+    branches = node.parallel.branches
+    paths = [scope.child_path(node.name, visit, index) for index in range(len(branches))]
+    entries = [branch.plan.entry for branch in branches]
+    due = [None if branch.timeout is None else now + int(branch.timeout.total_seconds() * 1_000_000) for branch in branches]
+    timers = tuple(SetTimer(at, BranchTimedOut(path)) for path, at in zip(paths, due, strict=True) if at is not None)
+    ops: list[Op] = [["enter", node.name], ["open", node.name, visit, entries, due if timers else None]]
+    draft = Draft("parallel", scope.path, node.name, ",".join(entries), ops, entered=True)
+    return Decision(draft, tuple(Arrived(path) for path in paths), timers)
+
+
+def _open_barrier(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -> Decision:
+    try:
+        record = barriers.opened(state.run_id, node, scope, now)
+    except NodeError as error:
+        return _fail(plan, state, scope, node, error, now)
+    commands: tuple[Command, ...] = (OpenBarrier(record),)
+    if record.deadline is not None:
+        commands += (SetTimer(record.deadline, DeadlinePassed(scope.path, record.ticket)),)
+    ops: list[Op] = [["enter", node.name], ["park", record.ticket, barriers.details_of(record)]]
+    return Decision(Draft("barrier", scope.path, node.name, node.name, ops, entered=True), (), commands)
+
+
+def _retry_due(plan: Plan, state: RunState, event: RetryDue, now: int) -> Decision:
+    scope = state.scopes.get(event.path)
+    if scope is None or scope.phase != RETRY:
+        return NOTHING
+    return Decision(commands=(StartBody(scope.path, scope.node, scope.visits.get(scope.node, 0) + 1, scope.failed),))
+
+
+# --- a branch is over -------------------------------------------------------------------------------------------------
+
+
+def _branch_ended(plan: Plan, state: RunState, event: BranchEnded, now: int) -> Decision:
+    scope = state.scopes.get(event.path)
+    if scope is None or scope.phase != OPEN:
+        return NOTHING
+    here = plan.at(event.path)
+    node = here.nodes[scope.node]
+    failure = joins.failure_of(node, scope)
+    if failure is not None:
+        return _fail(here, state, scope, node, failure, now, entered=False, commands=_closing(state, scope))
+    if not joins.is_over(scope):
+        return NOTHING
+    try:
+        ops = joins.merged(here.schema, node, scope)
+        taken = _route(here, node, scope, ops, outcome_of(None, node.name, scope.path))
+    except NodeError as error:
+        return _fail(here, state, scope, node, error, now, entered=False, commands=_closing(state, scope))
+    ops = [*ops, *_passing(node, taken), ["close"]]
+    return _step(here, state, scope, "join", ops, taken.edge.target, node=node, error=taken.error, entered=False)
+
+
+def _branch_timed_out(plan: Plan, state: RunState, event: BranchTimedOut, now: int) -> Decision:
+    scope = state.scopes.get(event.path)
+    if scope is None or scope.parent is None or scope.phase in (DONE, FAILED) or scope.due is None or now < scope.due:
+        return NOTHING
+    error = error_data(BranchTimeoutError(scope.node, scope.path), scope.node, scope.path)
+    ops: list[Op] = [*([["close"]] if scope.phase == OPEN else []), ["fail", error]]
+    commands = (*_closing(state, scope), *_own_ticket(scope), CancelBody(scope.path))
+    return Decision(Draft("failure", scope.path, scope.node, "", ops, entered=False), (BranchEnded(scope.parent.path),), commands)
+
+
+def _closing(state: RunState, scope: Scope) -> tuple[Command, ...]:
+    """Cancel what runs below ``scope`` and withdraw the tickets that are open there."""
+    prefix = f"{scope.path}." if scope.path else ""
+    withdrawn = tuple(
+        CloseBarrier(below.detail[0], "withdrawn")
+        for path, below in state.scopes.items()
+        if below is not scope and path.startswith(prefix) and below.phase == PARKED
+    )
+    return (CancelBelow(scope.path), *withdrawn)
+
+
+# --- people, deadlines ------------------------------------------------------------------------------------------------
+
+
+def _voted(plan: Plan, state: RunState, event: Voted, now: int) -> Decision:
+    scope = state.scopes.get(event.path)
+    if scope is None or scope.phase != PARKED or scope.detail[0] != event.ticket:
+        return NOTHING
+    deciding = barriers.verdict(scope.detail[1]["quorum"], event.records)
+    if deciding is None:
+        return NOTHING
+    here = plan.at(event.path)
+    used: tuple[Command, ...] = tuple(Consume(record.id) for record in event.records if record.consumed_seq is None)
+    return _resolved(here, state, scope, deciding, event.records, used, now)
+
+
+def _resolved(  # noqa: PLR0913
+    plan: Plan, state: RunState, scope: Scope, deciding: DecisionRecord, records: Sequence[DecisionRecord], used: tuple[Command, ...], now: int
+) -> Decision:
+    node = plan.nodes[scope.node]
+    assert node.barrier is not None  # noqa: S101
+    ticket = scope.detail[0]
+    closed: tuple[Command, ...] = (*used, CloseBarrier(ticket, "resolved"))
+    data = barriers.decision_data(deciding, records)
+    recorded: Op = ["decision", node.name, data]
+    try:
+        ops = _edit_ops(plan, scope, node, deciding)
+    except NodeError as error:
+        # The decision was sound for the store but not for the user's own rules: the ticket opens again.
+        refused: list[Op] = [["error", error_data(error, node.name, scope.path)]]
+        return Decision(
+            Draft("decision_refused", scope.path, node.name, node.name, refused, entered=False), (), (*used, CloseBarrier(ticket, "open"))
+        )
+    outcome = Outcome.of_data(data)
+    if deciding.action == "reject" and node.barrier.on_reject == "fail":
+        rejected = RejectedError(node.name, scope.path, deciding.actor, deciding.reason)
+        return _fail(plan, state, scope, node, rejected, now, entered=False, commands=closed, ops=[recorded])
+    try:
+        if deciding.target is not None:
+            taken = _route(plan, node, scope, ops, Goto(deciding.target, force=True))
+        else:
+            taken = _route(plan, node, scope, ops, outcome)
+    except NodeError as error:
+        return _fail(plan, state, scope, node, error, now, entered=False, commands=closed, ops=[recorded])
+    ops = [*ops, *_passing(node, taken), recorded]
+    return _step(plan, state, scope, "decision", ops, taken.edge.target, node=node, error=taken.error, entered=False, commands=closed)
+
+
+def _edit_ops(plan: Plan, scope: Scope, node: NodePlan, deciding: DecisionRecord) -> list[Op]:
+    """The value ops of a decision's edits: they replace values, no reducer merges them.  Raises UpdateTypeError."""
+    assert node.barrier is not None  # noqa: S101
+    if not deciding.edits:
+        return []
+    edits: dict[str, Any] = dict(deciding.edits)
+    ops: list[Op] = []
+    for key in plan.schema.keys:
+        if key in edits and key in node.barrier.edit_keys:
+            try:
+                ops.append(["set", key, plan.schema.validate_update(key, edits[key])])
+            except (ValueError, TypeError) as error:
+                raise UpdateTypeError(node.name, scope.path, key, str(error)) from error
+    return ops
+
+
+def _deadline_passed(plan: Plan, state: RunState, event: DeadlinePassed, now: int) -> Decision:
+    scope = state.scopes.get(event.path)
+    if scope is None or scope.phase != PARKED or scope.detail[0] != event.ticket:
+        return NOTHING
+    ticket, details = scope.detail
+    if details["deadline"] is None or now < details["deadline"]:
+        return NOTHING
+    here = plan.at(event.path)
+    if details["on_timeout"] == "fail":
+        node = here.nodes[scope.node]
+        closed = (CloseBarrier(ticket, "withdrawn"),)
+        return _fail(here, state, scope, node, BarrierTimeoutError(node.name, scope.path), now, entered=False, commands=closed)
+    record = barriers.timed_out(state.run_id, ticket, details["on_timeout"], details["digest"], now)
+    return _resolved(here, state, scope, record, (record,), (Vote(record),), now)
+
+
+# --- the run as a whole -----------------------------------------------------------------------------------------------
+
+
+def _cancel_asked(_plan: Plan, state: RunState, event: CancelAsked, _now: int) -> Decision:
+    details = {"actor": event.actor, "reason": event.reason}
+    draft = Draft("cancelled", "", "", "", [["status", "cancelled"], ["attempt", state.attempt, {"cancelled": details}]], entered=False)
+    return Decision(draft, (), _closing(state, state.root) + _own_ticket(state.root))
+
+
+def _own_ticket(scope: Scope) -> tuple[Command, ...]:
+    return (CloseBarrier(scope.detail[0], "withdrawn"),) if scope.phase == PARKED else ()
+
+
+def _suspend_asked(_plan: Plan, state: RunState, event: SuspendAsked, _now: int) -> Decision:
+    ops: list[Op] = [["status", "suspended"], ["attempt", state.attempt, {"suspended": event.reason}]]
+    return Decision(Draft("suspended", "", "", "", ops, entered=False), (), (CancelBelow(""),))
+
+
+def _limit_reached(_plan: Plan, _state: RunState, _event: LimitReached, _now: int) -> Decision:
+    return Decision(Draft("limit", "", "", "", [["status", "limit_reached"]], entered=False))
+
+
+_DECIDERS: Final[dict[type, Callable[[Plan, RunState, Any, int], Decision]]] = {
+    BodyReturned: _returned,
+    BodyFailed: _body_failed,
+    Unstorable: _unstorable,
+    Arrived: _arrived,
+    RetryDue: _retry_due,
+    BranchEnded: _branch_ended,
+    BranchTimedOut: _branch_timed_out,
+    Voted: _voted,
+    DeadlinePassed: _deadline_passed,
+    CancelAsked: _cancel_asked,
+    SuspendAsked: _suspend_asked,
+    LimitReached: _limit_reached,
+}

@@ -1,0 +1,112 @@
+"""What a person says at a barrier, as a value.
+
+Knows no store and no walk.  The same `Decision` goes in (``store.decide``) and
+comes out (``when=approved``, ``ctx.decisions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from checkpoint_stores.records import DecisionAction, DecisionRecord
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(microseconds: int) -> datetime:
+    """The aware UTC time of a store's microseconds.
+
+    >>> moment(1_000_000).isoformat()
+    '1970-01-01T00:00:01+00:00'
+    """
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Approve, reject, modify, reroute or skip: by whom, why, over what.
+
+    >>> Decision.approve(by="ana", reason="ok").approves
+    True
+    >>> Decision.modify(by="ana", edits={"amount": 10}).approves
+    False
+    """
+
+    action: DecisionAction
+    by: str
+    """The person; recorded and checked against the barrier's approvers."""
+    reason: str = ""
+    source: str = "api"
+    """Where it came from: api, cli, console, timeout ..."""
+    roles: tuple[str, ...] = ()
+    """Roles the person acts in, checked against the barrier's approvers, too."""
+    edits: Mapping[str, Any] | None = None
+    target: str | None = None
+    approves: bool = False
+    seen: str | None = None
+    """Digest of the payload the person saw; None binds to what the open ticket shows."""
+    at: datetime | None = None
+    """When the store took it (UTC); None before."""
+
+    @classmethod
+    def approve(cls, *, by: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+        """Let the run pass."""
+        return cls("approve", by, reason, source, tuple(roles), approves=True, seen=seen)
+
+    @classmethod
+    def reject(cls, *, by: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+        """Do not let the run pass."""
+        return cls("reject", by, reason, source, tuple(roles), seen=seen)
+
+    @classmethod
+    def modify(  # noqa: PLR0913 - one keyword per fact
+        cls, *, by: str, edits: Mapping[str, Any], approve: bool = False, reason: str = "", roles: tuple[str, ...] = (),
+        seen: str | None = None, source: str = "api",
+    ) -> Decision:  # fmt: skip
+        """Write ``edits`` (they must fit the barrier's form); it approves only where ``approve`` says so."""
+        return cls("modify", by, reason, source, tuple(roles), edits=dict(edits), approves=approve, seen=seen)
+
+    @classmethod
+    def reroute(cls, *, by: str, to: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+        """Go to ``to`` instead; an edge from the barrier to it must be declared."""
+        return cls("reroute", by, reason, source, tuple(roles), target=to, seen=seen)
+
+    @classmethod
+    def skip(cls, *, by: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+        """Go on without approving or rejecting."""
+        return cls("skip", by, reason, source, tuple(roles), seen=seen)
+
+    @classmethod
+    def of_record(cls, record: DecisionRecord) -> Decision:
+        """The decision a store keeps."""
+        return cls(
+            record.action, record.actor, record.reason, record.source, record.roles, record.edits, record.target, record.approves,
+            record.payload_digest, moment(record.decided_at),
+        )  # fmt: skip
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for a checkpoint; `of_data` reads it back."""
+        return {
+            "action": self.action, "by": self.by, "reason": self.reason, "source": self.source, "roles": list(self.roles),
+            "edits": dict(self.edits) if self.edits is not None else None, "target": self.target, "approves": self.approves,
+            "seen": self.seen, "at": self.at.isoformat() if self.at else None,
+        }  # fmt: skip
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Any]) -> Decision:
+        fields = {name: data[name] for name in cls.__slots__}
+        at = data["at"]
+        return cls(**{**fields, "roles": tuple(data["roles"]), "at": datetime.fromisoformat(at) if at else None})
+
+
+def approved(_state: object, outcome: Any) -> bool:
+    """Condition: the barrier let the run pass (approve, or modify with ``approve=True``)."""
+    return bool(outcome is not None and outcome.approves)
+
+
+def rejected(_state: object, outcome: Any) -> bool:
+    """Condition: somebody said no."""
+    return bool(outcome is not None and outcome.action == "reject")

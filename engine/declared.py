@@ -1,0 +1,114 @@
+"""What a flow's author declared, word for word, before anything was checked.
+
+Frozen records only: `engine.flow` fills them, `engine.validate` judges them, `engine.compile` turns them into a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias
+
+from engine.plan import OnError, Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A node that calls a function."""
+
+    name: str
+    fn: Callable[..., Any]
+    retry: Retry | None = None
+    timeout: timedelta | None = None
+    max_visits: int | None = None
+    version: str = ""
+    description: str = ""
+    overlap: bool = False
+    goto: tuple[str, ...] = ()
+    """Where the function may say ``Goto``; END stands for ``End``."""
+    writes: tuple[str, ...] | None = None
+    """The keys it may write; None = not said."""
+    kind: Literal["task"] = "task"
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """A node where people decide."""
+
+    name: str
+    prompt: str = ""
+    show: tuple[str, ...] = ()
+    form: Any = None
+    """A pydantic model, a tuple of state keys, or None."""
+    approvers: tuple[str, ...] = ()
+    quorum: int = 1
+    timeout: timedelta | None = None
+    on_timeout: str | None = None
+    on_reject: str | None = None
+    early: bool = True
+    max_visits: int | None = None
+    description: str = ""
+    kind: Literal["barrier"] = "barrier"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One branch of a parallel node, as it was given: a function, a flow, a task, or the name of a declared node."""
+
+    name: str | None
+    target: Any
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """A node whose branches run beside each other."""
+
+    name: str
+    branches: tuple[Branch, ...]
+    on_error: OnError = field(default_factory=OnError)
+    max_concurrency: int | None = None
+    max_visits: int | None = None
+    description: str = ""
+    kind: Literal["parallel"] = "parallel"
+
+
+Node: TypeAlias = Task | Barrier | Parallel
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One way from a node to another."""
+
+    source: str
+    target: str
+    kind: Literal["conditional", "normal", "fallback"]
+    when: Callable[..., Any] | None = None
+    name: str = ""
+    """The condition's name; "<lambda>" where it has none."""
+    on: tuple[type[BaseException], ...] = ()
+    priority: int = 0
+    max_visits: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A whole flow as it stood at one moment."""
+
+    name: str
+    version: str
+    description: str
+    state: Any
+    entry: str | None
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    mistakes: tuple[str, ...] = ()
+    """What was already seen to be wrong while it was declared."""
+
+    def node(self, name: str) -> Node | None:
+        """The first node of this name."""
+        return next((node for node in self.nodes if node.name == name), None)

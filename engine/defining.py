@@ -1,0 +1,150 @@
+"""Makes the definition: everything about a compiled flow that is data.
+
+What stands in it decides the graph's hash (but for descriptions), so what a run depends on must stand in it.  The author's functions
+appear under their own names and versions, never as import paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from engine.callables import identity_of
+from engine.declared import Barrier, Edge, Parallel, Task
+from engine.plan import END, BarrierPlan, Plan, Retry
+from engine.resolve import Scope
+from engine.schema import StateSchema
+
+FORMAT = 1
+"""Counted up when a reader of definitions must know of a change."""
+
+
+def definition_of(scope: Scope, plan: Plan) -> dict[str, Any]:
+    """Return the definition of a valid flow; ``plan`` is what it was compiled to."""
+    made = {"format": FORMAT, **_scope(scope, plan), "barriers": {}}
+    for inner, compiled in _with_plans(scope, plan):
+        for name, node in inner.nodes.items():
+            if isinstance(node, Barrier):
+                _merge_barrier(made["barriers"], name, compiled.nodes[name].barrier)
+    return made
+
+
+def _scope(scope: Scope, plan: Plan, inherited: StateSchema | None = None) -> dict[str, Any]:
+    """``inherited``: the state of the flow around a branch; what stands there is not said again."""
+    declaration = scope.declaration
+    said = {
+        "flow": declaration.name,
+        "version": declaration.version,
+        "description": declaration.description,
+        "entry": plan.entry,
+        "ends": [name for name, ways in scope.ways.items() if any(edge.target == END for edge in ways.all())],
+        "nodes": {name: _node(scope, plan, name) for name in scope.nodes},
+        "edges": [_edge(edge) for ways in scope.ways.values() for edge in ways.all()],
+    }
+    if plan.schema is not inherited:
+        said["keys"] = {name: spec.reducer.name for name, spec in plan.schema.keys.items()}
+        said["reducer_versions"] = {spec.reducer.name: spec.reducer.version for spec in plan.schema.keys.values() if spec.reducer.version}
+    return said
+
+
+def _node(scope: Scope, plan: Plan, name: str) -> dict[str, Any]:
+    node = scope.nodes[name]
+    said: dict[str, Any] = {"kind": node.kind}
+    if isinstance(node, Task):
+        said |= {
+            "callable": identity_of(node.fn),
+            "version": node.version,
+            "retry": None if node.retry is None else _retry(node.retry),
+            "timeout": _seconds(node.timeout),
+            "overlap": node.overlap,
+            "goto": list(node.goto),
+        }
+    elif isinstance(node, Barrier):
+        barrier = plan.nodes[name].barrier
+        assert barrier is not None  # noqa: S101 - a barrier's plan has one
+        said |= _barrier(barrier)
+    elif isinstance(node, Parallel):
+        said |= {
+            "on_error": {"policy": node.on_error.policy},
+            "max_concurrency": node.max_concurrency,
+            "branches": [_branch(scope, plan, name, index) for index in range(len(scope.branches[name]))],
+        }
+        if node.on_error.policy == "best_effort":
+            said["on_error"] |= {"min_success": node.on_error.min_success, "failures_to": node.on_error.failures_to}
+    return said | {"max_visits": node.max_visits, "description": _description(node)}
+
+
+def _description(node: Task | Barrier | Parallel) -> str:
+    if node.description or not isinstance(node, Task):
+        return node.description
+    lines = (getattr(node.fn, "__doc__", None) or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _branch(scope: Scope, plan: Plan, node: str, index: int) -> dict[str, Any]:
+    parallel = plan.nodes[node].parallel
+    assert parallel is not None  # noqa: S101 - a parallel node's plan has one
+    branch = scope.branches[node][index]
+    return {"name": branch.name, "timeout": _seconds(branch.timeout), **_scope(branch.scope, parallel.branches[index].plan, plan.schema)}
+
+
+def _barrier(barrier: BarrierPlan) -> dict[str, Any]:
+    return {
+        "prompt": barrier.prompt,
+        "show": list(barrier.show),
+        "form": barrier.form,
+        "edit_keys": list(barrier.edit_keys),
+        "approvers": list(barrier.approvers),
+        "quorum": barrier.quorum,
+        "early": barrier.early,
+        "timeout": _seconds(barrier.timeout),
+        "on_timeout": barrier.on_timeout,
+        "on_reject": barrier.on_reject,
+    }
+
+
+def _edge(edge: Edge) -> dict[str, Any]:
+    said: dict[str, Any] = {"from": edge.source, "to": edge.target, "kind": edge.kind}
+    if edge.kind == "conditional":
+        said["when"] = edge.name
+    if edge.on:
+        said["on"] = [error.__name__ for error in edge.on]
+    if edge.max_visits is not None:
+        said["max_visits"] = edge.max_visits
+    return said
+
+
+def _retry(retry: Retry) -> dict[str, Any]:
+    return {
+        "attempts": retry.attempts,
+        "first": _seconds(retry.first),
+        "factor": retry.factor,
+        "longest": _seconds(retry.longest),
+        "jitter": retry.jitter,
+        "on": [error.__name__ for error in retry.on],
+    }
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else span.total_seconds()
+
+
+def _with_plans(scope: Scope, plan: Plan) -> Iterator[tuple[Scope, Plan]]:
+    yield scope, plan
+    for name, branches in scope.branches.items():
+        parallel = plan.nodes[name].parallel
+        for branch, compiled in zip(branches, parallel.branches if parallel else (), strict=True):
+            yield from _with_plans(branch.scope, compiled.plan)
+
+
+def _merge_barrier(barriers: dict[str, Any], name: str, barrier: BarrierPlan | None) -> None:
+    """Barriers of one name in different branches are one entry: whoever may decide either may decide early."""
+    assert barrier is not None  # noqa: S101 - a barrier's plan has one
+    known = barriers.get(name)
+    if known is None:
+        barriers[name] = {"approvers": list(barrier.approvers), "early": barrier.early}
+        return
+    anybody = not known["approvers"] or not barrier.approvers
+    known["approvers"] = [] if anybody else sorted({*known["approvers"], *barrier.approvers})
+    known["early"] = known["early"] and barrier.early

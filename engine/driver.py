@@ -1,0 +1,417 @@
+"""The driver: the only loop.  Runs node bodies, arms timers, commits, reads the inbox.
+
+It decides nothing.  Each round it hands what happened to the walk, commits the
+batch that comes back, and only when that is durable does what the batch says:
+a body never starts before the checkpoint that made it ready is safe, and nobody
+is told of a step that could still be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from checkpoint_stores.codec import encode
+from checkpoint_stores.errors import LeaseLostError
+from checkpoint_stores.fold import RETRY, RunState
+from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import Commit, DecisionRecord, Inbox, RunChange, Snapshot
+from engine.barriers import verdict
+from engine.clock import Clock, Timer
+from engine.commands import SetTimer, StartBody
+from engine.context import StepContext
+from engine.errors import BranchError, NodeTimeoutError
+from engine.events import BodyFailed, BodyReturned, CancelAsked, Event, SuspendAsked, Voted
+from engine.observing import Committed, Observer
+from engine.plan import NodePlan
+from engine.threads import NodeThreads, ThreadCall
+from engine.walk import Batch, Walk
+
+SHORT_WAIT: Final = timedelta(seconds=5)
+"""A retry that is due sooner is waited for in this process; a later one parks the run."""
+
+SMALLEST_SNAPSHOT: Final = 64 * 1024
+"""Bytes of checkpoints that are always folded without a snapshot."""
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class _Body:
+    """A node's body in flight."""
+
+    __slots__ = ("call", "context", "settled", "start", "task", "timed_out", "timer")
+
+    def __init__(self, start: StartBody, context: StepContext | None) -> None:
+        self.start = start
+        self.context = context
+        self.task: asyncio.Task[None] | None = None
+        self.timer: Timer | None = None
+        self.call: ThreadCall | None = None
+        self.timed_out = False
+
+    def revoke(self, reason: str) -> None:
+        if self.context is not None:
+            self.context.revoke(reason)
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class RunDriver:
+    """Drives one run until it ends, stops or parks.  One per run and process."""
+
+    def __init__(  # noqa: PLR0913 - what the composition root hands in
+        self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, observers: Sequence[Observer], inbox: Inbox | None
+    ) -> None:
+        self._store = store
+        self._walk = walk
+        self._clock = clock
+        self._threads = threads
+        self._observers = observers
+        self._bodies: dict[str, _Body] = {}
+        self._abandoned: dict[str, ThreadCall] = {}
+        """By path: threads whose attempt timed out and that have not returned yet."""
+        self._timers: dict[Event, Timer] = {}
+        self._mailbox: deque[Event | Inbox] = deque()
+        self._wake = asyncio.Event()
+        self._inbox_rev = inbox.rev if inbox else 0
+        self._votes: tuple[DecisionRecord, ...] = inbox.decisions if inbox else ()
+        """Decisions that no checkpoint has consumed yet."""
+        self._task: asyncio.Task[Any] | None = None
+        self._inline = False
+        self._interrupted = False
+        self._causes: dict[str, BaseException] = {}
+        """By path: the exceptions this process saw, for whoever asks why the run failed."""
+        self.error: BaseException | None = None
+        self.parked = False
+        if inbox is not None and inbox.cancel is not None:
+            self._mailbox.append(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
+
+    @property
+    def state(self) -> RunState:
+        return self._walk.state
+
+    # --- from outside -----------------------------------------------------------------------------------------------
+    def cancel(self, actor: str, reason: str) -> None:
+        """End the run as cancelled as soon as what is already finished is committed."""
+        self._interrupt(CancelAsked(actor, reason))
+
+    def suspend(self, reason: str) -> None:
+        """Stop here, resumable; bodies in flight are cancelled and will be run again."""
+        self._interrupt(SuspendAsked(reason))
+
+    def look(self) -> None:
+        """Read the inbox soon (somebody in this process wrote to it)."""
+        self._interrupt(None)
+
+    def _interrupt(self, event: Event | None) -> None:
+        if event is not None:
+            self._mailbox.append(event)
+        self._wake.set()
+        if self._inline and self._task is not None and event is not None:
+            self._interrupted = True
+            self._task.cancel()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+    async def drive(self) -> None:
+        """Walk until the run ends, stops or parks.
+
+        Raises LeaseLostError, StoreUnavailableError: the run stays as its last commit left it, and can be resumed.
+        """
+        self._task = asyncio.current_task()
+        watcher = asyncio.create_task(self._watch())
+        try:
+            batch = self._walk.begin(self._clock.now())
+            while not await self._commit(batch):
+                batch = self._walk.feed(await self._carry_out(batch), self._clock.now())
+        finally:
+            watcher.cancel()
+            for timer in self._timers.values():
+                timer.cancel()
+            await self._cancel_bodies(list(self._bodies), "the run is no longer driven here")
+
+    async def _commit(self, batch: Batch) -> bool:
+        """Make a batch durable; True where this process is done with the run."""
+        walk = self._walk
+        state = walk.state
+        if walk.starved and not walk.stopped and not state.running:
+            batch.rows += walk.stop_at_limit(self._clock.now()).rows
+        self._match_votes(batch)
+        change = self._change()
+        if batch.rows or change is not None:
+            if change is None and not (batch.opened or batch.closed or batch.consumed or batch.voted):
+                commit = Commit(state.run_id, walk.epoch, tuple(batch.rows))
+            else:
+                commit = Commit(
+                    state.run_id, walk.epoch, tuple(batch.rows), change,
+                    tuple(batch.opened), tuple(batch.closed), tuple(batch.consumed), tuple(batch.voted),
+                )  # fmt: skip
+            receipt = await self._store.commit(commit)
+            if self._observers:
+                self._tell(batch, receipt.committed_at, change)
+            moved = receipt.inbox_rev != self._inbox_rev
+        else:
+            moved = False
+        if batch.error is not None:
+            self.error = self._explained(batch.error)
+        if batch.cancels:
+            await self._cancel_bodies(batch.cancels, "cancelled")
+        if change is not None and (change.status != "waiting" or not moved):
+            self.parked = change.status == "waiting"
+            return True
+        if moved:
+            self._read(await self._store.inbox(state.run_id))
+            if change is not None and not self._mailbox:
+                # Somebody wrote to the inbox, but nothing that moves the run: park with the newer revision.
+                return await self._commit(Batch())
+        if state.weight > SMALLEST_SNAPSHOT and state.weight > 2 * state.stored:
+            await self._take_snapshot()
+        return False
+
+    def _change(self) -> RunChange | None:
+        """What the commit changes about the run as a whole."""
+        state = self._walk.state
+        if self._walk.stopped:
+            failed = state.root.detail if state.status == "failed" else None
+            return RunChange(status=state.status, clear_wake_at=True, error=failed, release=True)  # type: ignore[arg-type]
+        if state.running or self._mailbox or not state.at_rest():
+            return None
+        due = [scope.due for scope in state.scopes.values() if scope.due is not None]
+        for scope in state.frontier():
+            if scope.phase == RETRY:
+                due.append(scope.detail[1])
+                if scope.detail[1] - self._clock.now() <= SHORT_WAIT // _MICROSECOND:
+                    return None
+            elif scope.detail[1]["deadline"] is not None:
+                due.append(scope.detail[1]["deadline"])
+        return RunChange(
+            status="waiting", wake_at=min(due) if due else None, clear_wake_at=not due, release=True, release_at_rev=self._inbox_rev
+        )
+
+    async def _carry_out(self, batch: Batch) -> list[Event]:
+        """Start what is ready, then wait until something has happened."""
+        for timer in batch.timers:
+            self._arm(timer)
+        starts = batch.starts
+        if starts and not self._store.lease_is_fresh():
+            await self._confirm_lease()
+        if len(starts) == 1 and starts[0].path == "" and not self._mailbox:
+            # At the root nothing else can be in flight: a lone async body needs no task of its own.
+            start = starts[0]
+            node = self._walk.plan.nodes[start.node]
+            if node.is_async and node.timeout is None:
+                event = await self._run_here(node, start)
+                if not self._mailbox:
+                    return [event] if event is not None else []
+                return [*([event] if event is not None else []), *self._happened()]
+        for start in starts:
+            self._launch(start)
+        while not self._mailbox:
+            self._wake.clear()
+            await self._wake.wait()
+        return self._happened()
+
+    def _happened(self) -> list[Event]:
+        """Empty the mailbox."""
+        events: list[Event] = []
+        while self._mailbox:
+            item = self._mailbox.popleft()
+            if isinstance(item, Inbox):
+                self._read(item)
+            else:
+                events.append(item)
+        return events
+
+    def _post(self, event: Event | Inbox) -> None:
+        self._mailbox.append(event)
+        self._wake.set()
+
+    # --- bodies -----------------------------------------------------------------------------------------------------
+    def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
+        if node.takes == "nothing":
+            return (), None
+        state = self._walk.state
+        scope = state.scopes[start.path]
+        view = self._walk.plan.at(start.path).schema.view(scope.read)
+        if node.takes == "state":
+            return (view,), None
+        context = StepContext(
+            state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions()
+        )
+        return (view, context), context
+
+    async def _run_here(self, node: NodePlan, start: StartBody) -> Event | None:
+        """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`."""
+        arguments, context = self._arguments(node, start)
+        started_at = self._clock.now()
+        self._inline = True
+        try:
+            value = await node.fn(*arguments)  # type: ignore[misc]
+        except asyncio.CancelledError:
+            task = self._task
+            if self._interrupted and task is not None:
+                self._interrupted = False
+                task.uncancel()
+                return None
+            if task is not None and task.cancelling():
+                raise
+            return self._failed(start, RuntimeError("the node was cancelled from inside (it raised CancelledError)"), started_at)
+        except Exception as error:  # noqa: BLE001 - whatever a node raises is an outcome
+            return self._failed(start, error, started_at)
+        finally:
+            self._inline = False
+            if context is not None:
+                context.revoke("the node has returned")
+        if self._interrupted and self._task is not None:
+            # The body finished although it was told to stop: its work counts, and the request is read next.
+            await self._absorb_interrupt()
+        return BodyReturned(start.path, start.node, start.visit, value, started_at)
+
+    async def _absorb_interrupt(self) -> None:
+        """Take back our own cancellation of this task, which may not have been delivered yet; another's goes on."""
+        self._interrupted = False
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+        if self._task is not None and self._task.uncancel():
+            raise asyncio.CancelledError
+
+    def _launch(self, start: StartBody) -> None:
+        node = self._walk.plan.at(start.path).nodes[start.node]
+        arguments, context = self._arguments(node, start)
+        body = _Body(start, context)
+        self._bodies[start.path] = body
+        body.task = asyncio.create_task(self._run(node, body, arguments))
+
+    async def _run(self, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
+        start = body.start
+        started_at = self._clock.now()
+        event: Event
+        try:
+            before = self._abandoned.pop(start.path, None)
+            if before is not None and not node.overlap and not before.over.done():
+                await asyncio.shield(before.over)
+            if node.timeout is not None:
+                body.timer = self._clock.call_at(self._clock.now() + node.timeout // _MICROSECOND, partial(self._time_out, body))
+            if node.is_async:
+                value = await node.fn(*arguments)  # type: ignore[misc]
+            else:
+                body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type]
+                value = await body.call.answer
+            event = BodyReturned(start.path, start.node, start.visit, value, started_at)
+        except asyncio.CancelledError:
+            if not body.timed_out:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                event = self._failed(start, RuntimeError("the node was cancelled from inside (it raised CancelledError)"), started_at)
+        except Exception as error:  # noqa: BLE001 - whatever a node raises is an outcome
+            event = self._failed(start, error, started_at)
+        finally:
+            body.revoke("the node has returned")
+        if body.timed_out:
+            assert node.timeout is not None  # noqa: S101
+            event = self._failed(start, NodeTimeoutError(start.node, start.path, node.timeout.total_seconds()), started_at)
+            if body.call is not None and not body.call.over.done():
+                self._abandoned[start.path] = body.call
+        if self._bodies.get(start.path) is body:
+            del self._bodies[start.path]
+            self._post(event)
+
+    def _time_out(self, body: _Body) -> None:
+        body.timed_out = True
+        body.revoke("timed out")
+        if body.task is not None:
+            body.task.cancel()
+
+    def _failed(self, start: StartBody, error: BaseException, started_at: int) -> BodyFailed:
+        self._causes[start.path] = error
+        return BodyFailed(start.path, start.node, start.visit, error, started_at)
+
+    async def _cancel_bodies(self, paths: Sequence[str], reason: str) -> None:
+        """Cancel bodies and wait until the async ones have ended; threads cannot be stopped, only disowned."""
+        tasks = []
+        for path in paths:
+            body = self._bodies.pop(path, None)
+            if body is not None and body.task is not None:
+                body.revoke(reason)
+                body.task.cancel()
+                tasks.append(body.task)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Chain the exception of the branch that failed below a BranchError, where this process saw it."""
+        if isinstance(error, BranchError) and error.__cause__ is None:
+            error.__cause__ = self._causes.get(error.error.get("path", ""))
+        return error
+
+    # --- timers, inbox, lease, snapshots ----------------------------------------------------------------------------
+    def _arm(self, timer: SetTimer) -> None:
+        if timer.event not in self._timers:
+            self._timers[timer.event] = self._clock.call_at(timer.due, partial(self._ring, timer.event))
+
+    def _ring(self, event: Event) -> None:
+        self._timers.pop(event, None)
+        self._post(event)
+
+    async def _watch(self) -> None:
+        """Read the inbox whenever an outsider wrote to it."""
+        watch = self._store.watch(self._walk.state.run_id)
+        try:
+            while True:
+                await watch.changed()
+                inbox = await self._store.inbox(self._walk.state.run_id)
+                if inbox.rev != self._inbox_rev:
+                    self._post(inbox)
+                    if inbox.cancel is not None:
+                        self._interrupt(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
+        finally:
+            watch.close()
+
+    def _read(self, inbox: Inbox) -> None:
+        if inbox.rev <= self._inbox_rev:
+            return
+        self._inbox_rev = inbox.rev
+        self._votes = inbox.decisions
+        if inbox.cancel is not None:
+            self._post(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
+        self._match_votes(Batch())
+
+    def _match_votes(self, batch: Batch) -> None:
+        """Post the decisions that are complete and whose ticket is open."""
+        if batch.consumed:
+            used = {decision_id for decision_id, _seq in batch.consumed}
+            self._votes = tuple(vote for vote in self._votes if vote.id not in used)
+        if not self._votes:
+            return
+        posted = {item.ticket for item in self._mailbox if isinstance(item, Voted)}
+        for scope in self._walk.parked():
+            ticket, details = scope.detail
+            votes = tuple(vote for vote in self._votes if vote.ticket in (ticket, scope.node))
+            if votes and ticket not in posted and verdict(details["quorum"], votes) is not None:
+                self._post(Voted(scope.path, ticket, votes))
+
+    async def _confirm_lease(self) -> None:
+        """After a silence (a suspended machine, a stopped process): ask the database whether the run is still ours."""
+        run_id = self._walk.state.run_id
+        await self._store.heartbeat()
+        record = await self._store.run(run_id)
+        if record.epoch != self._walk.epoch:
+            raise LeaseLostError(run_id, self._walk.epoch, owner=record.owner, current_epoch=record.epoch)
+
+    async def _take_snapshot(self) -> None:
+        state = self._walk.state
+        payload = encode(state.dump())
+        state.weight = 0
+        await self._store.put_snapshot(Snapshot(state.run_id, state.seq, payload, state.digest), self._walk.epoch)
+
+    def _tell(self, batch: Batch, committed_at: int, change: RunChange | None) -> None:
+        status = change.status if change is not None and change.status is not None else self._walk.state.status
+        for row in batch.rows:
+            for observer in self._observers:
+                observer(Committed(row, committed_at, status))

@@ -1,0 +1,274 @@
+"""The errors of flows, nodes and walks, told apart by who must act.
+
+`FlowValidationError`: the flow's author, before anything ran.  `NodeError` and
+below: the node's author; they may take a fallback edge.  `RunFailedError`: whoever
+asked for the result.  `GraphChangedError`: whoever deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from reducers.errors import TrailmarkError
+
+if TYPE_CHECKING:
+    from engine.handle import RunResult
+
+
+class FlowError(TrailmarkError):
+    """The definition of a flow is wrong.  Its author must change it."""
+
+
+class FlowValidationError(FlowError):
+    """The flow cannot run; ``problems`` holds every reason at once."""
+
+    def __init__(self, flow: str, problems: Sequence[str]) -> None:
+        self.flow = flow
+        self.problems = tuple(problems)
+        listed = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"flow {flow!r} has {len(self.problems)} problem(s):\n{listed}")
+
+
+class InputError(TrailmarkError, ValueError):
+    """The input of a run does not fit the flow's state.  No run was created."""
+
+    def __init__(self, flow: str, problems: Sequence[str]) -> None:
+        self.flow = flow
+        self.problems = tuple(problems)
+        super().__init__(f"the input does not fit flow {flow!r}: {'; '.join(self.problems)}")
+
+
+class ReadOnlyStateError(TrailmarkError, TypeError):
+    """A node tried to assign to its state."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"the state is read-only; return {{{key!r}: ...}} from the node instead of assigning to it")
+
+
+class NodeError(TrailmarkError):
+    """A node did not come to a usable end.  Nothing of this step was merged."""
+
+    def __init__(self, message: str, *, node: str, path: str = "", key: str = "") -> None:
+        self.node = node
+        self.path = path
+        self.key = key
+        super().__init__(message)
+
+
+def place(node: str, path: str) -> str:
+    """How an error names where it happened: ``node 'pay'`` or ``node 'pay' in branch checks[1]``."""
+    return f"node {node!r}" + (f" in branch {path}" if path else "")
+
+
+class NodeTimeoutError(NodeError, TimeoutError):
+    """The node was still running when its timeout ended."""
+
+    def __init__(self, node: str, path: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"{place(node, path)} was still running after {seconds:g} s", node=node, path=path)
+
+
+class BranchTimeoutError(NodeError, TimeoutError):
+    """A branch of a parallel node was not over when its timeout ended."""
+
+    def __init__(self, node: str, path: str) -> None:
+        super().__init__(f"branch {path} was not over in time (it stood at node {node!r})", node=node, path=path)
+
+
+class FallbackRequested(NodeError):  # noqa: N818 - not a failure of code: the node asked for its fallback
+    """The node returned ``Fallback(reason)``."""
+
+    def __init__(self, node: str, path: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{place(node, path)} gave up: {reason}", node=node, path=path)
+
+
+class ReturnTypeError(NodeError, TypeError):
+    """The node returned something that is no update."""
+
+    def __init__(self, node: str, path: str, got: object) -> None:
+        self.got_type = type(got).__name__
+        super().__init__(
+            f"{place(node, path)} returned a {self.got_type}; return a mapping of state keys, None, Update, Goto, Fallback or End",
+            node=node, path=path,
+        )  # fmt: skip
+
+
+class UndeclaredKeyError(NodeError, KeyError):
+    """The update names a key that the state does not declare."""
+
+    def __init__(self, node: str, path: str, key: str, known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        super().__init__(
+            f"{place(node, path)} wrote the undeclared key {key!r}; declared are: {', '.join(self.known)}", node=node, path=path, key=key
+        )
+
+    __str__ = Exception.__str__
+
+
+class UpdateTypeError(NodeError, TypeError):
+    """The update's value does not fit the key's declared type."""
+
+    def __init__(self, node: str, path: str, key: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{place(node, path)} wrote a wrong value to {key!r}: {reason}", node=node, path=path, key=key)
+
+
+class UnroutedError(NodeError):
+    """No edge leads on from the node.  ``evaluated`` holds every condition and its result."""
+
+    def __init__(self, node: str, path: str, evaluated: Sequence[tuple[str, str, bool]]) -> None:
+        self.evaluated = tuple(evaluated)
+        asked = ", ".join(f"{name} -> {target}: {result}" for name, target, result in self.evaluated) or "none"
+        super().__init__(
+            f"no edge leads on from {place(node, path)} (conditions evaluated: {asked}); add a normal edge", node=node, path=path
+        )
+
+
+class ConditionError(NodeError):
+    """A condition raised instead of answering."""
+
+    def __init__(self, node: str, path: str, edge: str, cause: BaseException) -> None:
+        self.edge = edge
+        super().__init__(f"condition {edge} of {place(node, path)} raised {type(cause).__name__}: {cause}", node=node, path=path)
+
+
+class GotoError(NodeError):
+    """``Goto`` named a node that no declared edge leads to, or whose condition does not hold."""
+
+    def __init__(self, node: str, path: str, target: str, reason: str) -> None:
+        self.target = target
+        super().__init__(f"{place(node, path)} cannot go to {target!r}: {reason}", node=node, path=path)
+
+
+class LoopLimitExceeded(NodeError):  # noqa: N818 - the name is public API
+    """A node or edge was to be entered more often than its cap allows."""
+
+    def __init__(self, node: str, path: str, limit: int, *, edge: str = "") -> None:
+        self.limit = limit
+        self.edge = edge
+        what = f"edge {edge}" if edge else place(node, path)
+        super().__init__(f"{what} may be taken {limit} time(s) and was to be taken once more", node=node, path=path)
+
+
+class MergeConflictError(NodeError):
+    """Several branches wrote one key that has no reducer.  Nothing was merged."""
+
+    def __init__(self, node: str, path: str, key: str, writers: Sequence[str]) -> None:
+        self.writers = tuple(writers)
+        super().__init__(
+            f"branches {', '.join(self.writers)} of {place(node, path)} all wrote {key!r}, which has no reducer; "
+            f"declare one: Annotated[..., reducer]",
+            node=node, path=path, key=key,
+        )  # fmt: skip
+
+
+class MergeError(NodeError):
+    """A reducer refused what a node or branch wrote.  Nothing was merged."""
+
+    def __init__(self, node: str, path: str, key: str, writer: str, cause: BaseException) -> None:
+        self.writer = writer
+        by = f" (written by branch {writer})" if writer else ""
+        super().__init__(f"{place(node, path)}: merging {key!r}{by} failed: {cause}", node=node, path=path, key=key)
+
+
+class UpdateNotStorableError(NodeError, TypeError):
+    """The node returned a value that cannot be stored as data; ``value_path`` says where it stands."""
+
+    def __init__(self, node: str, path: str, value_path: str, cause: BaseException) -> None:
+        self.value_path = value_path
+        super().__init__(f"{place(node, path)} returned something that cannot be stored: {cause}", node=node, path=path)
+
+
+class BranchError(NodeError):
+    """A branch of a parallel node failed."""
+
+    def __init__(self, node: str, path: str, branch: str, error: dict[str, Any]) -> None:
+        self.branch = branch
+        self.error = error
+        super().__init__(
+            f"branch {branch!r} of {place(node, path)} failed: {error.get('type')}: {error.get('message')}", node=node, path=path
+        )
+
+
+class RejectedError(NodeError):
+    """A barrier was rejected and no edge says what then."""
+
+    def __init__(self, node: str, path: str, by: str, reason: str) -> None:
+        self.by = by
+        self.reason = reason
+        super().__init__(
+            f"{place(node, path)} was rejected by {by}{': ' + reason if reason else ''}; add an edge with when=rejected, or on_reject='continue'",
+            node=node, path=path,
+        )  # fmt: skip
+
+
+class BarrierTimeoutError(NodeError, TimeoutError):
+    """Nobody decided before the barrier's deadline, and its on_timeout is ``fail``."""
+
+    def __init__(self, node: str, path: str) -> None:
+        super().__init__(f"nobody decided {place(node, path)} before its deadline", node=node, path=path)
+
+
+class StaleContextError(TrailmarkError):
+    """This attempt of the node is over (timed out, cancelled or superseded); it can do nothing any more."""
+
+    def __init__(self, node: str, reason: str) -> None:
+        self.node = node
+        self.reason = reason
+        super().__init__(f"this attempt of node {node!r} is over ({reason}); its result will not be used")
+
+
+class FinalStateError(TrailmarkError, ValueError):
+    """The state a run ended with breaks the state model's own rules."""
+
+    def __init__(self, flow: str, reason: str) -> None:
+        self.flow = flow
+        self.reason = reason
+        super().__init__(f"the final state of flow {flow!r} is not valid: {reason}")
+
+
+class GraphChangedError(TrailmarkError):
+    """The run was started with another graph.  ``difference`` holds readable lines."""
+
+    def __init__(self, run_id: str, stored_hash: str, graph_hash: str, difference: Sequence[str]) -> None:
+        self.run_id = run_id
+        self.stored_hash = stored_hash
+        self.graph_hash = graph_hash
+        self.difference = tuple(difference)
+        listed = "\n".join(f"  {line}" for line in self.difference)
+        super().__init__(
+            f"run {run_id} was started with graph {stored_hash[:12]}, this flow is {graph_hash[:12]}:\n{listed}\n"
+            f"deploy the old flow, or resume with mode='force'"
+        )
+
+
+class WrongFlowError(TrailmarkError):
+    """The run belongs to another flow than the executor's."""
+
+    def __init__(self, run_id: str, flow: str, expected: str) -> None:
+        self.run_id = run_id
+        self.flow = flow
+        self.expected = expected
+        super().__init__(f"run {run_id} is of flow {flow!r}, this executor drives {expected!r}")
+
+
+class ForkError(TrailmarkError):
+    """A fork at this checkpoint would be a run that has already ended."""
+
+    def __init__(self, run_id: str, seq: int, status: str) -> None:
+        self.run_id = run_id
+        self.seq = seq
+        self.status = status
+        super().__init__(f"run {run_id} has {status} at checkpoint {seq}; fork at an earlier one (`trailmark runs steps {run_id}` lists them)")
+
+
+class RunFailedError(TrailmarkError):
+    """The run failed.  ``result`` holds its state and status; the cause is chained where this process saw it."""
+
+    def __init__(self, result: RunResult) -> None:
+        self.result = result
+        error = result.error or {}
+        super().__init__(f"run {result.run_id} failed: {error.get('type')}: {error.get('message')}")

@@ -1,0 +1,361 @@
+"""The executor: starts, resumes, forks and cancels the runs of one graph.
+
+It composes a store, a graph, a clock and the driver, and keeps what must be
+kept while a run is driven here.  It decides nothing about where a run goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from checkpoint_stores.codec import pack
+from checkpoint_stores.errors import LeaseHeldError, RunEndedError
+from checkpoint_stores.fold import PARKED, RunState, fold
+from checkpoint_stores.ids import new_id
+from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import ENDED, DecisionRecord, NewRun, RunRecord
+from engine import operations
+from engine.clock import Clock, StoreClock
+from engine.decisions import Decision
+from engine.driver import RunDriver
+from engine.errors import GraphChangedError, RunFailedError, WrongFlowError
+from engine.graph import FlowGraph
+from engine.handle import RunHandle, RunResult, outlast
+from engine.loading import catch_up, load_state
+from engine.observing import Observer
+from engine.threads import NodeThreads
+from engine.walk import Walk
+from reducers.changes import ABSENT
+
+ResumeMode = Literal["strict", "force"]
+
+
+class GraphExecutor:
+    """Runs one compiled flow over one store.
+
+    Args:
+        graph: what ``flow.compile()`` returned.
+        store: an open checkpoint store.
+        max_steps: how many node entries a run may make over its whole life; exactly this many are allowed.
+        clock: the store's time (default); tests pass a virtual one.
+        observers: called after each durable commit with every row of it; must be quick.
+
+    Use it as an async context manager, or call `aclose`, to let go of the runs it drives.
+    """
+
+    def __init__(
+        self, graph: FlowGraph, *, store: CheckpointStore, max_steps: int = 1000, clock: Clock | None = None, observers: Sequence[Observer] = ()
+    ) -> None:
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, not {max_steps}")
+        self.graph = graph
+        self.store = store
+        self.max_steps = max_steps
+        self._clock = clock
+        self._observers = tuple(observers)
+        self._threads = NodeThreads()
+        self._tasks: dict[str, asyncio.Task[RunResult]] = {}
+        self._drivers: dict[str, RunDriver] = {}
+
+    async def __aenter__(self) -> GraphExecutor:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Suspend every run driven here (all stay resumable) and let the threads go.  Idempotent."""
+        for driver in list(self._drivers.values()):
+            driver.suspend("the executor was closed")
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+        self._threads.close()
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+    async def start(  # noqa: PLR0913 - what a run is started with
+        self, input: object = None, *, run_key: str | None = None, run_id: str | None = None, labels: Mapping[str, str] | None = None,  # noqa: A002
+        max_steps: int | None = None, tenant: str = "",
+    ) -> RunHandle:  # fmt: skip
+        """Create a run and begin to drive it in this process.
+
+        ``input`` is a mapping or an instance of the flow's state class.  With ``run_key`` there can be one such run of this flow.
+
+        Raises InputError (all problems at once; no run is created), RunExistsError, StoreUnavailableError, UnserialisableError.
+        """
+        plan = self.graph.plan
+        values = plan.schema.validate_input(plan.flow, input)
+        clock = await self._ready_clock()
+        run_id = run_id or new_id(clock.now())
+        limit = max_steps or self.max_steps
+        details = {"max_steps": limit, "owner": self.store.worker_id}
+        ops = [["set", key, value] for key, value in values.items()] + [["at", plan.entry], ["attempt", 1, details]]
+        payload, folded = pack(ops)
+        chain = self.store.chain
+        row = chain.seal(chain.genesis(run_id), run_id, 1, 1, 0, "start", "", "", plan.entry, payload, clock.now())
+        new = NewRun(
+            run_id=run_id, flow=plan.flow, flow_version=plan.version, graph_hash=plan.graph_hash, max_steps=limit, tenant=tenant,
+            run_key=run_key, labels=dict(labels or {}), definition=self.graph.definition_text,
+        )  # fmt: skip
+        lease = await self.store.create(new, row)
+        state = RunState(run_id)
+        fold(state, row, folded)
+        self._drive(state, lease.epoch, clock, inbox=None)
+        return RunHandle(self, run_id)
+
+    async def execute(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
+        """`start`, then wait for the result.  Takes the options of `start`, and ``through_barriers``.
+
+        When the caller is cancelled meanwhile the run is suspended, not decided: it can be resumed.
+
+        Raises what `start` and `RunHandle.result` raise.
+        """
+        through_barriers = options.pop("through_barriers", False)
+        handle = await self.start(input, **options)
+        return await self._result_or_suspend(handle, through_barriers=through_barriers)
+
+    def execute_sync(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
+        """`execute` for scripts without an event loop.
+
+        Raises RuntimeError inside a running event loop; else what `execute` raises.
+        """
+
+        async def run() -> RunResult:
+            async with self.store, self:
+                return await self.execute(input, **options)
+
+        return asyncio.run(run())
+
+    # --- resuming ---------------------------------------------------------------------------------------------------
+    async def attach(
+        self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False
+    ) -> RunHandle:
+        """Take a run over and begin to drive it here; `resume` also waits.
+
+        Raises RunNotFoundError, RunEndedError, LeaseHeldError (unless ``takeover``), WrongFlowError, GraphChangedError,
+        CheckpointCorruptError.
+        """
+        record = await self.store.run(run_id)
+        self._check_flow(record)
+        if record.status in ENDED:
+            raise RunEndedError(record.run_id, record.status)
+        if record.run_id in self._tasks:
+            raise LeaseHeldError(record.run_id, self.store.worker_id, None)
+        state = await load_state(self.store, record.run_id)
+        details = await self._check_graph(record, state, mode)
+        if max_steps is not None:
+            if max_steps <= state.step:
+                raise ValueError(f"run {record.run_id} has already made {state.step} steps; max_steps must be larger than that, not {max_steps}")
+            details["max_steps"] = max_steps
+        lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
+        try:
+            await catch_up(self.store, state)
+            inbox = await self.store.inbox(record.run_id)
+            self._drive(state, lease.epoch, await self._ready_clock(), inbox=inbox)
+        except BaseException:
+            await self.store.release(record.run_id, lease.epoch)
+            raise
+        return RunHandle(self, record.run_id)
+
+    async def resume(
+        self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False, through_barriers: bool = False
+    ) -> RunResult:
+        """Go on with a run exactly where it was, in any process; a run that has ended returns its stored result.
+
+        Args:
+            run_id: the run, or a unique prefix of at least 8 characters.
+            mode: ``strict`` refuses a changed graph; ``force`` goes on with this graph and records it.
+            max_steps: a new step limit (counted from the run's beginning).
+            takeover: take the run even from a living process, which then can write nothing more.
+            through_barriers: see `RunHandle.result`.
+
+        Raises RunNotFoundError, LeaseHeldError, WrongFlowError, GraphChangedError, CheckpointCorruptError, RunFailedError.
+        """
+        try:
+            handle = await self.attach(run_id, mode=mode, max_steps=max_steps, takeover=takeover)
+        except RunEndedError as ended:
+            return self._finished(await self._stored_result(ended.run_id))
+        return await self._result_or_suspend(handle, through_barriers=through_barriers)
+
+    async def _check_graph(self, record: RunRecord, state: RunState, mode: ResumeMode) -> dict[str, Any]:
+        """Compare the run's graph with this one; the details to record with the resume."""
+        if record.graph_hash == self.graph.graph_hash:
+            return {}
+        from engine.definition import difference  # noqa: PLC0415 - only needed when something changed
+
+        stored = await self.store.graph(record.graph_hash)
+        changes = difference(json.loads(stored), self.graph.definition) if stored else ["the stored graph's definition is missing"]
+        lost = operations.lost_places(self.graph.plan, state)
+        if mode != "force" or lost:
+            raise GraphChangedError(record.run_id, record.graph_hash, self.graph.graph_hash, [*lost, *changes])
+        await self.store.put_graph(self.graph.graph_hash, self.graph.definition_text)
+        return {"graph_hash": self.graph.graph_hash, "forced_from": record.graph_hash}
+
+    def _check_flow(self, record: RunRecord) -> None:
+        if record.flow != self.graph.name:
+            raise WrongFlowError(record.run_id, record.flow, self.graph.name)
+
+    # --- driving ----------------------------------------------------------------------------------------------------
+    async def _ready_clock(self) -> Clock:
+        if self._clock is None:
+            self._clock = StoreClock(await self.store.now())
+        return self._clock
+
+    def _drive(self, state: RunState, epoch: int, clock: Clock, *, inbox: Any) -> None:
+        walk = Walk(self.graph.plan, state, self.store.chain, epoch)
+        driver = RunDriver(self.store, walk, clock=clock, threads=self._threads, observers=self._observers, inbox=inbox)
+        self._drivers[state.run_id] = driver
+        task = asyncio.create_task(self._driven(driver, epoch), name=f"trailmark run {state.run_id}")
+        self._tasks[state.run_id] = task
+        task.add_done_callback(lambda done: self._forget(state.run_id, done))
+
+    async def _driven(self, driver: RunDriver, epoch: int) -> RunResult:
+        try:
+            await driver.drive()
+        except BaseException:
+            # Whatever happened, the run is no longer driven here: let others have it at once.
+            await asyncio.shield(self.store.release(driver.state.run_id, epoch))
+            raise
+        return self.result_of(driver.state, waiting=driver.parked, error=driver.error)
+
+    def _forget(self, run_id: str, task: asyncio.Task[RunResult]) -> None:
+        if self._tasks.get(run_id) is task:
+            del self._tasks[run_id]
+            del self._drivers[run_id]
+        if not task.cancelled():
+            task.exception()  # asked for by `result`; a run nobody waits for must not warn about it
+
+    def _task(self, run_id: str) -> asyncio.Task[RunResult] | None:
+        return self._tasks.get(run_id)
+
+    # --- results ----------------------------------------------------------------------------------------------------
+    def result_of(self, state: RunState, *, waiting: bool = False, error: BaseException | None = None) -> RunResult:
+        """The result that a folded state stands for."""
+        view = self.graph.plan.schema.view(state.root.read)
+        values = {key: value for key in self.graph.plan.schema.keys if (value := _value(state, key)) is not ABSENT}
+        tickets = tuple(scope.detail[0] for scope in state.frontier() if scope.phase == PARKED) if state.status not in ENDED else ()
+        return RunResult(
+            run_id=state.run_id, status="waiting" if waiting else state.status, state=view, values=values, steps=state.step,  # type: ignore[arg-type]
+            attempt=state.attempt, error=state.root.detail if state.status == "failed" else None, waiting_for=tickets, seq=state.seq,
+            exception=error,
+        )  # fmt: skip
+
+    async def _stored_result(self, run_id: str) -> RunResult:
+        record = await self.store.run(run_id)
+        state = await load_state(self.store, record.run_id)
+        return self.result_of(state, waiting=record.status == "waiting")
+
+    def _finished(self, result: RunResult) -> RunResult:
+        if result.status == "failed":
+            raise RunFailedError(result) from result.exception
+        return result
+
+    async def _result_or_suspend(self, handle: RunHandle, *, through_barriers: bool) -> RunResult:
+        try:
+            return await handle.result(through_barriers=through_barriers)
+        except asyncio.CancelledError:
+            # The caller went away: that decides nothing.  The run stops here and can be resumed.
+            await asyncio.shield(self._suspend(handle.run_id, "the caller was cancelled"))
+            raise
+
+    async def _result(self, run_id: str, *, through_barriers: bool) -> RunResult:
+        while True:
+            task = self._tasks.get(run_id)
+            if task is not None:
+                await outlast(task)
+                result = task.result()
+            else:
+                result = await self._stored_result(run_id)
+            if result.status != "waiting" or not through_barriers:
+                return self._finished(result)
+            await self._wait_to_go_on(run_id)
+
+    async def _wait_to_go_on(self, run_id: str) -> None:
+        """Wait until a parked run can move, and drive it on (unless somebody else does)."""
+        watch = self.store.watch(run_id)
+        clock = await self._ready_clock()
+        due = asyncio.Event()
+        timer = None
+        try:
+            while True:
+                record = await self.store.run(run_id)
+                if record.status in ENDED or run_id in self._tasks:
+                    return
+                if record.owner is None and (record.status != "waiting" or await self._can_move(record, clock)):
+                    try:
+                        await self.attach(run_id)
+                    except (LeaseHeldError, RunEndedError):
+                        continue
+                    return
+                if timer is None and record.wake_at is not None:
+                    timer = clock.call_at(record.wake_at, due.set)
+                await _first_of(watch.changed(), due.wait())
+        finally:
+            watch.close()
+            if timer is not None:
+                timer.cancel()
+
+    async def _can_move(self, record: RunRecord, clock: Clock) -> bool:
+        if record.wake_at is not None and record.wake_at <= clock.now():
+            return True
+        inbox = await self.store.inbox(record.run_id)
+        return inbox.cancel is not None or any(barrier.status == "decided" for barrier in inbox.barriers)
+
+    # --- from the handle --------------------------------------------------------------------------------------------
+    async def _decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord:
+        record = await self.store.decide(run_id, barrier, decision)
+        if run_id not in self._tasks:
+            run = await self.store.run(run_id)
+            if run.owner is None and run.status == "waiting" and await self._can_move(run, await self._ready_clock()):
+                await self.attach(run_id)
+        return record
+
+    async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult:
+        """End a run as cancelled, wherever it is.  A run that has ended stays as it ended.
+
+        Raises RunNotFoundError.
+        """
+        task = self._tasks.get(run_id)
+        if task is not None:
+            self._drivers[run_id].cancel(by, reason)
+            await outlast(task)
+        else:
+            await operations.cancel_run(self.store, run_id, actor=by, reason=reason, clock=await self._ready_clock())
+        return await self._stored_result(run_id)
+
+    async def _suspend(self, run_id: str, reason: str) -> RunResult:
+        task = self._tasks.get(run_id)
+        if task is not None:
+            self._drivers[run_id].suspend(reason)
+            await outlast(task)
+        return await self._stored_result(run_id)
+
+    async def fork(self, run_id: str, *, at: int | None = None, edits: Mapping[str, Any] | None = None) -> str:
+        """Make a new run that stands where ``run_id`` stood at checkpoint ``at``; the original is untouched.
+
+        ``edits`` replace values of state keys (validated).  The new run is ``suspended`` until it is resumed.  Returns its id.
+
+        Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError, ForkError, InputError.
+        """
+        schema = self.graph.plan.schema
+        return await operations.fork_run(
+            self.store, run_id, at=at, edits=edits, clock=await self._ready_clock(), validate=schema.validate_update, keys=tuple(schema.keys)
+        )
+
+
+def _value(state: RunState, key: str) -> Any:
+    from checkpoint_stores.codec import materialise  # noqa: PLC0415
+
+    value = state.root.read(key)
+    return value if value is ABSENT else materialise(value)
+
+
+async def _first_of(*waits: Any) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,296 @@
+"""Flow: what a person writes.
+
+A builder that remembers declarations in order and judges nothing: `Flow.compile` reports every problem at once.
+Knows no networkx (loaded by the first `compile`), no store, no run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Literal, TypeVar, overload
+
+from engine import declared
+from engine.callables import name_of
+from engine.graph import FlowGraph
+from engine.plan import OnError, Retry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def best_effort(*, min_success: int = 1, failures_to: str | None = None) -> OnError:
+    """``on_error`` of a parallel node: go on with what succeeded.
+
+    Args:
+        min_success: with fewer successful branches the node fails.
+        failures_to: the state key that receives the failures as a list of mappings (branch, type, message).
+    """
+    return OnError("best_effort", min_success, failures_to)
+
+
+def branch(
+    target: Callable[..., Any] | Flow | str,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | None = None,
+    version: str = "",
+    writes: Iterable[str] | None = None,
+) -> declared.Branch:
+    """One branch of a parallel node with options of its own: ``flow.add_parallel("checks", [branch(fn, retry=Retry())])``.
+
+    ``target`` is a function, a flow or the name of a declared node; ``retry``, ``version`` and ``writes`` are for functions.
+    """
+    if retry is None and not version and writes is None:
+        return declared.Branch(name, target, timeout)
+    if isinstance(target, str | Flow):
+        raise TypeError(f"retry, version and writes are for functions; declare them where {target!r} is declared")
+    chosen = name or name_of(target)
+    task = declared.Task(chosen, target, retry=retry, version=version, writes=None if writes is None else tuple(writes))
+    return declared.Branch(chosen, task, timeout)
+
+
+class Flow:
+    """The definition of a flow: nodes, and edges between them.
+
+    ``state`` declares the keys: a pydantic model class, a TypedDict class, a dict of annotations by key, or None for a
+    flow that is only ever a branch and takes its parent's.
+
+    >>> flow = Flow("greeting", {"name": str, "text": str})
+    >>> @flow.node
+    ... def greet(state):
+    ...     return {"text": f"Hello {state['name']}"}
+    >>> flow.set_entry("greet").add_edge("greet", "__end__").name
+    'greeting'
+    """
+
+    def __init__(self, name: str, state: Any = None, *, version: str = "1", description: str = "") -> None:
+        self.name = name
+        self.state = state
+        self.version = version
+        self.description = description
+        self._entry: str | None = None
+        self._nodes: list[declared.Node] = []
+        self._edges: list[declared.Edge] = []
+        self._mistakes: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"Flow({self.name!r}, version={self.version!r}, nodes={[node.name for node in self._nodes]})"
+
+    # --- nodes ------------------------------------------------------------------------------------------------------
+    @overload
+    def node(self, fn: Function, /) -> Function: ...
+    @overload
+    def node(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        max_visits: int | None = None,
+        version: str = "",
+        description: str = "",
+        overlap: bool = False,
+        goto: Iterable[str | Callable[..., Any]] = (),
+        writes: Iterable[str] | None = None,
+    ) -> Callable[[Function], Function]: ...
+    def node(self, fn: Function | None = None, **options: Any) -> Function | Callable[[Function], Function]:
+        """Declare the decorated function as a node; the function stays what it is.  Options are those of `add_node`."""
+        if fn is not None:
+            self.add_node(options.pop("name", None), fn, **options)
+            return fn
+
+        def declare(decorated: Function) -> Function:
+            given = dict(options)
+            self.add_node(given.pop("name", None), decorated, **given)
+            return decorated
+
+        return declare
+
+    def add_node(
+        self,
+        name: str | None,
+        fn: Callable[..., Any],
+        *,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        max_visits: int | None = None,
+        version: str = "",
+        description: str = "",
+        overlap: bool = False,
+        goto: Iterable[str | Callable[..., Any]] = (),
+        writes: Iterable[str] | None = None,
+    ) -> Flow:
+        """Declare a node that calls ``fn(state)``, ``fn(state, ctx)`` or ``fn()`` and merges the update it returns.
+
+        Args:
+            name: None = the function's own name.
+            retry: how often and how patiently it is tried again.
+            timeout: how long one attempt may take.
+            max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
+            version: change it when the function's meaning changes, so that stored runs notice.
+            overlap: whether a retry may start while the thread of a timed-out attempt still runs (sync functions).
+            goto: the nodes it may name in ``Goto`` (END for ``End``), checked at compile time.
+            writes: the keys it may write, checked at compile time and used to warn of conflicting branches.
+        """
+        named = name_of(fn) if name is None else name
+        if not named or named == "<lambda>":
+            self._mistakes.append(f'a node that calls {fn!r} has no name of its own; give it one: add_node("name", ...)')
+            return self
+        self._nodes.append(
+            declared.Task(
+                named, fn, retry, timeout, max_visits, version, description, overlap,
+                tuple(self._name(target, "goto") for target in goto),
+                None if writes is None else tuple(writes),
+            )
+        )  # fmt: skip
+        return self
+
+    def add_parallel(
+        self,
+        name: str,
+        branches: Iterable[Any] | Mapping[str, Any],
+        *,
+        on_error: Literal["fail_fast", "collect", "best_effort"] | OnError = "fail_fast",
+        max_concurrency: int | None = None,
+        branch_timeout: timedelta | None = None,
+        max_visits: int | None = None,
+        description: str = "",
+    ) -> Flow:
+        """Declare a node whose branches run beside each other and merge in declared order.
+
+        Args:
+            branches: functions, flows, names of declared nodes or `branch(...)`, as a list or by branch name.  A node
+                that only serves as a branch is declared like any other and keeps its options.
+            on_error: ``fail_fast`` (the first failure cancels the others), ``collect`` (wait for all, then fail with all)
+                or ``best_effort(min_success=..., failures_to=...)``.
+            max_concurrency: how many branches may run at once.
+            branch_timeout: how long each branch may take; `branch(timeout=...)` says otherwise.
+        """
+        pairs = branches.items() if isinstance(branches, Mapping) else ((None, target) for target in branches)
+        made = []
+        for given, target in pairs:
+            one = target if isinstance(target, declared.Branch) else declared.Branch(None, target)
+            made.append(declared.Branch(given or one.name, one.target, one.timeout or branch_timeout))
+        policy = on_error if isinstance(on_error, OnError) else OnError(on_error)
+        self._nodes.append(declared.Parallel(name, tuple(made), policy, max_concurrency, max_visits, description))
+        return self
+
+    def add_barrier(
+        self,
+        name: str,
+        *,
+        prompt: str = "",
+        show: Iterable[str] = (),
+        form: Any = None,
+        approvers: Iterable[str] = (),
+        quorum: int = 1,
+        timeout: timedelta | None = None,
+        on_timeout: Literal["approve", "reject", "skip", "fail"] | None = None,
+        on_reject: Literal["route", "fail", "continue"] | None = None,
+        early: bool = True,
+        max_visits: int | None = None,
+        description: str = "",
+    ) -> Flow:
+        """Declare a node where people decide.
+
+        Args:
+            prompt: a ``str.format`` template over the shown keys.
+            show: the state keys people see before they decide.
+            form: what a ``modify`` may write: a pydantic model whose fields are state keys, or a list of state keys.
+            approvers: people or roles who may decide; none = anybody.
+            quorum: how many different people must approve; any one rejects.
+            timeout: how long people have; afterwards ``on_timeout`` happens (``fail`` where it is not given).
+            on_reject: what a rejection does: ``fail`` the node, ``continue`` along the edges as if approved, or ``route``
+                along them (the default where a conditional edge leaves the barrier; otherwise ``fail``).
+            early: whether decisions made before the barrier opens count.
+        """
+        kept = tuple(form) if isinstance(form, list | tuple | set | frozenset) else form
+        people = (approvers,) if isinstance(approvers, str) else tuple(sorted(approvers))
+        shown = (show,) if isinstance(show, str) else tuple(show)
+        self._nodes.append(
+            declared.Barrier(name, prompt, shown, kept, people, quorum, timeout, on_timeout, on_reject, early, max_visits, description)
+        )
+        return self
+
+    # --- edges ------------------------------------------------------------------------------------------------------
+    def set_entry(self, node: str | Callable[..., Any]) -> Flow:
+        """Say where a run begins."""
+        entry = self._name(node, "the entry")
+        if self._entry is not None and self._entry != entry:
+            self._mistakes.append(f"the entry is set twice, to {self._entry!r} and to {entry!r}; keep one")
+        self._entry = entry
+        return self
+
+    def add_edge(
+        self,
+        source: str | Callable[..., Any],
+        target: str | Callable[..., Any],
+        when: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        priority: int = 0,
+        max_visits: int | None = None,
+    ) -> Flow:
+        """Declare a way from one node to another (or to END).
+
+        Args:
+            when: a plain function of (state) or (state, outcome) that answers whether to go this way.  Without it the edge
+                is the node's one normal edge, taken when no condition holds.
+            name: how the condition is called in errors, drawings and the graph's hash; its own name by default.
+            priority: conditions are asked by priority, lowest first, and then in the order declared.
+            max_visits: how often the edge may be taken in one scope.
+        """
+        known = "" if when is None else (name or name_of(when) or type(when).__name__)
+        ends = self._name(source, "an edge"), self._name(target, "an edge")
+        self._edges.append(
+            declared.Edge(*ends, "normal" if when is None else "conditional", when, known, priority=priority, max_visits=max_visits)
+        )
+        return self
+
+    def add_fallback(
+        self,
+        source: str | Callable[..., Any],
+        target: str | Callable[..., Any],
+        on: type[BaseException] | Iterable[type[BaseException]] = (),
+        *,
+        max_visits: int | None = None,
+    ) -> Flow:
+        """Declare where to go when the node failed, timed out, hit its visit cap, returned ``Fallback`` or found no other way.
+
+        ``on`` names the errors this edge takes; none = any.  Several fallbacks of a node are asked in order.
+        """
+        ends = self._name(source, "a fallback"), self._name(target, "a fallback")
+        kinds = (on,) if isinstance(on, type) else tuple(on)
+        self._edges.append(declared.Edge(*ends, "fallback", on=kinds, max_visits=max_visits))
+        return self
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+    def declaration(self) -> declared.Declaration:
+        """Everything declared so far, frozen."""
+        return declared.Declaration(
+            self.name, self.version, self.description, self.state, self._entry,
+            tuple(self._nodes), tuple(self._edges), tuple(self._mistakes),
+        )  # fmt: skip
+
+    def compile(self) -> FlowGraph:
+        """Check everything and return the graph; the flow may go on changing, the graph does not.
+
+        Raises:
+            FlowValidationError: with all problems at once.
+        """
+        from engine.compile import compile_flow  # networkx is loaded by whoever compiles
+
+        return compile_flow(self)
+
+    def _name(self, node: object, where: str) -> str:
+        if isinstance(node, str):
+            return node
+        names = [known.name for known in self._nodes if isinstance(known, declared.Task) and known.fn is node]
+        if len(names) == 1:
+            return names[0]
+        called = name_of(node) or repr(node)
+        if not names:
+            return called  # declared later, or never: compile tells
+        self._mistakes.append(f"{where} names the function {called}, which is node {' and node '.join(map(repr, names))}; name the node")
+        return names[0]

@@ -1,0 +1,79 @@
+"""FlowGraph: a compiled flow, as data and as pictures.
+
+Immutable: changing the `Flow` it came from does not change it.  Knows nothing of runs; the walk reads its ``plan``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from engine.plan import Plan, Warn
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class FlowGraph:
+    """What `Flow.compile` returns: the networkx graph, the routing plan, the hash, the definition and the warnings."""
+
+    def __init__(self, graph: nx.MultiDiGraph[str], plan: Plan, definition: str, warnings: tuple[Warn, ...]) -> None:
+        self.nx = graph
+        """The `networkx.MultiDiGraph`, frozen; nodes carry ``kind``, edges ``kind``, ``order`` and ``condition``."""
+        self.plan = plan
+        """The flat tables that the walk reads."""
+        self.definition_text = definition
+        """The definition as JSON, as it is stored with the first run of this graph."""
+        self.warnings = warnings
+        """What the static analysis found worth a second look."""
+
+    @property
+    def name(self) -> str:
+        return self.plan.flow
+
+    @property
+    def version(self) -> str:
+        return self.plan.version
+
+    @property
+    def graph_hash(self) -> str:
+        """SHA-256 (hex) of everything that decides how a run goes; descriptions do not change it."""
+        return self.plan.graph_hash
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The graph as plain data: what tools need to draw and explain it without the author's code.  A fresh copy."""
+        return dict(json.loads(self.definition_text))
+
+    @cached_property
+    def _definition(self) -> dict[str, Any]:
+        return self.definition
+
+    def to_mermaid(self, *, visited: Iterable[str] = (), current: Iterable[str] = ()) -> str:
+        """Mermaid text; nodes in ``visited`` and ``current`` are highlighted."""
+        from engine.draw import mermaid
+
+        return mermaid(self._definition, visited=visited, current=current)
+
+    def to_dot(self, *, visited: Iterable[str] = (), current: Iterable[str] = ()) -> str:
+        """Graphviz DOT text."""
+        from engine.draw import dot
+
+        return dot(self._definition, visited=visited, current=current)
+
+    def to_svg(self, *, visited: Iterable[str] = (), current: Iterable[str] = ()) -> str:
+        """A picture that needs no other program."""
+        from engine.svg import svg
+
+        return svg(self._definition, visited=visited, current=current)
+
+    def describe(self) -> str:
+        """The flow in readable lines."""
+        from engine.definition import described
+
+        return described(self._definition, self.warnings)
+
+    def __repr__(self) -> str:
+        return f"<FlowGraph {self.name!r} version {self.version!r}, {len(self.plan.nodes)} nodes, {self.graph_hash[:12]}>"

@@ -1,0 +1,41 @@
+"""From stored checkpoints back to a state: the same fold the live walk uses, and no code of the user's."""
+
+from __future__ import annotations
+
+from checkpoint_stores.codec import decode, unpack
+from checkpoint_stores.errors import CheckpointCorruptError
+from checkpoint_stores.fold import RunState, fold
+from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import Row
+
+
+async def load_state(store: CheckpointStore, run_id: str, upto: int | None = None) -> RunState:
+    """The state of a run as of checkpoint ``upto`` (default: its head).
+
+    Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError (naming the run and the first bad seq).
+    """
+    snapshot, rows = await store.load(run_id, upto)
+    if snapshot is None:
+        state = RunState(run_id)
+    else:
+        try:
+            state = RunState.restored(run_id, decode(snapshot.payload), snapshot.digest)
+        except Exception as error:
+            raise CheckpointCorruptError(run_id, snapshot.seq, f"its snapshot cannot be read ({error})") from error
+    for row in rows:
+        apply_row(state, row)
+    return state
+
+
+async def catch_up(store: CheckpointStore, state: RunState) -> None:
+    """Fold what was committed after ``state``'s newest checkpoint."""
+    async for row in store.history(state.run_id, after=state.seq):
+        apply_row(state, row)
+
+
+def apply_row(state: RunState, row: Row) -> None:
+    """Decode and fold one stored row.  Raises CheckpointCorruptError."""
+    try:
+        fold(state, row, unpack(row.payload))
+    except Exception as error:
+        raise CheckpointCorruptError(row.run_id, row.seq, f"its payload cannot be folded ({type(error).__name__}: {error})") from error

@@ -1,0 +1,25 @@
+"""What the driver tells whoever looks on, after each durable commit.
+
+An observer is called in the driver's loop, after the commit, with each row and
+its decoded place.  It must be quick and must not raise; what it does never
+changes the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from checkpoint_stores.records import Row
+
+
+class Committed(NamedTuple):
+    """One durable checkpoint."""
+
+    row: Row
+    committed_at: int
+    status: str
+    """The run's status after the batch the row belongs to."""
+
+
+Observer: TypeAlias = Callable[[Committed], None]

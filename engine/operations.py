@@ -1,0 +1,198 @@
+"""What an operator does to a stored run, without the author's code: cancel, fork, look back.
+
+These need no graph and no node function; the CLI uses them on any run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from checkpoint_stores.codec import pack, unpack
+from checkpoint_stores.errors import LeaseHeldError, RunEndedError
+from checkpoint_stores.fold import PARKED, RunState
+from checkpoint_stores.ids import new_id
+from checkpoint_stores.ops import Op
+from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import ENDED, Commit, NewRun, Row, RunChange, RunRecord
+from engine.barriers import record_of
+from engine.clock import Clock
+from engine.errors import ForkError, InputError
+from engine.events import CancelAsked
+from engine.loading import catch_up, load_state
+from engine.plan import END, Plan
+from engine.walk import Walk
+from reducers.changes import ABSENT
+
+CANCEL_GRACE: Final = 10.0
+"""Seconds a run's living owner gets to end a cancelled run itself, before the canceller takes over."""
+
+
+async def cancel_run(store: CheckpointStore, run_id: str, *, actor: str, reason: str, clock: Clock, grace: float = CANCEL_GRACE) -> RunRecord:
+    """End a run as cancelled: ask its owner, or do it here where there is none or it does not react within ``grace`` seconds.
+
+    Returns the run as it ended (a run that had already ended stays as it was).  Raises RunNotFoundError.
+    """
+    run_id = (await store.run(run_id)).run_id
+    watch = store.watch(run_id)
+    try:
+        try:
+            await store.request_cancel(run_id, actor=actor, reason=reason)
+            await _end_as_cancelled(store, run_id, actor, reason, clock, takeover=False)
+        except RunEndedError:
+            return await store.run(run_id)
+        except LeaseHeldError:
+            try:
+                async with asyncio.timeout(grace):
+                    while (await store.run(run_id)).status not in ENDED:
+                        await watch.changed()
+            except TimeoutError:
+                try:
+                    await _end_as_cancelled(store, run_id, actor, reason, clock, takeover=True)
+                except RunEndedError:
+                    return await store.run(run_id)
+    finally:
+        watch.close()
+    return await store.run(run_id)
+
+
+async def _end_as_cancelled(store: CheckpointStore, run_id: str, actor: str, reason: str, clock: Clock, *, takeover: bool) -> None:
+    state = await load_state(store, run_id)
+    lease = await store.acquire(run_id, takeover=takeover)
+    await catch_up(store, state)
+    walk = Walk(NO_PLAN, state, store.chain, lease.epoch)
+    batch = walk.feed([CancelAsked(actor, reason)], clock.now())
+    change = RunChange(status="cancelled", clear_wake_at=True, release=True)
+    await store.commit(Commit(run_id, lease.epoch, tuple(batch.rows), change, closed=tuple(batch.closed)))
+
+
+NO_PLAN: Final[Any] = None
+"""Cancelling asks no node and no edge: it works on runs whose flow is not here."""
+
+
+async def fork_run(  # noqa: PLR0913 - what a fork is made from
+    store: CheckpointStore, run_id: str, *, at: int | None, clock: Clock, edits: Mapping[str, Any] | None = None,
+    validate: Callable[[str, Any], Any] | None = None, keys: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Make a run that stands where ``run_id`` stood at checkpoint ``at`` (default: its head), and return its id.
+
+    The new run depends on its parent no more; decisions are not inherited, open tickets are opened anew.
+
+    Raises ForkError where nothing could follow, InputError for edits that do not fit, CheckpointNotFoundError.
+    """
+    record = await store.run(run_id)
+    state = await load_state(store, record.run_id, at)
+    if state.status in ENDED:
+        raise ForkError(record.run_id, state.seq, state.status)
+    _edit(state, record.flow, edits or {}, validate, keys)
+    state.status = "suspended"
+    new_run_id = new_id(clock.now())
+    barriers = tuple(record_of(new_run_id, scope, seq=0) for scope in state.frontier() if scope.phase == PARKED)
+    payload, _ops = pack([["restore", state.dump()]])
+    chain = store.chain
+    row = chain.seal(chain.genesis(new_run_id, state.digest), new_run_id, 0, 0, state.step, "fork", "", "", "", payload, clock.now())
+    await store.create(
+        NewRun(
+            run_id=new_run_id, flow=record.flow, flow_version=record.flow_version, graph_hash=state.details.get("graph_hash", record.graph_hash),
+            max_steps=state.max_steps, status="suspended", tenant=record.tenant, labels=record.labels, parent_run_id=record.run_id,
+            forked_at_seq=state.seq, hold=False, barriers=barriers,
+        ),
+        row,
+    )  # fmt: skip
+    return new_run_id
+
+
+def _edit(state: RunState, flow: str, edits: Mapping[str, Any], validate: Callable[[str, Any], Any] | None, keys: Sequence[str]) -> None:
+    problems: list[str] = []
+    ops: list[Op] = []
+    for key, value in edits.items():
+        if keys and key not in keys:
+            problems.append(f"{key!r} is not declared (declared are: {', '.join(keys)})")
+            continue
+        try:
+            ops.append(["set", key, validate(key, value) if validate else value])
+        except (ValueError, TypeError) as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise InputError(flow, problems)
+    for _kind, key, value in pack(ops)[1]:
+        state.root.values[key] = value
+
+
+def lost_places(plan: Plan, state: RunState) -> list[str]:
+    """Where the run stands that this plan does not have, in readable lines; empty where it can go on."""
+    lost = []
+    for scope in state.scopes.values():
+        try:
+            here = plan.at(scope.path)
+        except (KeyError, IndexError):
+            lost.append(f"the run has the open branch {scope.path!r}, which this flow does not have")
+            continue
+        if scope.node not in here.nodes and scope.node != END:
+            lost.append(f"the run stands at node {scope.node!r}{f' in {scope.path}' if scope.path else ''}, which this flow does not have")
+    return lost
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepLine:
+    """One checkpoint, for people."""
+
+    row: Row
+    keys: tuple[str, ...]
+    """State keys it changed."""
+    detail: str
+    """What else there is to say: an error, a status, a decision."""
+
+
+async def steps(store: CheckpointStore, run_id: str, *, after: int = -1) -> AsyncIterator[StepLine]:
+    """Every checkpoint of a run, in order.  Raises RunNotFoundError; a row that cannot be read says so in its line."""
+    async for row in store.history((await store.run(run_id)).run_id, after=after):
+        try:
+            ops = unpack(row.payload)
+        except Exception as error:  # noqa: BLE001 - shown in the line: earlier and later rows stay readable
+            yield StepLine(row, (), f"unreadable: {error}")
+            continue
+        yield StepLine(row, tuple(dict.fromkeys(_key(op) for op in ops if _key(op))), _detail(ops))
+
+
+def _key(op: Op) -> str:
+    if op[0] in ("set", "delete", "append", "merge", "patch", "increment"):
+        return str(op[1])
+    return str(op[2]) if op[0] == "take" else ""
+
+
+def _detail(ops: list[Op]) -> str:
+    said = []
+    for op in ops:
+        match op:
+            case ["fail" | "error", {"type": kind, "message": message}]:
+                said.append(f"{kind}: {message}")
+            case ["retry", number, _due, {"type": kind, "message": message}]:
+                said.append(f"attempt {number} failed: {kind}: {message}")
+            case ["decision", _node, {"action": action, "by": by}]:
+                said.append(f"{action} by {by}")
+            case ["status", status]:
+                said.append(str(status))
+            case ["attempt", number, _details]:
+                said.append(f"attempt {number}")
+            case ["park", ticket, _details]:
+                said.append(f"waits for {ticket}")
+    return "; ".join(said)
+
+
+def values_of(state: RunState) -> dict[str, Any]:
+    """The values of a state as data (models and enums as placeholders)."""
+    return {key: value for key in sorted(state.root.values) if (value := state.root.read(key)) is not ABSENT}
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, each with (before, after); ABSENT where there is none.
+
+    >>> difference({"a": 1, "b": 2}, {"a": 1, "b": 3})
+    {'b': (2, 3)}
+    """
+    keys = dict.fromkeys([*before, *after])
+    pairs = {key: (before.get(key, ABSENT), after.get(key, ABSENT)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

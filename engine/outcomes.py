@@ -1,0 +1,57 @@
+"""What a node may return: an update, and words about where to go.
+
+A plain mapping is an `Update`; None is an empty one.  These are values, never
+exceptions; the walk decides what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+class _Delete:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "DELETE"
+
+
+DELETE: Final = _Delete()
+"""In an update: the key shall hold nothing any more (not None: nothing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """New values by key, merged by each key's reducer.
+
+    >>> Update({"notes": ["read"]}).values
+    {'notes': ['read']}
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go to ``target`` next.  An edge to it must be declared; a conditional edge's condition must hold unless ``force``."""
+
+    target: str
+    update: Mapping[str, Any] = field(default_factory=dict)
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Give up politely: take the fallback edge, with ``reason`` as the error it can read."""
+
+    reason: str
+    update: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End this flow (in a branch: this branch) here, although edges lead on."""
+
+    update: Mapping[str, Any] = field(default_factory=dict)

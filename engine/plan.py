@@ -1,0 +1,187 @@
+"""The frozen tables the walk reads: what a compiled graph says about each node.
+
+Made once by `engine.compile` from the networkx graph; never changed, never
+scanned: a step touches its own node and that node's edges.  Knows no database,
+no loop, no running state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from engine.schema import StateSchema
+
+END = "__end__"
+"""The target of an edge that ends its flow (in a branch: the branch)."""
+
+NodeKind: TypeAlias = Literal["task", "parallel", "barrier"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how patiently a failed node is tried again.
+
+    Attempt ``n`` (from 1) that failed waits ``min(first * factor**(n-1), longest)``, of which ``jitter`` (0 to 1) is
+    drawn by chance (derived from the step's idempotency key, so that the same failure always waits the same time).
+
+    >>> Retry(attempts=3).attempts
+    3
+    """
+
+    attempts: int = 3
+    """How often the node may run in all, over every process that drives the run."""
+    first: timedelta = timedelta(milliseconds=100)
+    factor: float = 2.0
+    longest: timedelta = timedelta(minutes=5)
+    jitter: float = 0.5
+    on: tuple[type[BaseException], ...] = (Exception,)
+    """Only these errors are tried again (NodeTimeoutError is an Exception, too)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePlan:
+    """One way out of a node."""
+
+    target: str
+    """A node's name, or END."""
+    kind: Literal["conditional", "normal", "fallback"]
+    name: str = ""
+    """The condition's registered name; "" where there is none."""
+    when: Callable[..., Any] | None = None
+    when_wants_outcome: bool = False
+    """Whether ``when`` takes (state, outcome) instead of (state)."""
+    on: tuple[type[BaseException], ...] = ()
+    """Of a fallback: which errors it takes; empty = any (but a rejection must be named)."""
+    max_visits: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchPlan:
+    """One branch of a parallel node: always a whole plan (a lone node is a plan of one node)."""
+
+    name: str
+    index: int
+    plan: Plan
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnError:
+    """What a parallel node does when a branch fails."""
+
+    policy: Literal["fail_fast", "collect", "best_effort"] = "fail_fast"
+    min_success: int = 1
+    """Of best_effort: with fewer successes the parallel node fails."""
+    failures_to: str | None = None
+    """Of best_effort: the state key that receives the list of failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelPlan:
+    branches: tuple[BranchPlan, ...]
+    on_error: OnError = OnError()
+    max_concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierPlan:
+    prompt: str = ""
+    """A str.format template over the shown keys."""
+    show: tuple[str, ...] = ()
+    form: dict[str, Any] | None = None
+    """JSON Schema of edits; None = no edits."""
+    edit_keys: tuple[str, ...] = ()
+    """State keys a modify may write."""
+    form_model: Any = None
+    """The pydantic model behind ``form``, where there is one."""
+    approvers: tuple[str, ...] = ()
+    quorum: int = 1
+    early: bool = True
+    timeout: timedelta | None = None
+    on_timeout: str = "fail"
+    """approve, reject, skip or fail."""
+    on_reject: Literal["route", "fail", "continue"] = "fail"
+    """Resolved at compile time: ``route`` where a conditional edge leaves the barrier, else ``fail`` unless the author said ``continue``."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """Everything the walk needs to know of one node."""
+
+    name: str
+    kind: NodeKind
+    fn: Callable[..., Any] | None = None
+    is_async: bool = True
+    takes: Literal["state", "state_context", "nothing"] = "state"
+    retry: Retry | None = None
+    timeout: timedelta | None = None
+    max_visits: int | None = None
+    overlap: bool = False
+    """Whether a retry of a sync node may start while the thread of a timed-out attempt still runs."""
+    conditional: tuple[EdgePlan, ...] = ()
+    """In the order they are asked: (priority, declaration)."""
+    normal: EdgePlan | None = None
+    fallbacks: tuple[EdgePlan, ...] = ()
+    parallel: ParallelPlan | None = None
+    barrier: BarrierPlan | None = None
+
+    def edges(self) -> tuple[EdgePlan, ...]:
+        """All ways out, in the order they are asked."""
+        return (*self.conditional, *((self.normal,) if self.normal else ()), *self.fallbacks)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A flow (or a branch), ready to be walked."""
+
+    flow: str
+    version: str
+    entry: str
+    nodes: Mapping[str, NodePlan]
+    schema: StateSchema
+    graph_hash: str = ""
+    _places: dict[str, Plan] = field(default_factory=dict, repr=False)
+
+    def at(self, path: str) -> Plan:
+        """The plan of the scope at ``path``: ``""`` is this plan, ``checks[1]`` its second branch's, ``checks#2[1].review[0]`` nested.
+
+        Raises KeyError where the path does not fit the plan.
+        """
+        if not path:
+            return self
+        # A visit number never changes which plan a scope has; the memo is bounded by dropping them.
+        place = ".".join(_without_visit(part) for part in path.split("."))
+        found = self._places.get(place)
+        if found is None:
+            found = self._places[place] = self._find(place)
+        return found
+
+    def _find(self, place: str) -> Plan:
+        plan = self
+        for part in place.split("."):
+            node, _, index = part.rstrip("]").partition("[")
+            parallel = plan.nodes[node].parallel
+            if parallel is None:
+                raise KeyError(place)
+            plan = parallel.branches[int(index)].plan
+        return plan
+
+
+def _without_visit(part: str) -> str:
+    head, _, tail = part.partition("#")
+    return head if not tail else head + tail[tail.index("[") :]
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """One warning of the static analysis, as data."""
+
+    code: str
+    """cycle, cycle_without_exit, fallback_in_cycle, parallel_writers, dead_end, anonymous_condition ..."""
+    message: str
+    nodes: tuple[str, ...] = ()
+    key: str = ""

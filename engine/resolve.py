@@ -1,0 +1,176 @@
+"""From a declaration to scopes: who is meant by each name, what each branch is, in which order edges are asked.
+
+Judges only what cannot be resolved; everything else is `engine.validate`'s.  Knows no networkx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from engine.callables import name_of
+from engine.declared import Branch, Declaration, Edge, Node, Parallel, Task
+from engine.flow import Flow
+from engine.plan import END
+from engine.schema import StateSchema
+
+
+@dataclass(frozen=True, slots=True)
+class BranchScope:
+    """One branch of a parallel node, resolved."""
+
+    name: str
+    scope: Scope
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The edges that leave one node, in the order they are asked."""
+
+    conditional: tuple[Edge, ...] = ()
+    normal: tuple[Edge, ...] = ()
+    """At most one, where the flow is valid."""
+    fallbacks: tuple[Edge, ...] = ()
+
+    def all(self) -> tuple[Edge, ...]:
+        return (*self.conditional, *self.normal, *self.fallbacks)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A flow or a branch with all names resolved."""
+
+    declaration: Declaration
+    place: str
+    """How problems name it: "" for the flow itself, ``branch 'a' of node 'checks': `` for a branch."""
+    schema: StateSchema | None
+    """None where the state's declaration is itself a problem."""
+    nodes: dict[str, Node]
+    ways: dict[str, Ways]
+    branches: dict[str, tuple[BranchScope, ...]]
+
+    def all(self) -> tuple[Scope, ...]:
+        """This scope and every scope within it, outermost first."""
+        return (self, *(inner for branches in self.branches.values() for branch in branches for inner in branch.scope.all()))
+
+
+def resolve(
+    declaration: Declaration,
+    problems: list[str],
+    *,
+    place: str = "",
+    parent: StateSchema | None = None,
+    within: tuple[object, ...] = (),
+) -> Scope:
+    """Return the scope of ``declaration``; what cannot be resolved is added to ``problems`` and left out.
+
+    ``within`` holds the flows and parallel nodes around it, none of which may stand in it again.
+    """
+    problems += [place + mistake for mistake in declaration.mistakes]
+    schema = _schema_of(declaration, place, parent, problems)
+    adopted = _only_branches(declaration)
+    nodes: dict[str, Node] = {}
+    for node in declaration.nodes:
+        if node.name not in adopted:
+            nodes.setdefault(node.name, node)
+    branches = {
+        node.name: tuple(_branches(declaration, node, place, schema, problems, within))
+        for node in nodes.values()
+        if isinstance(node, Parallel)
+    }
+    leaving: dict[str, list[Edge]] = {name: [] for name in nodes}
+    for edge in declaration.edges:
+        if edge.source in leaving:
+            leaving[edge.source].append(edge)
+    ways = {name: _ways(own) for name, own in leaving.items()}
+    return Scope(declaration, place, schema, nodes, ways, branches)
+
+
+def _schema_of(declaration: Declaration, place: str, parent: StateSchema | None, problems: list[str]) -> StateSchema | None:
+    if declaration.state is None:
+        if parent is None and not place:
+            problems.append("it declares no state; give a pydantic model, a TypedDict or a dict of annotations (an empty one for no keys)")
+        return parent
+    try:
+        return StateSchema(declaration.state)
+    except Exception as error:  # noqa: BLE001 - pydantic, typing and the codec each have their own; the author reads them all
+        problems.append(f"{place}its state cannot be used: {error}")
+        return None
+
+
+def _ways(own: list[Edge]) -> Ways:
+    return Ways(
+        tuple(sorted((edge for edge in own if edge.kind == "conditional"), key=lambda edge: edge.priority)),
+        tuple(edge for edge in own if edge.kind == "normal"),
+        tuple(edge for edge in own if edge.kind == "fallback"),
+    )
+
+
+# --- branches -------------------------------------------------------------------------------------------------------
+def _only_branches(declaration: Declaration) -> set[str]:
+    """Declared nodes that serve as branches and stand on no edge: they belong to their parallel node alone."""
+    named = set()
+    for node in declaration.nodes:
+        for branch in node.branches if isinstance(node, Parallel) else ():
+            found = _declared_node(declaration, branch.target)
+            if found is not None:
+                named.add(found.name)
+    on_edges = {end for edge in declaration.edges for end in (edge.source, edge.target)} | {declaration.entry}
+    return {name for name in named if name not in on_edges}
+
+
+def _declared_node(declaration: Declaration, target: object) -> Node | None:
+    if isinstance(target, str):
+        return declaration.node(target)
+    fn = target.fn if isinstance(target, Task) else target
+    return next((node for node in declaration.nodes if isinstance(node, Task) and node.fn is fn), None)
+
+
+def _branches(
+    declaration: Declaration, node: Parallel, place: str, schema: StateSchema | None, problems: list[str], within: tuple[object, ...]
+) -> Iterator[BranchScope]:
+    for branch in node.branches:
+        target = branch.target if isinstance(branch.target, Flow) else _node_of(declaration, branch)
+        what = f"{place}node {node.name!r}"
+        if target is None or not target.name:
+            reason = "is no node of the flow" if target is None else "has no name"
+            problems.append(f"{what} has the branch {branch.target!r}, which {reason}; give a function, a Flow, a node's name or branch(fn, name=...)")
+        elif any(target is around for around in (*within, node)):
+            problems.append(f"{what} has the branch {target.name!r}, which it stands in itself; nothing can be its own branch")
+        else:
+            name = branch.name or target.name
+            inner = target.declaration() if isinstance(target, Flow) else _alone(declaration, target)
+            where = f"{place}branch {name!r} of node {node.name!r}: "
+            scope = resolve(inner, problems, place=where, parent=schema, within=(*within, node, target))
+            yield BranchScope(name, scope, branch.timeout)
+
+
+def _node_of(declaration: Declaration, branch: Branch) -> Node | None:
+    """The node a branch that is no flow consists of."""
+    target = branch.target
+    if isinstance(target, Task):
+        return target
+    found = _declared_node(declaration, target)
+    if found is None and not isinstance(target, str) and callable(target):
+        return Task(branch.name or _own_name(target), target)
+    return found
+
+
+def _alone(declaration: Declaration, node: Node) -> Declaration:
+    """A flow of just this node.  The nodes that a nested parallel node has as branches come along, as branches only."""
+    nodes: list[Node] = [node]
+    for known in nodes:  # grows while it is walked
+        for branch in known.branches if isinstance(known, Parallel) else ():
+            found = _declared_node(declaration, branch.target)
+            if found is not None and found not in nodes:
+                nodes.append(found)
+    end = Edge(node.name, END, "normal")
+    return Declaration(node.name, declaration.version, "", None, node.name, tuple(nodes), (end,))
+
+
+def _own_name(fn: Callable[..., Any]) -> str:
+    name = name_of(fn)
+    return "" if name == "<lambda>" else name

@@ -1,0 +1,80 @@
+"""Which way leads on from a node: conditional edges, then the normal one, then the fallback.
+
+Pure, but for the author's conditions, each of which is asked at most once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from checkpoint_stores.fold import Scope
+from engine.errors import ConditionError, GotoError, LoopLimitExceeded, NodeError, UnroutedError
+from engine.failures import error_data, fallback_for
+from engine.outcomes import Goto
+from engine.plan import EdgePlan, NodePlan
+
+
+class Route(NamedTuple):
+    """The edge to take; ``error`` where a fallback edge is taken."""
+
+    edge: EdgePlan
+    error: dict[str, Any] | None = None
+
+
+def route(node: NodePlan, scope: Scope, state: Any, outcome: Any) -> Route:
+    """Choose the edge after a node that did its work.
+
+    ``state`` is the read-only view after the node's update.  Raises ConditionError, UnroutedError, LoopLimitExceeded.
+    """
+    evaluated: list[tuple[str, str, bool]] = []
+    for edge in node.conditional:
+        holds = asked(node, edge, scope.path, state, outcome)
+        if holds:
+            return capped(node, edge, scope)
+        evaluated.append((edge.name, edge.target, holds))
+    if node.normal is not None:
+        return capped(node, node.normal, scope)
+    unrouted = UnroutedError(node.name, scope.path, evaluated)
+    return fall_back(node, unrouted, scope)
+
+
+def route_goto(node: NodePlan, scope: Scope, goto: Goto, state: Any) -> Route:
+    """Choose the edge that ``goto`` names.  Raises GotoError, ConditionError, LoopLimitExceeded."""
+    ways = [edge for edge in node.edges() if edge.target == goto.target and edge.kind != "fallback"]
+    if not ways:
+        declared = ", ".join(dict.fromkeys(edge.target for edge in node.edges())) or "none"
+        raise GotoError(node.name, scope.path, goto.target, f"no such edge is declared (declared targets: {declared})")
+    for edge in ways:
+        if goto.force or edge.when is None or asked(node, edge, scope.path, state, goto):
+            return capped(node, edge, scope)
+    raise GotoError(node.name, scope.path, goto.target, f"its condition {ways[0].name} does not hold; use force=True to go anyway")
+
+
+def asked(node: NodePlan, edge: EdgePlan, path: str, state: Any, outcome: Any) -> bool:
+    """Ask one condition.  Raises ConditionError where it raises."""
+    assert edge.when is not None  # noqa: S101 - only conditional edges are asked
+    try:
+        return bool(edge.when(state, outcome) if edge.when_wants_outcome else edge.when(state))
+    except Exception as error:
+        raise ConditionError(node.name, path, f"{edge.name} -> {edge.target}", error) from error
+
+
+def capped(node: NodePlan, edge: EdgePlan, scope: Scope) -> Route:
+    """The edge, or the fallback where its cap is used up."""
+    if edge.max_visits is None or scope.hops.get(hop_name(node, edge), 0) < edge.max_visits:
+        return Route(edge)
+    return fall_back(node, LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge)), scope)
+
+
+def fall_back(node: NodePlan, error: NodeError, scope: Scope) -> Route:
+    """The fallback edge that takes ``error``; raises it where there is none."""
+    data = error_data(error, node.name, scope.path)
+    edge = fallback_for(node.fallbacks, error, data)
+    if edge is None:
+        raise error
+    return Route(edge, data)
+
+
+def hop_name(node: NodePlan, edge: EdgePlan) -> str:
+    """How a capped edge is counted: ``a->b``."""
+    return f"{node.name}->{edge.target}"

@@ -1,0 +1,99 @@
+"""Threads for synchronous node functions.
+
+Daemon threads of our own, so that a node function that never returns cannot
+keep the process from ending (the default executor's threads would be joined).
+A thread whose attempt timed out is left alone; it is counted until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class NodeThreads:
+    """Runs functions in daemon threads; a thread that is free is used again."""
+
+    def __init__(self) -> None:
+        self._idle: list[queue.SimpleQueue[ThreadCall | None]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self.running = 0
+        """Functions that have not returned yet, abandoned ones included."""
+
+    def start(self, function: Callable[[], Any]) -> ThreadCall:
+        """Start ``function`` in a thread, in a copy of the caller's context."""
+        call = ThreadCall(asyncio.get_running_loop(), function, contextvars.copy_context())
+        with self._lock:
+            self.running += 1
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = queue.SimpleQueue()
+            threading.Thread(target=self._serve, args=(inbox,), name="trailmark-node", daemon=True).start()
+        inbox.put(call)
+        return call
+
+    def close(self) -> None:
+        """Let idle threads end; those still in a function end with it."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for inbox in idle:
+            inbox.put(None)
+
+    def _serve(self, inbox: queue.SimpleQueue[ThreadCall | None]) -> None:
+        while (call := inbox.get()) is not None:
+            call.perform()
+            del call  # keeps no result alive while idle
+            with self._lock:
+                self.running -= 1
+                if self._closed:
+                    return
+                self._idle.append(inbox)
+
+
+class ThreadCall:
+    """One function running in a thread."""
+
+    __slots__ = ("_context", "_function", "_loop", "answer", "over")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Any], context: contextvars.Context) -> None:
+        self._loop = loop
+        self._function = function
+        self._context = context
+        self.answer: asyncio.Future[Any] = loop.create_future()
+        """Gets the function's result or exception; may be cancelled by whoever no longer waits."""
+        self.over: asyncio.Future[None] = loop.create_future()
+        """Done when the function has returned, whether or not somebody still waited for its answer."""
+
+    def perform(self) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = self._context.run(self._function)
+        except StopIteration as stop:
+            # A future refuses StopIteration; say what happened instead.
+            error = RuntimeError(f"the node function raised StopIteration: {stop.value!r}")
+        except BaseException as caught:  # noqa: BLE001 - carried over to the loop, whatever it is
+            error = caught
+        try:
+            self._loop.call_soon_threadsafe(self._settle, result, error)
+        except RuntimeError:
+            # The loop has been closed: nobody waits for this answer any more.
+            return
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+        if self.answer.cancelled():
+            return
+        if error is None:
+            self.answer.set_result(result)
+        elif isinstance(error, Exception | asyncio.CancelledError):
+            self.answer.set_exception(error if isinstance(error, Exception) else RuntimeError("the node function raised CancelledError"))
+        else:
+            self.answer.set_exception(RuntimeError(f"the node function raised {type(error).__name__}: {error}"))

@@ -1,0 +1,123 @@
+"""From what a node returned to the ops of its checkpoint.
+
+Reducers and validators run here and nowhere else: never on load, never in a
+resume.  Nothing is changed in place; the scope's state is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from checkpoint_stores.codec import decode, encode, materialise
+from checkpoint_stores.fold import Scope, folded
+from checkpoint_stores.ops import Op
+from engine.errors import MergeError, ReturnTypeError, UndeclaredKeyError, UpdateTypeError
+from engine.outcomes import DELETE, End, Fallback, Goto, Update
+from engine.schema import StateSchema
+from reducers.registry import Reducer
+
+Outcome = Update | Goto | Fallback | End
+
+
+class After:
+    """A scope's values as they will be once ``ops`` are committed.  Reads; changes nothing."""
+
+    __slots__ = ("_ops", "_scope")
+
+    def __init__(self, scope: Scope, ops: Iterable[Op]) -> None:
+        self._scope = scope
+        self._ops: dict[str, list[Op]] = {}
+        for op in ops:
+            if op[0] == "take":
+                taken = next(child for child in scope.children if child.path == op[1])
+                self._ops.setdefault(op[2], []).extend(taken.ops[op[2]])
+            else:
+                self._ops.setdefault(op[1], []).append(op)
+
+    def read(self, key: str) -> Any:
+        ops = self._ops.get(key)
+        before = self._scope.read(key)
+        return before if ops is None else folded(ops, before)
+
+
+def outcome_of(value: Any, node: str, path: str) -> Outcome:
+    """Read what a node returned.  Raises ReturnTypeError."""
+    if value is None:
+        return Update()
+    if isinstance(value, Update | Goto | Fallback | End):
+        return value
+    if isinstance(value, Mapping):
+        return Update(value)
+    raise ReturnTypeError(node, path, value)
+
+
+def update_of(outcome: Outcome) -> Mapping[str, Any]:
+    """The update an outcome carries."""
+    return outcome.values if isinstance(outcome, Update) else outcome.update
+
+
+def ops_of_update(
+    schema: StateSchema, scope: Scope, node: str, update: Mapping[str, Any], read: Callable[[str], Any] | None = None
+) -> list[Op]:
+    """The value ops of one update, in the order of its keys; ``read`` gives the values it is merged into (default: the scope's).
+
+    Raises ReturnTypeError, UndeclaredKeyError, UpdateTypeError, MergeError.
+    """
+    if not isinstance(update, Mapping):
+        raise ReturnTypeError(node, scope.path, update)
+    ops: list[Op] = []
+    read = read or scope.read
+    in_branch = scope.parent is not None
+    for key, raw in update.items():
+        spec = schema.keys.get(key)
+        if spec is None:
+            raise UndeclaredKeyError(node, scope.path, str(key), tuple(schema.keys))
+        if raw is DELETE:
+            ops.append(["delete", key, None])
+            continue
+        try:
+            value = schema.validate_update(key, raw)
+        except (ValueError, TypeError) as error:
+            raise UpdateTypeError(node, scope.path, key, _first_line(error)) from error
+        op = reduced(spec.reducer, key, read(key), value, keep_update=in_branch, node=node, path=scope.path)
+        if op is not None:
+            ops.append(op)
+    return ops
+
+
+def reduced(  # noqa: PLR0913 - one keyword per fact
+    reducer: Reducer, key: str, current: Any, update: Any, *, keep_update: bool, node: str, path: str, writer: str = ""
+) -> Op | None:
+    """The op that merges ``update`` into ``current``; None where nothing changes and nobody must know.  Raises MergeError."""
+    if not reducer.independent:
+        # What a reducer compares must be of one kind: committed data, or (for the user's own reducer) the user's objects.
+        update = _as_data(update) if reducer.builtin else update
+        current = current if reducer.builtin else materialise(current)
+    try:
+        change = reducer(current, update)
+    except Exception as error:
+        raise MergeError(node, path, key, writer, error) from error
+    if reducer.independent:
+        return None if change is None else [change.kind, key, change.value]
+    if change is None:
+        return ["same", key, None, [update]] if keep_update else None
+    return [change.kind, key, change.value, [update]] if keep_update else [change.kind, key, change.value]
+
+
+def _as_data(value: Any) -> Any:
+    return value if type(value) in (int, float, str, bool) else decode(encode(value))
+
+
+def updates_in(op: Op) -> list[Any]:
+    """The raw updates an op of a branch stands for."""
+    if len(op) > 3:  # noqa: PLR2004 - [kind, key, value, updates]
+        return list(op[3])
+    return [DELETE] if op[0] == "delete" else [op[2]]
+
+
+def _first_line(error: Exception) -> str:
+    details = getattr(error, "errors", None)
+    if callable(details):
+        return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in details())
+    return str(error)

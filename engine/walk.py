@@ -1,0 +1,269 @@
+"""The walk: feeds events to `decide`, folds what comes out, keeps the order of things.
+
+A `Walk` owns the state of one run while one process drives it.  It is pure: no
+await, no clock, no I/O; the driver hands in events with the time, and gets back
+a `Batch` to commit (one transaction) and commands to carry out afterwards.
+
+What only matters while the run is being driven lives here and is never stored:
+which bodies are in flight, which wait for a place under a concurrency limit,
+which could not start because the step limit is used up.  A resume works it out
+anew from the folded state (`Walk.begin`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from checkpoint_stores.chain import Chain
+from checkpoint_stores.codec import pack
+from checkpoint_stores.errors import UnserialisableError
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, fold
+from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Row
+from engine.commands import (
+    CancelBelow,
+    CancelBody,
+    CloseBarrier,
+    Command,
+    Consume,
+    Fail,
+    OpenBarrier,
+    SetTimer,
+    StartBody,
+    Starve,
+    Vote,
+)
+from engine.decide import Draft, decide
+from engine.events import Arrived, BodyFailed, BodyReturned, BranchEnded, BranchTimedOut, DeadlinePassed, Event, LimitReached, RetryDue, Unstorable
+from engine.plan import Plan
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one round of events led to: rows to commit together, and what to do once they are durable."""
+
+    rows: list[Row] = field(default_factory=list)
+    opened: list[BarrierRecord] = field(default_factory=list)
+    closed: list[tuple[str, BarrierStatus]] = field(default_factory=list)
+    consumed: list[tuple[str, int]] = field(default_factory=list)
+    voted: list[DecisionRecord] = field(default_factory=list)
+    starts: list[StartBody] = field(default_factory=list)
+    timers: list[SetTimer] = field(default_factory=list)
+    cancels: list[str] = field(default_factory=list)
+    """Paths of bodies in flight that must be cancelled."""
+    error: BaseException | None = None
+    """Why the run failed, as the exception this process saw."""
+
+
+class _Gate:
+    """The concurrency limit of one open parallel node."""
+
+    __slots__ = ("limit", "queue", "running")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self.queue: list[tuple[int, int, StartBody]] = []
+
+
+class Walk:
+    """One run, being driven by one process under one lease epoch."""
+
+    __slots__ = ("_chain", "_gates", "_starved", "_turn", "epoch", "plan", "state")
+
+    def __init__(self, plan: Plan, state: RunState, chain: Chain, epoch: int) -> None:
+        self.plan = plan
+        self.state = state
+        self.epoch = epoch
+        self._chain = chain
+        self._gates: dict[str, _Gate] = {}
+        """By the path and visit of the open parallel node; only where a limit is declared."""
+        self._starved = False
+        self._turn = 0
+
+    # --- what the driver asks ---------------------------------------------------------------------------------------
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow any more."""
+        return self.state.status in ENDED
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this process must let go of the run (ended, suspended, limit reached)."""
+        return self.state.status != "running"
+
+    @property
+    def starved(self) -> bool:
+        """Whether something could not start because the step limit is used up."""
+        return self._starved
+
+    def parked(self) -> Iterator[Scope]:
+        """Scopes that wait for people."""
+        return (scope for scope in self.state.frontier() if scope.phase == PARKED)
+
+    # --- the three verbs --------------------------------------------------------------------------------------------
+    def begin(self, now: int) -> Batch:
+        """Everything that the folded state says must be going on; the same for a fresh run and for a resumed one."""
+        events: list[Event] = []
+        batch = Batch()
+        for scope in list(self.state.scopes.values()):
+            if scope.phase == AT:
+                events.append(Arrived(scope.path))
+            elif scope.phase == OPEN and any(child.phase in (DONE, FAILED) for child in scope.children):
+                events.append(BranchEnded(scope.path))
+            elif scope.phase == RETRY:
+                batch.timers.append(SetTimer(scope.detail[1], RetryDue(scope.path)))
+            elif scope.phase == PARKED and scope.detail[1]["deadline"] is not None:
+                batch.timers.append(SetTimer(scope.detail[1]["deadline"], DeadlinePassed(scope.path, scope.detail[0])))
+            if scope.due is not None and scope.phase not in (DONE, FAILED):
+                batch.timers.append(SetTimer(scope.due, BranchTimedOut(scope.path)))
+        return self._feed(events, now, batch)
+
+    def feed(self, events: list[Event], now: int) -> Batch:
+        """Fold everything that follows from ``events``."""
+        return self._feed(events, now, Batch())
+
+    def stop_at_limit(self, now: int) -> Batch:
+        """Record that the step limit keeps the run from moving."""
+        return self._feed([LimitReached()], now, Batch())
+
+    def _feed(self, events: list[Event], now: int, batch: Batch) -> Batch:
+        todo: deque[Event] = deque()
+        for event in events:
+            if type(event) is BodyReturned or type(event) is BodyFailed:
+                self._landed(event.path)
+            todo.append(event)
+            while todo:
+                todo.extend(self._take(todo.popleft(), now, batch))
+            if self._gates:
+                self._call_waiting(batch)
+            if self.stopped:
+                # Nothing starts any more; what is in flight can commit nothing and is cancelled.
+                batch.starts.clear()
+                batch.cancels += sorted(self.state.running)
+                self.state.running.clear()
+                break
+        return batch
+
+    def _take(self, event: Event, now: int, batch: Batch) -> tuple[Event, ...]:
+        decision = decide(self.plan, self.state, event, now)
+        draft = decision.draft
+        if draft is not None:
+            try:
+                batch.rows.append(self._seal(draft))
+            except UnserialisableError as error:
+                if isinstance(event, Unstorable):
+                    raise
+                return (Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at),)
+            if draft.kind == "join" and self._gates:
+                scope = self.state.scopes[draft.path]
+                self._gates.pop(scope.child_path(draft.node, scope.visits[draft.node], 0), None)
+        for command in decision.commands:
+            self._obey(command, batch)
+        return decision.then
+
+    def _seal(self, draft: Draft) -> Row:
+        """Number, encode and chain a draft, and fold it: what is folded is what a later load will decode."""
+        state = self.state
+        payload, ops = pack(draft.ops)
+        step = state.step + 1 if draft.entered else state.step
+        row = self._chain.seal(
+            state.digest, state.run_id, state.seq + 1, self.epoch, step, draft.kind, draft.path, draft.node, draft.next, payload, draft.started_at
+        )
+        fold(state, row, ops)
+        return row
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+    def _obey(self, command: Command, batch: Batch) -> None:
+        match command:
+            case StartBody():
+                self._admit(command, batch)
+            case SetTimer():
+                batch.timers.append(command)
+            case OpenBarrier(record=record):
+                batch.opened.append(record)
+            case CloseBarrier(ticket=ticket, status=status):
+                batch.closed.append((ticket, status))
+            case Consume(decision_id=decision_id):
+                batch.consumed.append((decision_id, self.state.seq))
+            case Vote(record=record):
+                batch.voted.append(record)
+                batch.consumed.append((record.id, self.state.seq))
+            case CancelBelow(path=path):
+                self._cancel_below(path, batch)
+            case CancelBody(path=path):
+                if path in self.state.running:
+                    self._landed(path)
+                    batch.cancels.append(path)
+            case Starve():
+                self._starved = True
+            case Fail(error=error):
+                batch.error = error
+
+    def _admit(self, start: StartBody, batch: Batch) -> None:
+        """Start a body, or let it wait for its turn, or for more steps."""
+        state = self.state
+        scope = state.scopes[start.path]
+        gates = self._gates_above(scope) if scope.parent is not None else ()
+        for gate in gates:
+            if gate.running >= gate.limit:
+                # Branches that have begun go first, so that few are open at a time.
+                self._turn += 1
+                heapq.heappush(gate.queue, (0 if scope.visits or start.failed else 1, self._turn, start))
+                return
+        if state.step + len(state.running) >= state.max_steps:
+            self._starved = True
+            return
+        for gate in gates:
+            gate.running += 1
+        state.running.add(start.path)
+        batch.starts.append(start)
+
+    def _landed(self, path: str) -> None:
+        """A body is no longer in flight; its place under the concurrency limits is free."""
+        state = self.state
+        if path not in state.running:
+            return
+        state.running.discard(path)
+        scope = state.scopes.get(path)
+        if scope is None or scope.parent is None:
+            return
+        for gate in self._gates_above(scope):
+            gate.running -= 1
+
+    def _call_waiting(self, batch: Batch) -> None:
+        """Start what waits under a concurrency limit and now has a place."""
+        for gate in list(self._gates.values()):
+            while gate.queue and gate.running < gate.limit:
+                _begun, _turn, start = heapq.heappop(gate.queue)
+                scope = self.state.scopes.get(start.path)
+                if scope is not None and scope.node == start.node and scope.phase in (AT, RETRY):
+                    self._admit(start, batch)
+
+    def _gates_above(self, scope: Scope) -> list[_Gate]:
+        found: list[_Gate] = []
+        parent = scope.parent
+        while parent is not None:
+            if parent.phase == OPEN:
+                node, visit = parent.detail
+                parallel = self.plan.at(parent.path).nodes[node].parallel
+                if parallel is not None and parallel.max_concurrency is not None:
+                    key = parent.child_path(node, visit, 0)
+                    gate = self._gates.get(key)
+                    if gate is None:
+                        gate = self._gates[key] = _Gate(parallel.max_concurrency)
+                    found.append(gate)
+            parent = parent.parent
+        return found
+
+    def _cancel_below(self, path: str, batch: Batch) -> None:
+        prefix = f"{path}." if path else ""
+        gone = sorted(running for running in self.state.running if running.startswith(prefix))
+        for running in gone:
+            batch.cancels.append(running)
+            self.state.running.discard(running)
+        batch.starts = [start for start in batch.starts if start.path not in gone]
+        for key in [key for key in self._gates if key.startswith(prefix)]:
+            del self._gates[key]

@@ -1,0 +1,151 @@
+"""What a reducer is, and the one table of reducers by name.
+
+A reducer answers (current value, update) with the `Change` that has to be
+made.  Names, never functions, go to the database and into the graph's hash;
+on load no reducer is called at all.  Knows no state, no branch and no node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, get_args
+
+from reducers.changes import Change, ChangeKind
+from reducers.errors import DuplicateReducerError, ReducerTypeError, UnknownReducerError
+
+Reduction: TypeAlias = Callable[[Any, Any], Change | None]
+"""``(current, update) -> Change``; None says that nothing changes."""
+
+_KINDS: Final = frozenset(get_args(ChangeKind))
+_ATOMS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Reducer:
+    """How the updates of one key are merged into its value.
+
+    Called as ``reducer(current, update)``; ``current`` is ABSENT where the key holds nothing, and is only read: the fold owns
+    it.  A change may share parts of the update, which is the caller's, never of ``current``.
+
+    Law: where ``independent``, ``apply(reducer(a, update), b)`` is what ``apply(reducer(b, update), b)`` is, for all a and b that
+    both hold a value or both hold none.
+    """
+
+    name: str
+    """What is stored, hashed and named in errors."""
+    fn: Reduction
+    independent: bool = False
+    """Whether the change is the same whatever the current value is (its type is checked all the same)."""
+    many: bool = True
+    """Whether several parallel branches may write the key."""
+    version: str = ""
+    """Part of the graph's hash, so that a changed meaning of a custom reducer is seen on resume."""
+    builtin: bool = False
+    """Whether it comes with trailmark: then it never changes ``current``, and compares committed data as well as objects."""
+
+    def __call__(self, current: Any, update: Any) -> Change | None:
+        """Return the change that ``update`` makes, or None where it makes none."""
+        return self.fn(current, update)
+
+    @property
+    def builtin(self) -> bool:
+        """Whether it is one of ours: ours only read ``current``; a user's own function may do anything to what it is given."""
+        return not isinstance(self.fn, _Custom)
+
+    def __repr__(self) -> str:
+        return f"<reducer {self.name}>"
+
+
+_REGISTERED: Final[dict[str, Reducer]] = {}
+
+
+def register(new: Reducer) -> Reducer:
+    """Make a reducer known by its name, and return it.
+
+    Registering the same one twice is harmless; so is a module-level function that was defined anew (a reloaded module).
+
+    Raises:
+        DuplicateReducerError: the name belongs to a different reducer.
+    """
+    there = _REGISTERED.get(new.name)
+    if there is not None and there != new and not _is_redefined(there, new):
+        raise DuplicateReducerError(new.name)
+    _REGISTERED[new.name] = new
+    return new
+
+
+def _is_redefined(there: Reducer, new: Reducer) -> bool:
+    if not (isinstance(there.fn, _Custom) and isinstance(new.fn, _Custom)):
+        return False
+    return _origin(there.fn.fn) == _origin(new.fn.fn) and "<locals>" not in new.fn.fn.__qualname__
+
+
+def _origin(fn: Callable[..., Any]) -> tuple[str, str]:
+    return fn.__module__, fn.__qualname__
+
+
+def reducer_named(name: str) -> Reducer:
+    """Return the reducer registered as ``name``.
+
+    Raises:
+        UnknownReducerError: nothing is registered under this name.
+    """
+    try:
+        return _REGISTERED[name]
+    except KeyError:
+        raise UnknownReducerError(name, names()) from None
+
+
+def names() -> tuple[str, ...]:
+    """The names of all registered reducers, sorted."""
+    return tuple(sorted(_REGISTERED))
+
+
+def reducer(
+    name: str, *, independent: bool = False, many: bool = True, version: str = "1"
+) -> Callable[[Callable[[Any, Any], Any]], Reducer]:
+    """Turn a function ``(current, update)`` into a registered reducer of your own.
+
+    The function returns the new value, or a `Change` where less than the whole value has to be stored.  It is called with ABSENT
+    where the key holds nothing.  To change nothing, return ``current``; to store None, return ``Change("set", None)``: a bare None
+    is refused, because it is what a function returns that forgot to.  Count ``version`` up when the meaning changes.
+
+    >>> from reducers.changes import ABSENT
+    >>> @reducer("longest_doc_example")
+    ... def longest(current, update):
+    ...     return update if current is ABSENT or len(update) > len(current) else current
+    >>> longest("ab", "abc")
+    Change(kind='set', value='abc')
+    >>> longest("abc", "ab") is None
+    True
+
+    Raises:
+        DuplicateReducerError: the name belongs to a different reducer.
+    """
+
+    def decorate(fn: Callable[[Any, Any], Any]) -> Reducer:
+        return register(Reducer(name, _Custom(name, fn), independent=independent, many=many, version=version))
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class _Custom:
+    """A user's function, whose answer is checked and made a change."""
+
+    name: str
+    fn: Callable[[Any, Any], Any]
+
+    def __call__(self, current: Any, update: Any) -> Change | None:
+        answer = self.fn(current, update)
+        if isinstance(answer, Change):
+            if answer.kind not in _KINDS:
+                raise ReducerTypeError(self.name, f"a Change of kind {', '.join(sorted(_KINDS))}", answer.kind, role="result")
+            return answer
+        if answer is None:
+            raise ReducerTypeError(self.name, "a new value or a Change", None, role="result")
+        # Only for atoms does "the same object" prove that nothing changed: a list may have been changed in place.
+        if answer is current and type(answer) in _ATOMS:
+            return None
+        return Change("set", answer)

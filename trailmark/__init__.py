@@ -1,0 +1,158 @@
+"""trailmark: durable graph workflows.
+
+A flow is compiled into a graph, a `GraphExecutor` walks it, and every step is
+committed to a database as a small checkpoint, so that a run that is killed
+anywhere resumes exactly where it was.
+
+    >>> import asyncio
+    >>> from typing import Annotated
+    >>> from pydantic import BaseModel
+    >>> from trailmark import END, Flow, GraphExecutor
+    >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
+    >>> from trailmark.reducers import append
+    >>> class Order(BaseModel):
+    ...     amount: int
+    ...     notes: Annotated[list[str], append] = []
+    >>> flow = Flow("order", Order)
+    >>> @flow.node
+    ... async def check(state):
+    ...     return {"notes": [f"checked {state.amount}"]}
+    >>> flow.set_entry("check")
+    >>> _ = flow.add_edge("check", END)
+    >>> async def main():
+    ...     async with MemoryCheckpointStore() as store:
+    ...         return await GraphExecutor(flow.compile(), store=store).execute({"amount": 3})
+    >>> result = asyncio.run(main())
+    >>> result.status, result.state.notes
+    ('completed', ['checked 3'])
+
+Import only from `trailmark`, `trailmark.checkpoint_stores`, `trailmark.reducers`
+and `trailmark.testing`; everything else may move.  Names are loaded when they are
+first used: ``import trailmark`` loads neither networkx nor sqlalchemy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trailmark._origin import guard
+
+guard()  # first: one clear error where a file of the user's shadows ours
+
+if TYPE_CHECKING:
+    from checkpoint_stores.errors import AmbiguousTicketError as AmbiguousTicketError
+    from checkpoint_stores.errors import BarrierClosedError as BarrierClosedError
+    from checkpoint_stores.errors import BarrierError as BarrierError
+    from checkpoint_stores.errors import CheckpointCorruptError as CheckpointCorruptError
+    from checkpoint_stores.errors import CheckpointNotFoundError as CheckpointNotFoundError
+    from checkpoint_stores.errors import CodecError as CodecError
+    from checkpoint_stores.errors import DecisionConflictError as DecisionConflictError
+    from checkpoint_stores.errors import InvalidDecisionError as InvalidDecisionError
+    from checkpoint_stores.errors import LeaseHeldError as LeaseHeldError
+    from checkpoint_stores.errors import LeaseLostError as LeaseLostError
+    from checkpoint_stores.errors import NotAnApproverError as NotAnApproverError
+    from checkpoint_stores.errors import RunEndedError as RunEndedError
+    from checkpoint_stores.errors import RunExistsError as RunExistsError
+    from checkpoint_stores.errors import RunNotFoundError as RunNotFoundError
+    from checkpoint_stores.errors import SchemaVersionError as SchemaVersionError
+    from checkpoint_stores.errors import StalePayloadError as StalePayloadError
+    from checkpoint_stores.errors import StoreError as StoreError
+    from checkpoint_stores.errors import StoreUnavailableError as StoreUnavailableError
+    from checkpoint_stores.errors import UnknownBarrierError as UnknownBarrierError
+    from checkpoint_stores.errors import UnserialisableError as UnserialisableError
+    from checkpoint_stores.registered import register_type as register_type
+    from engine.context import StepContext as StepContext
+    from engine.decisions import Decision as Decision
+    from engine.decisions import approved as approved
+    from engine.decisions import rejected as rejected
+    from engine.errors import BarrierTimeoutError as BarrierTimeoutError
+    from engine.errors import BranchError as BranchError
+    from engine.errors import BranchTimeoutError as BranchTimeoutError
+    from engine.errors import ConditionError as ConditionError
+    from engine.errors import FallbackRequested as FallbackRequested
+    from engine.errors import FinalStateError as FinalStateError
+    from engine.errors import FlowError as FlowError
+    from engine.errors import FlowValidationError as FlowValidationError
+    from engine.errors import ForkError as ForkError
+    from engine.errors import GotoError as GotoError
+    from engine.errors import GraphChangedError as GraphChangedError
+    from engine.errors import InputError as InputError
+    from engine.errors import LoopLimitExceeded as LoopLimitExceeded
+    from engine.errors import MergeConflictError as MergeConflictError
+    from engine.errors import MergeError as MergeError
+    from engine.errors import NodeError as NodeError
+    from engine.errors import NodeTimeoutError as NodeTimeoutError
+    from engine.errors import ReadOnlyStateError as ReadOnlyStateError
+    from engine.errors import RejectedError as RejectedError
+    from engine.errors import ReturnTypeError as ReturnTypeError
+    from engine.errors import RunFailedError as RunFailedError
+    from engine.errors import StaleContextError as StaleContextError
+    from engine.errors import UndeclaredKeyError as UndeclaredKeyError
+    from engine.errors import UnroutedError as UnroutedError
+    from engine.errors import UpdateNotStorableError as UpdateNotStorableError
+    from engine.errors import UpdateTypeError as UpdateTypeError
+    from engine.errors import WrongFlowError as WrongFlowError
+    from engine.executor import GraphExecutor as GraphExecutor
+    from engine.failures import BranchesFailedError as BranchesFailedError
+    from engine.flow import Flow as Flow
+    from engine.flow import best_effort as best_effort
+    from engine.flow import branch as branch
+    from engine.graph import FlowGraph as FlowGraph
+    from engine.handle import RunHandle as RunHandle
+    from engine.handle import RunResult as RunResult
+    from engine.observing import Committed as Committed
+    from engine.outcomes import DELETE as DELETE
+    from engine.outcomes import End as End
+    from engine.outcomes import Fallback as Fallback
+    from engine.outcomes import Goto as Goto
+    from engine.outcomes import Update as Update
+    from engine.plan import END as END
+    from engine.plan import Retry as Retry
+    from reducers.errors import ReducerError as ReducerError
+    from reducers.errors import ReducerTypeError as ReducerTypeError
+    from reducers.errors import TrailmarkError as TrailmarkError
+
+_HOMES = {
+    "checkpoint_stores.errors": (
+        "AmbiguousTicketError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
+        "DecisionConflictError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
+        "RunExistsError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError",
+        "UnknownBarrierError", "UnserialisableError",
+    ),
+    "checkpoint_stores.registered": ("register_type",),
+    "engine.context": ("StepContext",),
+    "engine.decisions": ("Decision", "approved", "rejected"),
+    "engine.errors": (
+        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ConditionError", "FallbackRequested", "FinalStateError", "FlowError",
+        "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
+        "MergeError", "NodeError", "NodeTimeoutError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
+        "StaleContextError", "UndeclaredKeyError", "UnroutedError", "UpdateNotStorableError", "UpdateTypeError", "WrongFlowError",
+    ),
+    "engine.executor": ("GraphExecutor",),
+    "engine.failures": ("BranchesFailedError",),
+    "engine.flow": ("Flow", "best_effort", "branch"),
+    "engine.graph": ("FlowGraph",),
+    "engine.handle": ("RunHandle", "RunResult"),
+    "engine.observing": ("Committed",),
+    "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
+    "engine.plan": ("END", "Retry"),
+    "reducers.errors": ("ReducerError", "ReducerTypeError", "TrailmarkError"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - one table says where each name lives
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'trailmark' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})
