@@ -34,7 +34,7 @@ class Chain:
         """What the first row of a run stands on; a fork's stands on its parent's digest."""
         return self._digest(b"trailmark run\0" + run_id.encode() + b"\0" + parent_digest)
 
-    def seal(  # noqa: PLR0913, PLR0917 - the columns of a row, in their order
+    def seal(  # noqa: PLR0917 - the columns of a row, in their order
         self, previous: bytes, run_id: str, seq: int, epoch: int, step: int, kind: str,
         path: str, node: str, next: str, payload: bytes, started_at: int,  # noqa: A002
     ) -> Row:  # fmt: skip
@@ -58,7 +58,7 @@ class Chain:
         return hmac.digest(self._key, covered, "sha256")
 
 
-def _covered(  # noqa: PLR0913, PLR0917
+def _covered(  # noqa: PLR0917
     previous: bytes, run_id: str, seq: int, epoch: int, step: int, kind: str,
     path: str, node: str, next: str, payload: bytes, started_at: int,  # noqa: A002
 ) -> bytes:  # fmt: skip

@@ -225,8 +225,8 @@ def _check_content(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: st
 
 
 def _misfit(form: Mapping[str, Any], edits: Mapping[str, Any]) -> str:
-    import jsonschema  # noqa: PLC0415 - 60 ms that only an edit pays
-    import referencing  # noqa: PLC0415
+    import jsonschema
+    import referencing
 
     try:
         # An empty registry: a form never makes this process fetch a remote schema.
@@ -255,9 +255,7 @@ def _settles(vote: DecisionRecord) -> bool:
 
 
 def _conflict(run: RunRecord, name: str, winner: DecisionRecord) -> DecisionConflictError:
-    return DecisionConflictError(
-        run.run_id, name, winner=winner.actor, winning_action=winner.action, decided_at=_moment(winner.decided_at)
-    )
+    return DecisionConflictError(run.run_id, name, winner=winner.actor, winning_action=winner.action, decided_at=_moment(winner.decided_at))
 
 
 def _moment(microseconds: int) -> datetime:

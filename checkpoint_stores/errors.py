@@ -126,7 +126,9 @@ class DuplicateTypeError(CodecError, ValueError):
     def __init__(self, name: str, cls: type, taken_by: str) -> None:
         self.name = name
         self.taken_by = taken_by
-        super().__init__(f"{cls.__qualname__} cannot be registered as {name!r}: {taken_by}; choose another name with register_type(cls, name=...)")
+        super().__init__(
+            f"{cls.__qualname__} cannot be registered as {name!r}: {taken_by}; choose another name with register_type(cls, name=...)"
+        )
 
 
 class BarrierError(StoreError):
@@ -173,7 +175,9 @@ class DecisionConflictError(BarrierError):
         self.winning_action = winning_action
         self.decided_at = decided_at
         when = f" at {decided_at.isoformat()}" if decided_at else ""
-        super().__init__(f"ticket {ticket} of run {run_id} was already decided by {winner} ({winning_action}){when}; your decision was not recorded")
+        super().__init__(
+            f"ticket {ticket} of run {run_id} was already decided by {winner} ({winning_action}){when}; your decision was not recorded"
+        )
 
 
 class NotAnApproverError(BarrierError, PermissionError):
@@ -195,7 +199,9 @@ class StalePayloadError(BarrierError):
         self.ticket = ticket
         self.seen = seen
         self.current = current
-        super().__init__(f"ticket {ticket} of run {run_id} now shows payload {current[:12]}, the decision was made over {seen[:12]}; look again")
+        super().__init__(
+            f"ticket {ticket} of run {run_id} now shows payload {current[:12]}, the decision was made over {seen[:12]}; look again"
+        )
 
 
 class InvalidDecisionError(BarrierError, ValueError):

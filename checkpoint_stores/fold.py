@@ -106,7 +106,21 @@ class Scope:
 class RunState:
     """Everything a run is, as of its newest folded checkpoint."""
 
-    __slots__ = ("attempt", "details", "digest", "max_steps", "root", "run_id", "running", "scopes", "seq", "status", "step", "stored", "weight")
+    __slots__ = (
+        "attempt",
+        "details",
+        "digest",
+        "max_steps",
+        "root",
+        "run_id",
+        "running",
+        "scopes",
+        "seq",
+        "status",
+        "step",
+        "stored",
+        "weight",
+    )
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -210,7 +224,7 @@ def _detached(value: Any, *, deep: bool) -> Any:
 
 def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
     kind = op[0]
-    if kind == "set" or kind == "delete":
+    if kind in ("set", "delete"):
         state.stored += size - scope.sizes.get(key, 0)
         scope.sizes[key] = size
     else:

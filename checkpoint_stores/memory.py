@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
@@ -116,7 +116,7 @@ class MemoryCheckpointStore:
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    async def __aenter__(self) -> MemoryCheckpointStore:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.records import (
@@ -46,7 +46,7 @@ class CheckpointStore(Protocol):
     chain: Chain
     """Seals and checks rows (holds the HMAC key, where one is configured)."""
 
-    async def __aenter__(self) -> CheckpointStore: ...
+    async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc_info: object) -> None: ...
     async def close(self) -> None:
         """Commit what is queued, give back held leases, close connections.  Idempotent."""
@@ -154,7 +154,9 @@ class CheckpointStore(Protocol):
         ...
 
     # --- the outsider's side ----------------------------------------------------------------------------------------
-    async def barriers(self, *, run_id: str | None = None, status: str | None = "open", tenant: str = "", limit: int = 100) -> list[BarrierRecord]:
+    async def barriers(
+        self, *, run_id: str | None = None, status: str | None = "open", tenant: str = "", limit: int = 100
+    ) -> list[BarrierRecord]:
         """The approvals inbox, oldest first: one indexed query."""
         ...
 

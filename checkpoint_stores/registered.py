@@ -196,7 +196,7 @@ class TypeRegistry:
             DuplicateTypeError: the name belongs to another class, or the class has another name.
             CodecError: the class is none of the three kinds.
         """
-        form = _form_of(cls, name or getattr(cls, "__name__", ""))
+        form = _form_of(cls, name or str(getattr(cls, "__name__", cls)))
         there = self._by_name.get(form.name)
         if there is not None and not _is_same(there.cls, cls):
             raise DuplicateTypeError(form.name, cls, f"{there.cls.__module__}.{there.cls.__qualname__} is stored under this name")

@@ -30,10 +30,14 @@ class SetTimer(NamedTuple):
 
 
 class OpenBarrier(NamedTuple):
+    """Let people decide a ticket."""
+
     record: BarrierRecord
 
 
 class CloseBarrier(NamedTuple):
+    """Set a ticket's status: resolved, withdrawn, or open again after a refused decision."""
+
     ticket: str
     status: BarrierStatus
 

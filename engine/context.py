@@ -23,7 +23,7 @@ class StepContext:
 
     __slots__ = ("_decisions", "_error", "_facts", "_key", "_over")
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the identity of a step
+    def __init__(  # noqa: PLR0917 - the identity of a step
         self, run_id: str, path: str, node: str, visit: int, failed: int, run_attempt: int, error: Mapping[str, Any] | None,
         decisions: Mapping[str, Mapping[str, Any]],
     ) -> None:  # fmt: skip
@@ -35,36 +35,43 @@ class StepContext:
 
     @property
     def run_id(self) -> str:
-        return self.check()._facts[0]
+        self.check()
+        return self._facts[0]
 
     @property
     def path(self) -> str:
         """Branch path of the step: ``""`` at the root, ``checks[1]`` in a branch."""
-        return self.check()._facts[1]
+        self.check()
+        return self._facts[1]
 
     @property
     def node(self) -> str:
-        return self.check()._facts[2]
+        self.check()
+        return self._facts[2]
 
     @property
     def visit(self) -> int:
         """How often this node was entered in this scope, this entry included: from 1."""
-        return self.check()._facts[3]
+        self.check()
+        return self._facts[3]
 
     @property
     def attempt(self) -> int:
         """Which attempt of this entry this is, counted from 1 over every process."""
-        return self.check()._facts[4]
+        self.check()
+        return self._facts[4]
 
     @property
     def run_attempt(self) -> int:
         """How many processes have driven the run, this one included: from 1."""
-        return self.check()._facts[5]
+        self.check()
+        return self._facts[5]
 
     @property
     def idempotency_key(self) -> str:
         """64 hex digits that name this node entry: the same for every attempt and after every resume."""
-        run_id, path, node, visit, *_ = self.check()._facts
+        self.check()
+        run_id, path, node, visit, *_ = self._facts
         if self._key is None:
             self._key = idempotency_key(run_id, path, node, visit)
         return self._key
@@ -72,23 +79,24 @@ class StepContext:
     @property
     def error(self) -> Mapping[str, Any] | None:
         """In a fallback node: the error that led here (``type``, ``message``, ``node``, ``path``, ``causes``); else None."""
-        return self.check()._error
+        self.check()
+        return self._error
 
     @property
     def decisions(self) -> dict[str, Decision]:
         """The newest decision of each barrier passed so far, by barrier name."""
-        return {name: Decision.of_data(data) for name, data in self.check()._decisions.items()}
+        self.check()
+        return {name: Decision.of_data(data) for name, data in self._decisions.items()}
 
     @property
     def ended(self) -> bool:
         """Whether this attempt is over.  A long synchronous node may ask and stop; never raises."""
         return self._over is not None
 
-    def check(self) -> StepContext:
-        """Return self, or raise StaleContextError where this attempt is over."""
+    def check(self) -> None:
+        """Raise StaleContextError where this attempt is over."""
         if self._over is not None:
             raise StaleContextError(self._facts[2], self._over)
-        return self
 
     def revoke(self, reason: str) -> None:
         """Called by the driver when the attempt is over.  Idempotent: the first reason stays."""

@@ -143,7 +143,7 @@ def _passing(node: NodePlan, taken: Route) -> list[Op]:
     return [["hop", hop_name(node, taken.edge)]] if taken.edge.max_visits is not None else []
 
 
-def _step(  # noqa: PLR0913 - the facts of one checkpoint
+def _step(
     plan: Plan, state: RunState, scope: Scope, kind: str, ops: list[Op], target: str, *, node: NodePlan, started_at: int = 0,
     error: dict[str, Any] | None = None, entered: bool = True, commands: tuple[Command, ...] = (),
 ) -> Decision:  # fmt: skip
@@ -196,7 +196,7 @@ def _unstorable(plan: Plan, state: RunState, event: Unstorable, now: int) -> Dec
     return _fail(here, state, scope, node, error, now, started_at=event.started_at, entered=event.entered)
 
 
-def _fail(  # noqa: PLR0913
+def _fail(
     plan: Plan, state: RunState, scope: Scope, node: NodePlan, error: BaseException, now: int, *, started_at: int = 0,
     entered: bool = True, commands: tuple[Command, ...] = (), ops: Sequence[Op] = (),
 ) -> Decision:  # fmt: skip
@@ -209,7 +209,17 @@ def _fail(  # noqa: PLR0913
         if edge.max_visits is None or scope.hops.get(hop_name(node, edge), 0) < edge.max_visits:
             closing += _passing(node, Route(edge))
             return _step(
-                plan, state, scope, "fallback", closing, edge.target, node=node, started_at=started_at, error=data, entered=entered, commands=commands
+                plan,
+                state,
+                scope,
+                "fallback",
+                closing,
+                edge.target,
+                node=node,
+                started_at=started_at,
+                error=data,
+                entered=entered,
+                commands=commands,
             )
         error = LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge))
         data = error_data(error, node.name, scope.path)
@@ -339,8 +349,14 @@ def _voted(plan: Plan, state: RunState, event: Voted, now: int) -> Decision:
     return _resolved(here, state, scope, deciding, event.records, used, now)
 
 
-def _resolved(  # noqa: PLR0913
-    plan: Plan, state: RunState, scope: Scope, deciding: DecisionRecord, records: Sequence[DecisionRecord], used: tuple[Command, ...], now: int
+def _resolved(  # noqa: PLR0917 - the facts of one decision
+    plan: Plan,
+    state: RunState,
+    scope: Scope,
+    deciding: DecisionRecord,
+    records: Sequence[DecisionRecord],
+    used: tuple[Command, ...],
+    now: int,
 ) -> Decision:
     node = plan.nodes[scope.node]
     assert node.barrier is not None  # noqa: S101

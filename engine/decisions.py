@@ -62,7 +62,7 @@ class Decision:
         return cls("reject", by, reason, source, tuple(roles), seen=seen)
 
     @classmethod
-    def modify(  # noqa: PLR0913 - one keyword per fact
+    def modify(
         cls, *, by: str, edits: Mapping[str, Any], approve: bool = False, reason: str = "", roles: tuple[str, ...] = (),
         seen: str | None = None, source: str = "api",
     ) -> Decision:  # fmt: skip
@@ -70,7 +70,9 @@ class Decision:
         return cls("modify", by, reason, source, tuple(roles), edits=dict(edits), approves=approve, seen=seen)
 
     @classmethod
-    def reroute(cls, *, by: str, to: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+    def reroute(
+        cls, *, by: str, to: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api"
+    ) -> Decision:
         """Go to ``to`` instead; an edge from the barrier to it must be declared."""
         return cls("reroute", by, reason, source, tuple(roles), target=to, seen=seen)
 

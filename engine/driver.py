@@ -63,7 +63,7 @@ class _Body:
 class RunDriver:
     """Drives one run until it ends, stops or parks.  One per run and process."""
 
-    def __init__(  # noqa: PLR0913 - what the composition root hands in
+    def __init__(
         self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, observers: Sequence[Observer], inbox: Inbox | None
     ) -> None:
         self._store = store
@@ -146,9 +146,8 @@ class RunDriver:
                 commit = Commit(state.run_id, walk.epoch, tuple(batch.rows))
             else:
                 commit = Commit(
-                    state.run_id, walk.epoch, tuple(batch.rows), change,
-                    tuple(batch.opened), tuple(batch.closed), tuple(batch.consumed), tuple(batch.voted),
-                )  # fmt: skip
+                    state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted
+                )
             receipt = await self._store.commit(commit)
             if self._observers:
                 self._tell(batch, receipt.committed_at, change)
@@ -300,7 +299,7 @@ class RunDriver:
             if node.is_async:
                 value = await node.fn(*arguments)  # type: ignore[misc]
             else:
-                body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type]
+                body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[misc]
                 value = await body.call.answer
             event = BodyReturned(start.path, start.node, start.visit, value, started_at)
         except asyncio.CancelledError:

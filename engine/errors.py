@@ -262,7 +262,9 @@ class ForkError(TrailmarkError):
         self.run_id = run_id
         self.seq = seq
         self.status = status
-        super().__init__(f"run {run_id} has {status} at checkpoint {seq}; fork at an earlier one (`trailmark runs steps {run_id}` lists them)")
+        super().__init__(
+            f"run {run_id} has {status} at checkpoint {seq}; fork at an earlier one (`trailmark runs steps {run_id}` lists them)"
+        )
 
 
 class RunFailedError(TrailmarkError):

@@ -100,5 +100,16 @@ class Unstorable(NamedTuple):
 
 
 Event: TypeAlias = (
-    BodyReturned | BodyFailed | RetryDue | DeadlinePassed | BranchTimedOut | Voted | CancelAsked | SuspendAsked | LimitReached | Arrived | BranchEnded | Unstorable
+    BodyReturned
+    | BodyFailed
+    | RetryDue
+    | DeadlinePassed
+    | BranchTimedOut
+    | Voted
+    | CancelAsked
+    | SuspendAsked
+    | LimitReached
+    | Arrived
+    | BranchEnded
+    | Unstorable
 )

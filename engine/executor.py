@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from checkpoint_stores.codec import pack
-from checkpoint_stores.errors import LeaseHeldError, RunEndedError
+from checkpoint_stores.errors import LeaseHeldError, RunEndedError, StoreError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore
@@ -47,7 +47,13 @@ class GraphExecutor:
     """
 
     def __init__(
-        self, graph: FlowGraph, *, store: CheckpointStore, max_steps: int = 1000, clock: Clock | None = None, observers: Sequence[Observer] = ()
+        self,
+        graph: FlowGraph,
+        *,
+        store: CheckpointStore,
+        max_steps: int = 1000,
+        clock: Clock | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, not {max_steps}")
@@ -60,7 +66,7 @@ class GraphExecutor:
         self._tasks: dict[str, asyncio.Task[RunResult]] = {}
         self._drivers: dict[str, RunDriver] = {}
 
-    async def __aenter__(self) -> GraphExecutor:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -75,7 +81,7 @@ class GraphExecutor:
         self._threads.close()
 
     # --- starting ---------------------------------------------------------------------------------------------------
-    async def start(  # noqa: PLR0913 - what a run is started with
+    async def start(
         self, input: object = None, *, run_key: str | None = None, run_id: str | None = None, labels: Mapping[str, str] | None = None,  # noqa: A002
         max_steps: int | None = None, tenant: str = "",
     ) -> RunHandle:  # fmt: skip
@@ -129,9 +135,7 @@ class GraphExecutor:
         return asyncio.run(run())
 
     # --- resuming ---------------------------------------------------------------------------------------------------
-    async def attach(
-        self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False
-    ) -> RunHandle:
+    async def attach(self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False) -> RunHandle:
         """Take a run over and begin to drive it here; `resume` also waits.
 
         Raises RunNotFoundError, RunEndedError, LeaseHeldError (unless ``takeover``), WrongFlowError, GraphChangedError,
@@ -147,7 +151,9 @@ class GraphExecutor:
         details = await self._check_graph(record, state, mode)
         if max_steps is not None:
             if max_steps <= state.step:
-                raise ValueError(f"run {record.run_id} has already made {state.step} steps; max_steps must be larger than that, not {max_steps}")
+                raise ValueError(
+                    f"run {record.run_id} has already made {state.step} steps; max_steps must be larger than that, not {max_steps}"
+                )
             details["max_steps"] = max_steps
         lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
         try:
@@ -160,7 +166,13 @@ class GraphExecutor:
         return RunHandle(self, record.run_id)
 
     async def resume(
-        self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False, through_barriers: bool = False
+        self,
+        run_id: str,
+        *,
+        mode: ResumeMode = "strict",
+        max_steps: int | None = None,
+        takeover: bool = False,
+        through_barriers: bool = False,
     ) -> RunResult:
         """Go on with a run exactly where it was, in any process; a run that has ended returns its stored result.
 
@@ -183,7 +195,7 @@ class GraphExecutor:
         """Compare the run's graph with this one; the details to record with the resume."""
         if record.graph_hash == self.graph.graph_hash:
             return {}
-        from engine.definition import difference  # noqa: PLC0415 - only needed when something changed
+        from engine.definition import difference
 
         stored = await self.store.graph(record.graph_hash)
         changes = difference(json.loads(stored), self.graph.definition) if stored else ["the stored graph's definition is missing"]
@@ -214,9 +226,12 @@ class GraphExecutor:
     async def _driven(self, driver: RunDriver, epoch: int) -> RunResult:
         try:
             await driver.drive()
-        except BaseException:
+        except BaseException as failure:
             # Whatever happened, the run is no longer driven here: let others have it at once.
-            await asyncio.shield(self.store.release(driver.state.run_id, epoch))
+            try:
+                await asyncio.shield(self.store.release(driver.state.run_id, epoch))
+            except StoreError as also:
+                failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
             raise
         return self.result_of(driver.state, waiting=driver.parked, error=driver.error)
 
@@ -341,12 +356,18 @@ class GraphExecutor:
         """
         schema = self.graph.plan.schema
         return await operations.fork_run(
-            self.store, run_id, at=at, edits=edits, clock=await self._ready_clock(), validate=schema.validate_update, keys=tuple(schema.keys)
+            self.store,
+            run_id,
+            at=at,
+            edits=edits,
+            clock=await self._ready_clock(),
+            validate=schema.validate_update,
+            keys=tuple(schema.keys),
         )
 
 
 def _value(state: RunState, key: str) -> Any:
-    from checkpoint_stores.codec import materialise  # noqa: PLC0415
+    from checkpoint_stores.codec import materialise
 
     value = state.root.read(key)
     return value if value is ABSENT else materialise(value)

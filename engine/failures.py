@@ -22,7 +22,7 @@ class BranchesFailedError(ExceptionGroup[Exception]):
     node: str = ""
     path: str = ""
 
-    def derive(self, excs: Sequence[Exception]) -> BranchesFailedError:
+    def derive(self, excs: Sequence[Exception], /) -> BranchesFailedError:  # type: ignore[override]
         return BranchesFailedError(self.message, excs)
 
 

@@ -30,7 +30,9 @@ CANCEL_GRACE: Final = 10.0
 """Seconds a run's living owner gets to end a cancelled run itself, before the canceller takes over."""
 
 
-async def cancel_run(store: CheckpointStore, run_id: str, *, actor: str, reason: str, clock: Clock, grace: float = CANCEL_GRACE) -> RunRecord:
+async def cancel_run(
+    store: CheckpointStore, run_id: str, *, actor: str, reason: str, clock: Clock, grace: float = CANCEL_GRACE
+) -> RunRecord:
     """End a run as cancelled: ask its owner, or do it here where there is none or it does not react within ``grace`` seconds.
 
     Returns the run as it ended (a run that had already ended stays as it was).  Raises RunNotFoundError.
@@ -72,7 +74,7 @@ NO_PLAN: Final[Any] = None
 """Cancelling asks no node and no edge: it works on runs whose flow is not here."""
 
 
-async def fork_run(  # noqa: PLR0913 - what a fork is made from
+async def fork_run(
     store: CheckpointStore, run_id: str, *, at: int | None, clock: Clock, edits: Mapping[str, Any] | None = None,
     validate: Callable[[str, Any], Any] | None = None, keys: Sequence[str] = (),
 ) -> str:  # fmt: skip

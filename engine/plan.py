@@ -82,6 +82,8 @@ class OnError:
 
 @dataclass(frozen=True, slots=True)
 class ParallelPlan:
+    """What a parallel node opens, and what it does when a branch fails."""
+
     branches: tuple[BranchPlan, ...]
     on_error: OnError = OnError()
     max_concurrency: int | None = None
@@ -89,6 +91,8 @@ class ParallelPlan:
 
 @dataclass(frozen=True, slots=True)
 class BarrierPlan:
+    """What a barrier shows, whom it asks, and until when."""
+
     prompt: str = ""
     """A str.format template over the shown keys."""
     show: tuple[str, ...] = ()

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, NotRequired, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, NotRequired, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import SchemaValidator
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, is_typeddict
 
 import reducers.builtin
 from checkpoint_stores.codec import materialise

@@ -43,9 +43,11 @@ class After:
 
 def outcome_of(value: Any, node: str, path: str) -> Outcome:
     """Read what a node returned.  Raises ReturnTypeError."""
+    if type(value) is dict:
+        return Update(value)
     if value is None:
         return Update()
-    if isinstance(value, Update | Goto | Fallback | End):
+    if isinstance(value, (Update, Goto, Fallback, End)):
         return value
     if isinstance(value, Mapping):
         return Update(value)
@@ -86,7 +88,7 @@ def ops_of_update(
     return ops
 
 
-def reduced(  # noqa: PLR0913 - one keyword per fact
+def reduced(
     reducer: Reducer, key: str, current: Any, update: Any, *, keep_update: bool, node: str, path: str, writer: str = ""
 ) -> Op | None:
     """The op that merges ``update`` into ``current``; None where nothing changes and nobody must know.  Raises MergeError."""
@@ -111,7 +113,7 @@ def _as_data(value: Any) -> Any:
 
 def updates_in(op: Op) -> list[Any]:
     """The raw updates an op of a branch stands for."""
-    if len(op) > 3:  # noqa: PLR2004 - [kind, key, value, updates]
+    if len(op) > 3:
         return list(op[3])
     return [DELETE] if op[0] == "delete" else [op[2]]
 

@@ -38,11 +38,16 @@ def model_view(model: type[BaseModel], defaults: Mapping[str, Default]) -> Calla
 
     def filled(self: BaseModel) -> dict[str, Any]:
         present: dict[str, Any] = _stored(self)
-        for key in model.__pydantic_fields__:
-            if key not in present:
-                value = _fetched(self._trailmark_read, key, defaults)  # type: ignore[attr-defined]
-                if value is not ABSENT:
-                    present[key] = value
+        missing = [key for key in model.__pydantic_fields__ if key not in present]
+        if missing:
+            read = self._trailmark_read  # type: ignore[attr-defined]
+            fetched = {key: value for key in missing if (value := _owned(read(key), key, defaults)) is not ABSENT}
+            # In the order of the fields, which is the order in which a model shows, dumps and iterates them.
+            for key in model.__pydantic_fields__:
+                if key in fetched:
+                    present[key] = fetched[key]
+                elif key in present:
+                    present[key] = present.pop(key)
         return present
 
     namespace = {
@@ -54,7 +59,7 @@ def model_view(model: type[BaseModel], defaults: Mapping[str, Default]) -> Calla
         # Whoever takes the whole (repr, ==, model_dump, pydantic's compiled serializer) reads __dict__, and __class__ to compare.
         "__dict__": property(filled),
         "__class__": property(lambda self: model),
-        "_trailmark_defaults": defaults,
+        **{key: _Field(key, defaults) for key in model.__pydantic_fields__},
     }
     view_class: Any = type.__new__(type(model), model.__name__, (_ModelView, model), namespace)
     new, remember = view_class.__new__, vars(view_class)["_trailmark_read"].__set__
@@ -67,6 +72,27 @@ def model_view(model: type[BaseModel], defaults: Mapping[str, Default]) -> Calla
     return view
 
 
+class _Field:
+    """A field of a view that was not read yet.  Once read, the value in the instance hides this descriptor, which has no ``__set__``."""
+
+    __slots__ = ("_defaults", "_key")
+
+    def __init__(self, key: str, defaults: Mapping[str, Default]) -> None:
+        self._key = key
+        self._defaults = defaults
+
+    def __get__(self, view: Any, owner: Any = None) -> Any:
+        key = self._key
+        if view is not None:
+            value = view._trailmark_read(key)  # noqa: SLF001 - the slot of the class that this descriptor was made for
+            if type(value) not in _SHARED:
+                value = _owned(value, key, self._defaults)
+            if value is not ABSENT:
+                _stored(view)[key] = value
+                return value
+        raise AttributeError(key)  # of an instance, _ModelView.__getattr__ says it better
+
+
 class _ModelView:
     """Stands before the user's model in the view's class: reads on demand, refuses assignment, copies to the plain model."""
 
@@ -76,14 +102,10 @@ class _ModelView:
         """Keep the user's subclass hooks from running."""
 
     def __getattr__(self, name: str) -> Any:
-        # Python asks here only for what the instance does not hold yet.
+        # Python asks here only for what it found nowhere else.
         cls: Any = type(self)
         if name in cls.__pydantic_fields__:
-            value = _fetched(self._trailmark_read, name, cls._trailmark_defaults)
-            if value is ABSENT:
-                raise AttributeError(f"the state holds nothing under {name!r}: no input, default or node has set it, or it was deleted")
-            _stored(self)[name] = value
-            return value
+            raise AttributeError(f"the state holds nothing under {name!r}: no input, default or node has set it, or it was deleted")
         if name == "__pydantic_fields_set__":
             object.__setattr__(self, name, set(self.__dict__))
         elif name == "__pydantic_extra__":
@@ -146,7 +168,7 @@ class MappingView(Mapping[str, Any]):
         if key in held:
             value = held[key]
         else:
-            value = held[key] = _fetched(self._read, key, self._defaults) if key in self._keys else ABSENT
+            value = held[key] = _owned(self._read(key), key, self._defaults) if key in self._keys else ABSENT
         if value is ABSENT:
             raise KeyError(key)
         return value
@@ -182,10 +204,8 @@ class MappingView(Mapping[str, Any]):
         return repr(dict(self))
 
 
-def _fetched(read: Read, key: str, defaults: Mapping[str, Default]) -> Any:
-    value = read(key)
-    if type(value) in _SHARED:
-        return value
+def _owned(value: Any, key: str, defaults: Mapping[str, Default]) -> Any:
+    """What a node may hold and change: a copy of what the state holds, or the default where it holds nothing."""
     if value is ABSENT:
         return defaults[key]() if key in defaults else ABSENT
-    return materialise(value)
+    return value if type(value) in _SHARED else materialise(value)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
@@ -36,25 +35,39 @@ from engine.commands import (
     Vote,
 )
 from engine.decide import Draft, decide
-from engine.events import Arrived, BodyFailed, BodyReturned, BranchEnded, BranchTimedOut, DeadlinePassed, Event, LimitReached, RetryDue, Unstorable
+from engine.events import (
+    Arrived,
+    BodyFailed,
+    BodyReturned,
+    BranchEnded,
+    BranchTimedOut,
+    DeadlinePassed,
+    Event,
+    LimitReached,
+    RetryDue,
+    Unstorable,
+)
 from engine.plan import Plan
 
 
-@dataclass(slots=True)
 class Batch:
     """What one round of events led to: rows to commit together, and what to do once they are durable."""
 
-    rows: list[Row] = field(default_factory=list)
-    opened: list[BarrierRecord] = field(default_factory=list)
-    closed: list[tuple[str, BarrierStatus]] = field(default_factory=list)
-    consumed: list[tuple[str, int]] = field(default_factory=list)
-    voted: list[DecisionRecord] = field(default_factory=list)
-    starts: list[StartBody] = field(default_factory=list)
-    timers: list[SetTimer] = field(default_factory=list)
-    cancels: list[str] = field(default_factory=list)
-    """Paths of bodies in flight that must be cancelled."""
-    error: BaseException | None = None
-    """Why the run failed, as the exception this process saw."""
+    __slots__ = ("cancels", "closed", "consumed", "error", "opened", "rows", "starts", "timers", "voted")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.starts: list[StartBody] = []
+        # An ordinary step has none of these: they stay the one empty tuple until something is added.
+        self.timers: tuple[SetTimer, ...] = ()
+        self.opened: tuple[BarrierRecord, ...] = ()
+        self.closed: tuple[tuple[str, BarrierStatus], ...] = ()
+        self.consumed: tuple[tuple[str, int], ...] = ()
+        self.voted: tuple[DecisionRecord, ...] = ()
+        self.cancels: tuple[str, ...] = ()
+        """Paths of bodies in flight that must be cancelled."""
+        self.error: BaseException | None = None
+        """Why the run failed, as the exception this process saw."""
 
 
 class _Gate:
@@ -114,11 +127,11 @@ class Walk:
             elif scope.phase == OPEN and any(child.phase in (DONE, FAILED) for child in scope.children):
                 events.append(BranchEnded(scope.path))
             elif scope.phase == RETRY:
-                batch.timers.append(SetTimer(scope.detail[1], RetryDue(scope.path)))
+                batch.timers += (SetTimer(scope.detail[1], RetryDue(scope.path)),)
             elif scope.phase == PARKED and scope.detail[1]["deadline"] is not None:
-                batch.timers.append(SetTimer(scope.detail[1]["deadline"], DeadlinePassed(scope.path, scope.detail[0])))
+                batch.timers += (SetTimer(scope.detail[1]["deadline"], DeadlinePassed(scope.path, scope.detail[0])),)
             if scope.due is not None and scope.phase not in (DONE, FAILED):
-                batch.timers.append(SetTimer(scope.due, BranchTimedOut(scope.path)))
+                batch.timers += (SetTimer(scope.due, BranchTimedOut(scope.path)),)
         return self._feed(events, now, batch)
 
     def feed(self, events: list[Event], now: int) -> Batch:
@@ -142,7 +155,7 @@ class Walk:
             if self.stopped:
                 # Nothing starts any more; what is in flight can commit nothing and is cancelled.
                 batch.starts.clear()
-                batch.cancels += sorted(self.state.running)
+                batch.cancels += tuple(sorted(self.state.running))
                 self.state.running.clear()
                 break
         return batch
@@ -170,7 +183,17 @@ class Walk:
         payload, ops = pack(draft.ops)
         step = state.step + 1 if draft.entered else state.step
         row = self._chain.seal(
-            state.digest, state.run_id, state.seq + 1, self.epoch, step, draft.kind, draft.path, draft.node, draft.next, payload, draft.started_at
+            state.digest,
+            state.run_id,
+            state.seq + 1,
+            self.epoch,
+            step,
+            draft.kind,
+            draft.path,
+            draft.node,
+            draft.next,
+            payload,
+            draft.started_at,
         )
         fold(state, row, ops)
         return row
@@ -181,22 +204,22 @@ class Walk:
             case StartBody():
                 self._admit(command, batch)
             case SetTimer():
-                batch.timers.append(command)
+                batch.timers += (command,)
             case OpenBarrier(record=record):
-                batch.opened.append(record)
+                batch.opened += (record,)
             case CloseBarrier(ticket=ticket, status=status):
-                batch.closed.append((ticket, status))
+                batch.closed += ((ticket, status),)
             case Consume(decision_id=decision_id):
-                batch.consumed.append((decision_id, self.state.seq))
+                batch.consumed += ((decision_id, self.state.seq),)
             case Vote(record=record):
-                batch.voted.append(record)
-                batch.consumed.append((record.id, self.state.seq))
+                batch.voted += (record,)
+                batch.consumed += ((record.id, self.state.seq),)
             case CancelBelow(path=path):
                 self._cancel_below(path, batch)
             case CancelBody(path=path):
                 if path in self.state.running:
                     self._landed(path)
-                    batch.cancels.append(path)
+                    batch.cancels += (path,)
             case Starve():
                 self._starved = True
             case Fail(error=error):
@@ -262,7 +285,7 @@ class Walk:
         prefix = f"{path}." if path else ""
         gone = sorted(running for running in self.state.running if running.startswith(prefix))
         for running in gone:
-            batch.cancels.append(running)
+            batch.cancels += (running,)
             self.state.running.discard(running)
         batch.starts = [start for start in batch.starts if start.path not in gone]
         for key in [key for key in self._gates if key.startswith(prefix)]:

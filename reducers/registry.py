@@ -42,16 +42,11 @@ class Reducer:
     version: str = ""
     """Part of the graph's hash, so that a changed meaning of a custom reducer is seen on resume."""
     builtin: bool = False
-    """Whether it comes with trailmark: then it never changes ``current``, and compares committed data as well as objects."""
+    """Whether it comes with trailmark: ours only read ``current``; a user's own function may do anything to what it is given."""
 
     def __call__(self, current: Any, update: Any) -> Change | None:
         """Return the change that ``update`` makes, or None where it makes none."""
         return self.fn(current, update)
-
-    @property
-    def builtin(self) -> bool:
-        """Whether it is one of ours: ours only read ``current``; a user's own function may do anything to what it is given."""
-        return not isinstance(self.fn, _Custom)
 
     def __repr__(self) -> str:
         return f"<reducer {self.name}>"

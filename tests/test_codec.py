@@ -186,10 +186,16 @@ def test_equal_scalars_of_different_types_stay_apart(value: Any) -> None:
         assert math.copysign(1, read) == math.copysign(1, value)
 
 
-def test_nan_survives() -> None:
-    [[_, _, read]] = pack([["set", "x", [1.5, math.nan]]])[1]
-    assert read[0] == 1.5
-    assert math.isnan(read[1])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_has_no_number_for_survives(value: float) -> None:
+    for held in (value, [value], [1.5, value], ["a", value], {"a": value}, [math.inf, -math.inf, value]):
+        raw, decoded = pack([["set", "x", held]])
+        assert repr(decoded) == repr(unpack(raw)) == repr([["set", "x", held]])
+        assert repr(decode(encode(held))) == repr(held)
+
+
+def test_finite_numbers_whose_sum_is_not_finite_survive() -> None:
+    assert decode(encode([1e308] * 3)) == [1e308] * 3
 
 
 def test_sets_have_one_form_whatever_their_order_in_memory() -> None:
@@ -545,7 +551,14 @@ def test_a_name_belongs_to_one_class_and_a_class_has_one_name() -> None:
         registry.register(Box, "Point")
     with pytest.raises(DuplicateTypeError, match="already stored as 'Point'"):
         registry.register(Point, "Place")
-    assert registry.names() == ("Point",)
+    local = dataclasses.make_dataclass("Local", [("x", int)])
+    other = dataclasses.make_dataclass("Local", [("x", int)])
+    for cls in (local, other):
+        cls.__qualname__ = "test.<locals>.Local"
+    registry.register(local)
+    with pytest.raises(DuplicateTypeError, match=r"Local is stored under this name"):
+        registry.register(other)
+    assert registry.names() == ("Local", "Point")
     assert Point in registry
     assert Box not in registry
 

@@ -2,14 +2,20 @@
 
 import base64
 import hashlib
+import importlib.util
 import json
-from collections.abc import Iterable
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trailmark.demo import audit_checks, audit_report
+from trailmark import Decision, GraphExecutor, InvalidDecisionError, RunFailedError
+from trailmark.checkpoint_stores import MemoryCheckpointStore
+from trailmark.demo import audit_checks, audit_report, environment_audit
 from trailmark.demo.audit_checks import Installed, check_dependencies, check_files, finding, read_sites, risk_score
 
 
@@ -302,3 +308,234 @@ def test_both_reports_are_written_whole_and_again_without_a_trace_of_the_first_t
     assert json.loads(Path(paths["json"]).read_text(encoding="utf-8")) == facts()
     assert Path(paths["markdown"]).read_text(encoding="utf-8") == audit_report.markdown(facts())
     assert sorted(path.name for path in (tmp_path / "new/folder").iterdir()) == ["environment-audit.json", "environment-audit.md"]
+
+
+# --- the flow ---------------------------------------------------------------------------------------------------------
+
+GRAPH = environment_audit.flow.compile()
+
+
+class Bench:
+    """A site directory, a store, and executors that audit the one into the other."""
+
+    def __init__(self, site: Site, reports: Path) -> None:
+        self.site = site
+        self.reports = reports
+        self.store = MemoryCheckpointStore()
+        self.nodes: list[str] = []
+
+    def executor(self, **options: Any) -> GraphExecutor:
+        return GraphExecutor(GRAPH, store=self.store, observers=[lambda done: self.nodes.append(done.row.node)], **options)
+
+    async def audit(self, **options: Any) -> Any:
+        async with self.executor() as executor:
+            given = {"sites": [str(self.site.folder)], "reports": str(self.reports)}
+            return await executor.execute(given | options)
+
+    async def decide(self, run_id: str, decision: Decision) -> Any:
+        """Decide and resume in an executor of its own, as another process would."""
+        await self.store.decide(run_id, "review", decision)
+        async with self.executor() as executor:
+            return await executor.resume(run_id)
+
+    def report(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.reports / "environment-audit.json").read_text(encoding="utf-8"))
+        return facts
+
+    def tamper(self, name: str) -> None:
+        (self.site.folder / name / "__init__.py").write_text("name = 'evil'\n", encoding="utf-8")
+
+
+@pytest.fixture
+async def bench(site: Site, tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(site, tmp_path / "reports")
+    async with made.store:
+        yield made
+
+
+def licensed(site: Site, *names: str) -> None:
+    for name in names:
+        site.install(name, headers=["License-Expression: MIT"])
+
+
+async def test_a_sound_environment_passes_without_anybody_being_asked(bench: Bench) -> None:
+    licensed(bench.site, "a", "b", "c")
+    result = await bench.audit(batch=2)
+    assert (result.status, result.state.risk) == ("completed", 0)
+    assert bench.report()["verdict"] == "passed"
+    assert bench.report()["licences"] == {"MIT": 3}
+    assert bench.report()["files"] == {"verified": 6, "unhashed": 3, "tampered": 0, "missing": 0, "unreadable": 0}
+    assert [place.suffix for place in map(Path, result.state.written.values())] == [".md", ".json"]
+
+
+async def test_an_empty_environment_passes(bench: Bench) -> None:
+    assert (await bench.audit()).status == "completed"
+    assert bench.report()["distributions"] == 0
+
+
+async def test_files_are_verified_in_batches_of_which_each_is_a_step(bench: Bench) -> None:
+    licensed(bench.site, *"abcdefg")
+    result = await bench.audit(batch=3)
+    assert bench.nodes.count("verify_batch") == 3
+    assert result.state.files["verified"] == 14
+
+
+async def test_a_tampered_file_waits_for_a_person_and_the_report_says_who_accepted_it_and_why(bench: Bench) -> None:
+    licensed(bench.site, "a", "b")
+    bench.tamper("b")
+    waiting = await bench.audit()
+    assert (waiting.status, waiting.waiting_for) == ("waiting", ("review#1",))
+    assert not bench.reports.exists()
+    (ticket,) = await bench.store.barriers(run_id=waiting.run_id)
+    assert ticket.prompt == "The risk of this environment is 25, above 20. Accept it?"
+    assert [found["id"] for found in ticket.payload["findings"]] == ["tampered:b"]
+
+    done = await bench.decide(waiting.run_id, Decision.approve(by="ana", reason="patched by us"))
+    assert done.status == "completed"
+    assert bench.report()["verdict"] == "accepted"
+    (decision,) = bench.report()["decisions"]
+    assert {key: decision[key] for key in ("by", "outcome", "reason", "risk")} == {
+        "by": "ana", "outcome": "accepted", "reason": "patched by us", "risk": 25,
+    }  # fmt: skip
+    assert decision["at"].endswith("+00:00")
+    assert "| ana | accepted | 25 | patched by us |" in Path(done.state.written["markdown"]).read_text(encoding="utf-8")
+
+
+async def test_a_refused_environment_has_a_report_too(bench: Bench) -> None:
+    licensed(bench.site, "a")
+    bench.tamper("a")
+    waiting = await bench.audit()
+    done = await bench.decide(waiting.run_id, Decision.reject(by="ben", reason="reinstall a"))
+    assert done.status == "completed"
+    assert (bench.report()["verdict"], bench.report()["decisions"][0]["by"]) == ("refused", "ben")
+    assert "accepted" not in bench.nodes
+
+
+async def test_ignoring_a_finding_scores_again_and_asks_again_only_while_the_risk_is_too_high(bench: Bench) -> None:
+    licensed(bench.site, "a", "b")
+    bench.tamper("a")
+    bench.tamper("b")
+    waiting = await bench.audit()
+    again = await bench.decide(waiting.run_id, Decision.modify(by="ana", edits={"ignore": ["tampered:a"], "note": "a is ours"}))
+    assert (again.status, again.waiting_for, again.state.risk) == ("waiting", ("review#2",), 25)
+    done = await bench.decide(waiting.run_id, Decision.modify(by="ben", edits={"ignore": ["tampered:a", "tampered:b"]}))
+    assert done.status == "completed"
+    facts = bench.report()
+    assert (facts["verdict"], facts["risk"], facts["risk_in_all"], facts["note"]) == ("passed", 0, 50, "a is ours")
+    assert [one["outcome"] for one in facts["decisions"]] == ["amended", "amended"]
+    assert [one["id"] for one in facts["ignored"]] == ["tampered:a", "tampered:b"]
+
+
+async def test_approving_with_edits_accepts_and_keeps_them(bench: Bench) -> None:
+    licensed(bench.site, "a")
+    bench.tamper("a")
+    waiting = await bench.audit()
+    done = await bench.decide(waiting.run_id, Decision.modify(by="ana", edits={"note": "known"}, approve=True))
+    assert (done.status, bench.report()["verdict"], bench.report()["note"]) == ("completed", "accepted", "known")
+
+
+async def test_an_edit_that_does_not_fit_the_form_is_refused_and_the_ticket_stays_open(bench: Bench) -> None:
+    licensed(bench.site, "a")
+    bench.tamper("a")
+    waiting = await bench.audit()
+    with pytest.raises(InvalidDecisionError):
+        await bench.store.decide(waiting.run_id, "review", Decision.modify(by="ana", edits={"risk": 0}, approve=True))
+    assert [ticket.ticket for ticket in await bench.store.barriers(run_id=waiting.run_id)] == ["review#1"]
+
+
+async def test_unreadable_metadata_takes_the_fallback_and_the_others_are_audited_all_the_same(bench: Bench) -> None:
+    licensed(bench.site, "good", "broken")
+    (bench.site.folder / "broken-1.0.dist-info/METADATA").write_bytes(b"\xff\xfe")
+    waiting = await bench.audit()
+    assert "collect_tolerant" in bench.nodes
+    assert [(found["id"], found["severity"]) for found in waiting.state.findings] == [("unreadable-metadata:broken-1.0.dist-info", "high")]
+    assert [one["name"] for one in waiting.state.distributions] == ["good"]
+    assert waiting.state.files["verified"] == 2
+
+
+async def test_a_site_directory_that_does_not_exist_fails_the_run_and_takes_no_fallback(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(RunFailedError, match="nowhere"):
+        await bench.audit(sites=[str(tmp_path / "nowhere")])
+    assert "collect_tolerant" not in bench.nodes
+    assert not bench.reports.exists()
+
+
+async def test_what_was_verified_before_a_stop_is_not_verified_again_after_it(bench: Bench) -> None:
+    licensed(bench.site, *"abcdefghijkl")
+    given = {"sites": [str(bench.site.folder)], "reports": str(bench.reports), "batch": 1}
+    async with bench.executor(max_steps=10) as executor:
+        stopped = await executor.execute(given)
+    # Six of the ten steps may be others; at most eight may be batches.
+    assert stopped.status == "limit_reached"
+    assert 4 <= bench.nodes.count("verify_batch") <= 8
+    bench.tamper("a")
+    bench.tamper("l")
+    async with bench.executor() as executor:
+        resumed = await executor.resume(stopped.run_id, max_steps=100)
+    assert bench.nodes.count("verify_batch") == 12
+    assert resumed.state.files["verified"] + resumed.state.files["tampered"] == 24
+    assert [found["id"] for found in resumed.state.findings] == ["tampered:l"]
+
+
+async def test_findings_stand_in_the_order_of_the_branches_whichever_finished_first(bench: Bench) -> None:
+    bench.site.install("a", headers=["Requires-Dist: absent"])
+    bench.tamper("a")
+    kinds = [[one["id"].partition(":")[0] for one in (await bench.audit()).state.findings] for _ in range(5)]
+    assert kinds == [["tampered", "unlicensed", "dependency"]] * 5
+
+
+# --- the script -------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples/environment_audit.py"
+
+
+def script(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_the_example_runs_the_flow_of_the_package() -> None:
+    spec = importlib.util.spec_from_file_location("example_environment_audit", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.flow is environment_audit.flow
+
+
+def test_a_killed_audit_goes_on_behind_the_last_line_it_printed(site: Site, tmp_path: Path) -> None:
+    names = [f"part{number:03}" for number in range(60)]
+    licensed(site, *names)
+    reports = tmp_path / "reports"
+    with script("--reports", reports, "--batch", 1, site.folder) as killed:
+        assert killed.stdout is not None
+        run_id = killed.stdout.readline().removeprefix("run ").strip()
+        printed = []
+        while len(printed) < 5 and (line := killed.stdout.readline()):
+            printed += [line] if "verify_batch" in line else []
+        killed.kill()
+    assert len(printed) == 5
+    # Verified before the crash: what happens to it now is no longer looked at.
+    (site.folder / "part000/__init__.py").write_text("evil = True\n", encoding="utf-8")
+    with script("--reports", reports, "--resume", run_id) as resumed:
+        output, _ = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0, output
+    assert "completed" in output
+    before = {line.split()[0] for line in printed}
+    assert not before & {line.split()[0] for line in output.splitlines() if "verify_batch" in line}
+    facts = json.loads((reports / "environment-audit.json").read_text(encoding="utf-8"))
+    assert facts["files"] == {"verified": 120, "unhashed": 60, "tampered": 0, "missing": 0, "unreadable": 0}
+    assert facts["findings"] == []
+
+
+def test_where_nobody_sits_at_a_terminal_the_script_says_how_to_go_on_and_leaves_the_run_waiting(site: Site, tmp_path: Path) -> None:
+    licensed(site, "a")
+    (site.folder / "a/__init__.py").write_text("evil = True\n", encoding="utf-8")
+    with script("--reports", tmp_path / "reports", site.folder) as asked:
+        output, _ = asked.communicate(timeout=60)
+    assert asked.returncode == 0, output
+    assert "tampered:a" in output
+    assert f"--resume {output.split()[1]}" in output
+    assert "waiting after" in output

@@ -67,6 +67,7 @@ EARLY, LATE = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC)
         (unique, ABSENT, [1, 1], Change("append", [1])),
         (unique, [{"a": 1}], [{"a": 1}, {"a": 2}], Change("append", [{"a": 2}])),
         (unique, list(range(20)), list(range(10, 30)), Change("append", list(range(20, 30)))),
+        (unique, [1], [2, 2, *range(20)], Change("append", [2, 0, *range(3, 20)])),
         (unique, [[n] for n in range(20)], [[n] for n in range(10, 22)], Change("append", [[20], [21]])),
         (merge, {"a": {"x": 1}}, {"a": {"y": 2}}, Change("merge", {"a": {"y": 2}})),
         (merge, ABSENT, {}, Change("merge", {})),
@@ -74,6 +75,7 @@ EARLY, LATE = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC)
         (deep_merge, {"a": {"x": 1}}, {"a": {"y": 2}}, Change("patch", {"a": {"y": 2}})),
         (sum_, ABSENT, 2, Change("increment", 2)),
         (sum_, 1, 0, None),
+        (sum_, 1, 0.0, Change("increment", 0.0)),
         (sum_, ABSENT, 0, Change("increment", 0)),
         (sum_, Decimal("0.1"), Decimal("0.2"), Change("increment", Decimal("0.2"))),
         (sum_, Decimal("0.1"), 1, Change("increment", 1)),
@@ -187,6 +189,8 @@ def test_a_custom_reducer_may_return_the_new_value() -> None:
     assert longest("ab", "a") is None
     assert (longest.independent, longest.many, longest.version) == (False, True, "1")
     assert reducer_named("test_longest") is longest
+    assert not longest.builtin
+    assert not Reducer("unregistered", longest.fn).builtin
 
 
 def test_a_custom_reducer_may_return_a_change() -> None:
@@ -246,6 +250,16 @@ def test_a_name_belongs_to_one_reducer() -> None:
 
 def module_level(current: Any, update: Any) -> Any:
     return update
+
+
+def other_function(current: Any, update: Any) -> Any:
+    return current
+
+
+def test_two_functions_of_a_module_cannot_share_a_name() -> None:
+    reducer("test_shared")(module_level)
+    with pytest.raises(DuplicateReducerError):
+        reducer("test_shared")(other_function)
 
 
 def test_a_reloaded_module_may_define_its_reducer_anew() -> None:

@@ -20,7 +20,7 @@ def key_of(run_id: str) -> bytes:
         raw = bytes.fromhex(run_id.replace("-", ""))
     except (ValueError, AttributeError):
         raise RunNotFoundError(str(run_id)) from None
-    if len(raw) != 16:  # noqa: PLR2004 - the bytes of a UUID
+    if len(raw) != 16:
         raise RunNotFoundError(run_id)
     return raw
 
@@ -45,7 +45,7 @@ def id_of(key: bytes) -> str:
 def span_of(prefix: str) -> tuple[bytes, bytes]:
     """The least and the greatest key whose text begins with ``prefix``; RunNotFoundError where none can."""
     digits = prefix.replace("-", "").lower()
-    if len(digits) > 32:  # noqa: PLR2004 - the digits of a UUID
+    if len(digits) > 32:
         raise RunNotFoundError(prefix)
     try:
         least, greatest = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))

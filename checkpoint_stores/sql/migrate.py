@@ -67,7 +67,9 @@ def prepare(connection: sa.Connection, url: str, *, may_upgrade: bool) -> None:
         raise SchemaVersionError(url, f"not trailmark's (there is a table {foreign[0]!r} without a revision)", HEAD, newer=False)
     metadata.create_all(connection)
     connection.execute(
-        sa.text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))")
+        sa.text(
+            f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+        )
     )
     connection.execute(sa.insert(_version).values(version_num=HEAD))
 
@@ -80,8 +82,8 @@ def lock(connection: sa.Connection) -> None:
 
 def upgrade(connection: sa.Connection) -> None:
     """Run every migration that is missing."""
-    from alembic import command  # noqa: PLC0415 - 0.4 s that an ordinary opening does not pay
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))

@@ -18,6 +18,7 @@ from checkpoint_stores.sql.schema import (
     checkpoints,
     decisions,
     graphs,
+    metadata,
     runs,
     snapshots,
     workers,
@@ -54,9 +55,7 @@ def run_by_key(flow: str, run_key: str, tenant: str) -> sa.Select[Any]:
     return sa.select(runs).where(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key)
 
 
-def runs_newest_first(
-    *, flow: str | None, status: str | None, tenant: str, limit: int, before: tuple[int, bytes] | None
-) -> sa.Select[Any]:
+def runs_newest_first(*, flow: str | None, status: str | None, tenant: str, limit: int, before: tuple[int, bytes] | None) -> sa.Select[Any]:
     chosen = sa.select(runs).where(runs.c.tenant == tenant)
     if flow is not None:
         chosen = chosen.where(runs.c.flow == flow)
@@ -88,16 +87,13 @@ def run_taking_name(run_id: bytes, tenant: str, flow: str, run_key: str | None) 
 
 
 def take_run(run_id: bytes, values: dict[str, Any], now: int | None) -> sa.Update:
-    return (
-        sa.update(runs)
-        .where(runs.c.run_id == run_id)
-        .values(epoch=runs.c.epoch + 1, updated_at=clock(now), **values)
-        .returning(*runs.c)
-    )
+    return sa.update(runs).where(runs.c.run_id == run_id).values(epoch=runs.c.epoch + 1, updated_at=clock(now), **values).returning(*runs.c)
 
 
 def give_back(run_id: bytes, epoch: int, owner: str) -> sa.Update:
-    head = sa.select(checkpoints.c.seq, checkpoints.c.digest).where(checkpoints.c.run_id == run_id).order_by(checkpoints.c.seq.desc()).limit(1)
+    head = (
+        sa.select(checkpoints.c.seq, checkpoints.c.digest).where(checkpoints.c.run_id == run_id).order_by(checkpoints.c.seq.desc()).limit(1)
+    )
     newest = head.subquery()
     return (
         sa.update(runs)
@@ -244,7 +240,7 @@ def runs_by_status() -> sa.Select[Any]:
     return sa.select(runs.c.status, sa.func.count()).group_by(runs.c.status)
 
 
-def counts() -> sa.Select[Any]:
+def counts() -> sa.Select[int, int, int, int]:
     def number(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
         return sa.select(sa.func.count()).select_from(table).where(*conditions).scalar_subquery()
 
@@ -294,16 +290,26 @@ SQLITE_CONSUME: Final = f"UPDATE {decisions.name} SET consumed_seq = ?3 WHERE ru
 SQLITE_VOTE: Final = f"INSERT INTO {decisions.name} ({', '.join(_DECISIONS)}) VALUES ({', '.join(f':{name}' for name in _DECISIONS)})"
 
 LOAD_ROWS: Final = f"SELECT {_ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
-LOAD_SNAPSHOTS: Final = f"SELECT seq, digest, seal, payload FROM {snapshots.name} WHERE run_id = %s AND seq <= %s ORDER BY seq DESC LIMIT %s"
+LOAD_SNAPSHOTS: Final = f"SELECT seq, digest, seal, payload FROM {snapshots.name} WHERE run_id = %s AND seq <= %s ORDER BY seq"
+LOAD_NEWEST_SNAPSHOT: Final = f"{LOAD_SNAPSHOTS} DESC LIMIT 1"
+LOAD_ROWS_UPTO: Final = f"SELECT {_ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq <= %s ORDER BY seq"
+LOAD_ROWS_FROM_SNAPSHOT: Final = (
+    f"SELECT {_ROWS} FROM {checkpoints.name} c WHERE run_id = %1 AND seq <= %2 AND seq >="
+    f" coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = %1 AND s.seq <= %2), 0) ORDER BY seq"
+)
 LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %s"
 
 
 def for_driver(text: str, dialect: str) -> str:
-    """Return ``text`` with its ``%s`` places in the driver's own style."""
+    """Return ``text`` with its places (``%s`` in order, or ``%1``, ``%2``) in the driver's own style."""
+    mark = "$" if dialect == "postgresql" else "?"
     for position in range(1, text.count("%s") + 1):
-        text = text.replace("%s", f"${position}" if dialect == "postgresql" else f"?{position}", 1)
-    return text
+        text = text.replace("%s", f"{mark}{position}", 1)
+    return text.replace("%", mark)
 
+
+SQLITE_SIZE: Final = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+POSTGRES_SIZE: Final = "SELECT " + " + ".join(f"pg_total_relation_size('{table.name}')" for table in metadata.sorted_tables)
 
 _POSTGRES_TYPES: Final = {sa.LargeBinary: "bytea", sa.Text: "text", sa.Integer: "integer", sa.BigInteger: "bigint"}
 

@@ -85,7 +85,7 @@ def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *
         parent = connection.execute(statements.row_digest(key_of(run.parent_run_id), run.forked_at_seq)).scalar()
         genesis = scribe.chain.genesis(run.run_id, bytes(parent)) if parent is not None else b""
     if store_graph and run.definition:
-        connection.execute(statements.put_graph(run.graph_hash, run.definition, scribe.dialect))
+        put_graph(connection, scribe, run.graph_hash, run.definition)
     line = connection.execute(statements.insert_run(run_line(run, first, genesis=genesis, owner=scribe.worker_id), now)).one()
     connection.execute(statements.insert_row((line.run_id, *first[1:11]), now))
     for barrier in run.barriers:
@@ -145,6 +145,11 @@ def put_snapshot(connection: sa.Connection, scribe: Scribe, snapshot: Snapshot, 
         "payload": snapshot.payload,
     }
     connection.execute(statements.put_snapshot(line, epoch, scribe.dialect))
+
+
+def put_graph(connection: sa.Connection, scribe: Scribe, graph_hash: str, definition: str) -> None:
+    """Keep a graph's definition; nothing happens where it is already there."""
+    connection.execute(statements.put_graph(graph_hash, definition, scribe.dialect))
 
 
 def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str, decision: Decides) -> tuple[DecisionRecord, bool]:

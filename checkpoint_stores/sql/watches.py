@@ -65,8 +65,9 @@ class SQLitePoller:
                 current = connection.execute("PRAGMA data_version").fetchone()[0]
                 if current != version or watched is not seen:
                     version, seen = current, watched
-                    changed = [run_id for run_id, state in self._states(connection, watched) if known.get(run_id) != state]
-                    known.update(self._states(connection, changed))
+                    states = self._states(connection, watched)
+                    changed = [run_id for run_id, state in states if known.get(run_id) != state]
+                    known.update(states)
                     if changed:
                         self._loop.call_soon_threadsafe(self._wake, changed)
                 stop.wait(POLL_SECONDS)

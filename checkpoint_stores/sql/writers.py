@@ -74,6 +74,14 @@ def transition_of(commit: Commit, key: bytes) -> Transition:
     return Transition(key, commit, rows, values, opened, tuple(closed.items()), tuple(consumed.items()), voted)
 
 
+def core_over(raw: sqlite3.Connection) -> sa.Connection:
+    """SQLAlchemy over a bare connection whose transactions are ours: it neither begins, commits nor resets."""
+    engine = sa.create_engine(
+        "sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+    )
+    return engine.connect()
+
+
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 _Job: TypeAlias = tuple["Transition | Callable[[sa.Connection], Any]", "asyncio.Future[Any]"]
 _Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, "BaseException | None"]
@@ -123,9 +131,7 @@ class SQLiteWriter:
     def _work(self) -> None:
         try:
             self._raw = self._connect()
-            engine = sa.create_engine("sqlite://", creator=lambda: self._raw, poolclass=sa.pool.StaticPool)
-            # The transactions are ours: SQLAlchemy neither begins nor commits.
-            self._core = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._core = core_over(self._raw)
         except BaseException as error:  # noqa: BLE001 - whoever opens the store gets it
             self._deliver([(self._opened, None, error)])
             return
@@ -184,7 +190,7 @@ class SQLiteWriter:
         execute("SAVEPOINT one")
         try:
             result = self._transition(work) if type(work) is Transition else work(self._core)
-        except BaseException as error:  # noqa: BLE001 - this caller alone gets it
+        except BaseException as error:
             if not self._raw.in_transaction:
                 raise  # the disk is full or the file is broken: SQLite has undone everything by itself
             execute("ROLLBACK TO one")
@@ -258,9 +264,7 @@ class PostgresWriter:
         patience: for how long a lost connection is sought again, seconds.
     """
 
-    def __init__(
-        self, url: str, connect: Callable[[], Awaitable[Any]], clock: Callable[[], int] | None, *, patience: float = 10.0
-    ) -> None:
+    def __init__(self, url: str, connect: Callable[[], Awaitable[Any]], clock: Callable[[], int] | None, *, patience: float = 10.0) -> None:
         self._url = url
         self._connect = connect
         self._clock = clock

@@ -1,0 +1,144 @@
+"""The stores, as users import them: ``from trailmark.checkpoint_stores import SQLCheckpointStore``.
+
+Names are fetched when they are first used, so that only a user of the SQL store
+pays for importing SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from checkpoint_stores.chain import Chain
+    from checkpoint_stores.errors import (
+        AmbiguousTicketError,
+        BarrierClosedError,
+        BarrierError,
+        CheckpointCorruptError,
+        CheckpointNotFoundError,
+        CodecError,
+        DecisionConflictError,
+        InvalidDecisionError,
+        LeaseHeldError,
+        LeaseLostError,
+        NotAnApproverError,
+        RunEndedError,
+        RunExistsError,
+        RunNotFoundError,
+        SchemaVersionError,
+        StalePayloadError,
+        StoreError,
+        StoreUnavailableError,
+        UnknownBarrierError,
+        UnserialisableError,
+    )
+    from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
+    from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, Watch
+    from checkpoint_stores.records import (
+        BarrierRecord,
+        CancelRequest,
+        Commit,
+        DecisionRecord,
+        Inbox,
+        Lease,
+        NewRun,
+        Problem,
+        Receipt,
+        Row,
+        RunChange,
+        RunRecord,
+        RunStatus,
+        Snapshot,
+    )
+    from checkpoint_stores.sql.store import SQLCheckpointStore
+
+__all__ = [
+    "DEFAULT_LEASE",
+    "AmbiguousTicketError",
+    "BarrierClosedError",
+    "BarrierError",
+    "BarrierRecord",
+    "CancelRequest",
+    "Chain",
+    "CheckpointCorruptError",
+    "CheckpointNotFoundError",
+    "CheckpointStore",
+    "CodecError",
+    "Commit",
+    "DecisionConflictError",
+    "DecisionRecord",
+    "Inbox",
+    "InvalidDecisionError",
+    "Lease",
+    "LeaseHeldError",
+    "LeaseLostError",
+    "MemoryCheckpointStore",
+    "MemoryDatabase",
+    "NewRun",
+    "NotAnApproverError",
+    "Problem",
+    "Receipt",
+    "Row",
+    "RunChange",
+    "RunEndedError",
+    "RunExistsError",
+    "RunNotFoundError",
+    "RunRecord",
+    "RunStatus",
+    "SQLCheckpointStore",
+    "SchemaVersionError",
+    "Snapshot",
+    "StalePayloadError",
+    "StoreError",
+    "StoreUnavailableError",
+    "UnknownBarrierError",
+    "UnserialisableError",
+    "Watch",
+    "open_store",
+]
+
+_HOMES: Final = {
+    "Chain": "checkpoint_stores.chain",
+    "CheckpointStore": "checkpoint_stores.protocol",
+    "DEFAULT_LEASE": "checkpoint_stores.protocol",
+    "MemoryCheckpointStore": "checkpoint_stores.memory",
+    "MemoryDatabase": "checkpoint_stores.memory",
+    "SQLCheckpointStore": "checkpoint_stores.sql.store",
+    "Watch": "checkpoint_stores.protocol",
+}
+
+
+def open_store(url: str, **options: Any) -> CheckpointStore:
+    """Return the store a URL names; use it with ``async with``.
+
+    Args:
+        url: ``memory://``, ``sqlite+aiosqlite:///runs.db`` or ``postgresql+asyncpg://user@host/database``.
+        options: what the store's class takes (``lease``, ``now``, ``chain_key``, ``synchronous``).
+
+    Raises:
+        StoreUnavailableError: the URL names no store.
+
+    >>> open_store("memory://").url
+    'memory://'
+    """
+    if url in ("memory", "memory:", "memory://"):
+        from checkpoint_stores.memory import MemoryCheckpointStore
+
+        return MemoryCheckpointStore(**options)
+    from checkpoint_stores.sql.store import SQLCheckpointStore
+
+    return SQLCheckpointStore(url, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name) or ("checkpoint_stores.errors" if name.endswith("Error") else "checkpoint_stores.records")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
