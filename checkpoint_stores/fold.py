@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from checkpoint_stores.ops import VALUE_OPS, Op
 from checkpoint_stores.records import Row
+from checkpoint_stores.registered import ModelData
 from reducers.changes import ABSENT, apply
 
 AT: Final = "at"
@@ -181,12 +182,10 @@ class RunState:
 def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     """Apply one checkpoint.  ``ops`` is the decoded payload of ``row``; the state takes ownership of its values."""
     scope = state.scopes[row.path]
-    # How much of the payload belongs to which key is guessed evenly: it only decides when a snapshot pays.
-    share = len(row.payload) // len(ops) if ops else 0
     for op in ops:
         word = op[0]
         if word in VALUE_OPS:
-            _write(state, scope, op[1], op, share)
+            _write(state, scope, op[1], op, _weight(op[2], row, ops))
         else:
             _POSITION[word](state, scope, op)
     state.seq = row.seq
@@ -194,6 +193,21 @@ def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     state.digest = row.digest
     state.weight += len(row.payload) + ROW_OVERHEAD
 
+
+def _weight(value: Any, row: Row, ops: list[Op]) -> int:
+    """About how many of the row's bytes ``value`` takes; only decides when a snapshot pays, so near enough is enough."""
+    kind = type(value)
+    if kind is str:
+        return len(value)
+    if kind not in _CONTAINERS:
+        return SCALAR_BYTES
+    # The containers of a row share what it holds: in a small row it does not matter, in a large one there is mostly one.
+    return len(row.payload) // sum(1 for op in ops if op[0] in VALUE_OPS and type(op[2]) in _CONTAINERS)
+
+
+_CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset, ModelData})
+
+SCALAR_BYTES: Final = 16
 
 ROW_OVERHEAD: Final = 200
 """Bytes a row takes beside its payload, for deciding about snapshots."""

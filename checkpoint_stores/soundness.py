@@ -55,7 +55,7 @@ def sound_part(chain: Chain, stored: Stored, upto: int | None) -> tuple[Snapshot
     part = list(rows[offset : offset + last - start + 1])
     broken = first_break(chain, run_id, previous, start, part)
     if broken is not None:
-        raise CheckpointCorruptError(*broken)
+        raise CheckpointCorruptError(broken.run_id, broken.seq, broken.reason)
     end = start + len(part) - 1
     if end < (max(last, stored.anchor_seq) if upto is None else last):
         raise CheckpointCorruptError(run_id, end + 1, f"it is missing, the run went on to {max(stored.anchor_seq, head)}")

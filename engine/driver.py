@@ -299,7 +299,7 @@ class RunDriver:
             if node.is_async:
                 value = await node.fn(*arguments)  # type: ignore[misc]
             else:
-                body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[misc]
+                body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
                 value = await body.call.answer
             event = BodyReturned(start.path, start.node, start.visit, value, started_at)
         except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -65,6 +66,7 @@ class GraphExecutor:
         self._threads = NodeThreads()
         self._tasks: dict[str, asyncio.Task[RunResult]] = {}
         self._drivers: dict[str, RunDriver] = {}
+        self._runner: asyncio.Runner | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,16 +125,16 @@ class GraphExecutor:
         return await self._result_or_suspend(handle, through_barriers=through_barriers)
 
     def execute_sync(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
-        """`execute` for scripts without an event loop.
+        """`execute` for scripts without an event loop; may be called again and again.
+
+        The store is closed when the executor is collected, or when the program ends.
 
         Raises RuntimeError inside a running event loop; else what `execute` raises.
         """
-
-        async def run() -> RunResult:
-            async with self.store, self:
-                return await self.execute(input, **options)
-
-        return asyncio.run(run())
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+            weakref.finalize(self, _close_script, self._runner, self.store)
+        return self._runner.run(self.execute(input, **options))
 
     # --- resuming ---------------------------------------------------------------------------------------------------
     async def attach(self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False) -> RunHandle:
@@ -380,3 +382,10 @@ async def _first_of(*waits: Any) -> None:
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _close_script(runner: asyncio.Runner, store: CheckpointStore) -> None:
+    try:
+        runner.run(store.close())
+    finally:
+        runner.close()

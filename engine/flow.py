@@ -171,7 +171,7 @@ class Flow:
         made = []
         for given, target in pairs:
             one = target if isinstance(target, declared.Branch) else declared.Branch(None, target)
-            made.append(declared.Branch(given or one.name, one.target, one.timeout or branch_timeout))
+            made.append(declared.Branch(given or one.name, one.target, branch_timeout if one.timeout is None else one.timeout))
         policy = on_error if isinstance(on_error, OnError) else OnError(on_error)
         self._nodes.append(declared.Parallel(name, tuple(made), policy, max_concurrency, max_visits, description))
         return self
@@ -286,7 +286,7 @@ class Flow:
     def _name(self, node: object, where: str) -> str:
         if isinstance(node, str):
             return node
-        names = [known.name for known in self._nodes if isinstance(known, declared.Task) and known.fn is node]
+        names = [known.name for known in self._nodes if isinstance(known, declared.Task) and known.fn == node]
         if len(names) == 1:
             return names[0]
         called = name_of(node) or repr(node)

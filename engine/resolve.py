@@ -126,7 +126,9 @@ def _declared_node(declaration: Declaration, target: object) -> Node | None:
     if isinstance(target, str):
         return declaration.node(target)
     fn = target.fn if isinstance(target, Task) else target
-    return next((node for node in declaration.nodes if isinstance(node, Task) and node.fn is fn), None)
+    # == because a bound method is made anew each time it is read from its object.
+    found = [node for node in declaration.nodes if isinstance(node, Task) and node.fn == fn]
+    return found[0] if len(found) == 1 else None  # a function of several nodes stands for none of them
 
 
 def _branches(

@@ -57,20 +57,21 @@ def ask(ticket: BarrierRecord) -> Decision | None:
     """Ask whoever sits in front of the terminal; None where nobody does, or where they do not want to decide now."""
     print(ticket.prompt)
     for found in ticket.payload["findings"]:
-        print(f"  {found['severity']:6}  {found['id']}: {found['message']}")
+        if found["id"] not in ticket.payload["ignore"]:
+            print(f"  {found['severity']:6}  {found['id']}: {found['message']}")
     if not sys.stdin.isatty():
         return None
     answer = input("[a]pprove, [r]eject, [i]gnore some findings, or Enter to decide later: ").strip().lower()
-    if answer not in ("a", "r", "i"):
+    by = input("Your name: ").strip() if answer in ("a", "r", "i") else ""
+    if not by:
         return None
-    by = input("Your name: ").strip()
     reason = input("Why: ").strip()
     # Why seen: the decision is bound to what was shown; had the run moved on meanwhile, it would be refused.
     if answer == "a":
         return Decision.approve(by=by, reason=reason, seen=ticket.digest, source="terminal")
     if answer == "r":
         return Decision.reject(by=by, reason=reason, seen=ticket.digest, source="terminal")
-    ignore = input("Ids of the findings to ignore: ").split()
+    ignore = [*ticket.payload["ignore"], *input("Ids of the findings to ignore: ").split()]
     return Decision.modify(by=by, reason=reason, edits={"ignore": ignore}, seen=ticket.digest, source="terminal")
 
 

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable
@@ -493,7 +494,9 @@ EXAMPLE = ROOT / "examples/environment_audit.py"
 def script(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pipesize=4096
+    )  # fmt: skip
 
 
 def test_the_example_runs_the_flow_of_the_package() -> None:
@@ -506,17 +509,17 @@ def test_the_example_runs_the_flow_of_the_package() -> None:
 
 
 def test_a_killed_audit_goes_on_behind_the_last_line_it_printed(site: Site, tmp_path: Path) -> None:
-    names = [f"part{number:03}" for number in range(60)]
-    licensed(site, *names)
+    # Why so many: the pipe holds less than the script prints, so that it cannot have finished when it is killed.
+    licensed(site, *(f"part{number:03}" for number in range(400)))
     reports = tmp_path / "reports"
     with script("--reports", reports, "--batch", 1, site.folder) as killed:
         assert killed.stdout is not None
         run_id = killed.stdout.readline().removeprefix("run ").strip()
-        printed = []
+        printed: list[str] = []
         while len(printed) < 5 and (line := killed.stdout.readline()):
             printed += [line] if "verify_batch" in line else []
         killed.kill()
-    assert len(printed) == 5
+    assert (len(printed), killed.returncode) == (5, -signal.SIGKILL)
     # Verified before the crash: what happens to it now is no longer looked at.
     (site.folder / "part000/__init__.py").write_text("evil = True\n", encoding="utf-8")
     with script("--reports", reports, "--resume", run_id) as resumed:
@@ -526,7 +529,7 @@ def test_a_killed_audit_goes_on_behind_the_last_line_it_printed(site: Site, tmp_
     before = {line.split()[0] for line in printed}
     assert not before & {line.split()[0] for line in output.splitlines() if "verify_batch" in line}
     facts = json.loads((reports / "environment-audit.json").read_text(encoding="utf-8"))
-    assert facts["files"] == {"verified": 120, "unhashed": 60, "tampered": 0, "missing": 0, "unreadable": 0}
+    assert facts["files"] == {"verified": 800, "unhashed": 400, "tampered": 0, "missing": 0, "unreadable": 0}
     assert facts["findings"] == []
 
 

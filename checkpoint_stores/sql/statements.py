@@ -81,9 +81,10 @@ def insert_run(line: dict[str, Any], now: int | None) -> sa.Insert:
 
 
 def run_taking_name(run_id: bytes, tenant: str, flow: str, run_key: str | None) -> sa.Select[Any]:
-    return sa.select(runs.c.run_id).where(
-        sa.or_(runs.c.run_id == run_id, sa.and_(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key))
-    )
+    by_id = runs.c.run_id == run_id
+    if run_key is None:  # runs without a key never take each other's
+        return sa.select(runs.c.run_id).where(by_id)
+    return sa.select(runs.c.run_id).where(sa.or_(by_id, sa.and_(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key)))
 
 
 def take_run(run_id: bytes, values: dict[str, Any], now: int | None) -> sa.Update:
@@ -262,6 +263,10 @@ def _extends_head(run_id: str, seq: str) -> str:
     )
 
 
+def _in_time(release_at_rev: str, inbox_rev: str) -> str:
+    return f"({release_at_rev} IS NULL OR {release_at_rev} = {inbox_rev})"
+
+
 SQLITE_APPEND: Final = (
     f"INSERT INTO {checkpoints.name} ({_ROWS})"
     f" SELECT {', '.join(f'?{position}' for position in range(1, len(_ROW_COLUMNS) + 1))}"
@@ -271,11 +276,11 @@ SQLITE_APPEND: Final = (
 """One row; parameters are its columns in order.  Returns inbox_rev, or no line where the lease is lost."""
 
 SQLITE_CHANGE_RUN: Final = (
-    f"UPDATE {runs.name} SET status = coalesce(?3, status),"
-    " wake_at = CASE WHEN ?5 THEN NULL ELSE coalesce(?4, wake_at) END,"
+    f"UPDATE {runs.name} SET status = CASE WHEN {_in_time('?10', 'inbox_rev')} THEN coalesce(?3, status) ELSE status END,"
+    f" wake_at = CASE WHEN NOT {_in_time('?10', 'inbox_rev')} THEN wake_at WHEN ?5 THEN NULL ELSE coalesce(?4, wake_at) END,"
     " error = coalesce(?6, error),"
-    " owner = CASE WHEN ?7 THEN NULL ELSE owner END,"
-    " head_seq = coalesce(?8, head_seq), head_digest = coalesce(?9, head_digest), updated_at = ?10"
+    f" owner = CASE WHEN ?7 AND {_in_time('?10', 'inbox_rev')} THEN NULL ELSE owner END,"
+    " head_seq = coalesce(?8, head_seq), head_digest = coalesce(?9, head_digest), updated_at = ?11"
     " WHERE run_id = ?1 AND epoch = ?2 RETURNING inbox_rev, tenant"
 )
 _BARRIERS: Final = tuple(column.name for column in barriers.columns)
@@ -360,6 +365,7 @@ _CHANGE_FIELDS: Final = [
     ("gives_back", "boolean"),
     ("head_seq", "integer"),
     ("head_digest", "bytea"),
+    ("release_at_rev", "integer"),
 ]
 _CLOSE_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
 _CONSUME_FIELDS: Final = [("run_id", "bytea"), ("id", "text"), ("seq", "integer")]
@@ -377,6 +383,7 @@ TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
 
 
 def _transition() -> str:
+    in_time = _in_time("c.release_at_rev", "r.inbox_rev")
     starts = [2 + sum(TRANSITION_PARTS[:position]) for position in range(len(TRANSITION_PARTS))]
     opened = [
         "upd.tenant" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
@@ -385,15 +392,15 @@ def _transition() -> str:
     voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in _DECISIONS]
     return (
         # The UPDATE is the fence: it waits for an outsider who is at the run just now, and tells the inbox_rev as of then.
-        f"WITH upd AS (UPDATE {runs.name} r SET status = coalesce(c.status, r.status),"
-        " wake_at = CASE WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
+        f"WITH upd AS (UPDATE {runs.name} r SET status = CASE WHEN {in_time} THEN coalesce(c.status, r.status) ELSE r.status END,"
+        f" wake_at = CASE WHEN NOT {in_time} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
         " error = coalesce(c.error, r.error),"
-        " owner = CASE WHEN c.gives_back THEN NULL ELSE r.owner END,"
+        f" owner = CASE WHEN c.gives_back AND {in_time} THEN NULL ELSE r.owner END,"
         " head_seq = coalesce(c.head_seq, r.head_seq), head_digest = coalesce(c.head_digest, r.head_digest),"
         f" updated_at = {_NOW}"
         f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
         f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')})"
-        " RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AS is_news),"
+        f" RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {in_time} AS is_news),"
         f" new AS (INSERT INTO {checkpoints.name} ({_ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
         f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} JOIN upd ON upd.run_id = g.run_id),"
         f" opened AS (INSERT INTO {barriers.name} ({', '.join(_BARRIERS)}) SELECT {', '.join(opened)}"

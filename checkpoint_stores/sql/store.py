@@ -291,7 +291,7 @@ class SQLCheckpointStore:
                 raise
             raise AssertionError from error  # typed_errors always raises
         change = commit.change
-        if change is not None:
+        if change is not None and change.release_at_rev in (None, receipt.inbox_rev):
             if change.release or change.status in ENDED:
                 self._drop(commit.run_id)
             if change.status is not None:

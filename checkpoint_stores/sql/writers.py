@@ -40,7 +40,7 @@ class Transition(NamedTuple):
     rows: tuple[tuple[Any, ...], ...]
     """All columns but committed_at."""
     change: tuple[Any, ...] | None = None
-    """(status, wake_at, clear_wake_at, error, gives_back, head_seq, head_digest); None for an ordinary commit."""
+    """(status, wake_at, clear_wake_at, error, gives_back, head_seq, head_digest, release_at_rev); None for an ordinary commit."""
     opened: Sequence[dict[str, Any]] = ()
     closed: Sequence[tuple[str, str]] = ()
     consumed: Sequence[tuple[str, int]] = ()
@@ -58,7 +58,7 @@ def transition_of(commit: Commit, key: bytes) -> Transition:
     opened = [barrier_line(barrier, tenant="", status=closed.pop(barrier.ticket, None)) for barrier in commit.opened]
     voted = [decision_line(vote, consumed_seq=consumed.pop(vote.id, None)) for vote in commit.voted]
     change = commit.change
-    values: tuple[Any, ...] = (None, None, False, None, False, None, None)
+    values: tuple[Any, ...] = (None, None, False, None, False, None, None, None)
     if change is not None:
         gives_back = change.release or change.status in ENDED
         last = commit.rows[-1] if commit.rows and (change.status is not None or gives_back) else None
@@ -70,6 +70,7 @@ def transition_of(commit: Commit, key: bytes) -> Transition:
             gives_back,
             last.seq if last else None,
             last.digest if last else None,
+            change.release_at_rev,
         )
     return Transition(key, commit, rows, values, opened, tuple(closed.items()), tuple(consumed.items()), voted)
 

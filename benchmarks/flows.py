@@ -1,0 +1,86 @@
+"""The flows that are measured: as small as real ones can be, nothing switched off."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel
+
+from trailmark import END, Flow, FlowGraph
+from trailmark.reducers import append, sum_
+
+
+class Counted(BaseModel):
+    n: int = 0
+
+
+class Logged(BaseModel):
+    constant: str = ""
+    n: int = 0
+    log: Annotated[list[str], append] = []
+
+
+class Summed(BaseModel):
+    total: Annotated[int, sum_] = 0
+
+
+def counting(steps: int) -> FlowGraph:
+    """One trivial async node, entered ``steps`` times."""
+    flow = Flow("counting", Counted)
+
+    @flow.node
+    async def count(state: Counted) -> dict[str, Any]:
+        return {"n": state.n + 1}
+
+    def more(state: Counted) -> bool:
+        return state.n < steps
+
+    flow.set_entry("count")
+    flow.add_edge("count", "count", when=more)
+    flow.add_edge("count", END)
+    return flow.compile()
+
+
+def chain(steps: int) -> FlowGraph:
+    """``steps`` trivial async nodes, one after the other."""
+    flow = Flow("chain", Counted)
+
+    async def step(state: Counted) -> dict[str, Any]:
+        return {"n": 1}
+
+    for index in range(steps):
+        flow.add_node(f"s{index}", step)
+        flow.add_edge(f"s{index}", f"s{index + 1}" if index + 1 < steps else END)
+    flow.set_entry("s0")
+    return flow.compile()
+
+
+def logging(steps: int, size: int) -> FlowGraph:
+    """Each step appends ``size`` bytes to a list, beside a constant key."""
+    flow = Flow("logging", Logged)
+    line = "x" * size
+
+    @flow.node
+    async def log(state: Logged) -> dict[str, Any]:
+        return {"log": [line], "n": state.n + 1}
+
+    def more(state: Logged) -> bool:
+        return state.n < steps
+
+    flow.set_entry("log")
+    flow.add_edge("log", "log", when=more)
+    flow.add_edge("log", END)
+    return flow.compile()
+
+
+def fan_out(branches: int) -> FlowGraph:
+    """A parallel node with ``branches`` trivial async branches that all write one summed key."""
+    flow = Flow("fan_out", Summed)
+
+    async def one(state: Summed) -> dict[str, Any]:
+        return {"total": 1}
+
+    flow.add_parallel("all", {f"b{index}": one for index in range(branches)})
+    flow.set_entry("all")
+    flow.add_edge("all", END)
+    return flow.compile()

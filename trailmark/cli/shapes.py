@@ -1,0 +1,144 @@
+"""What the commands print as JSON: one plain mapping per record, with stable fields.
+
+Fields are only ever added.  Values pass `checkpoint_stores.codec.to_json`; times are ISO 8601 in UTC.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_stores.codec import to_json
+from checkpoint_stores.fold import RunState
+from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
+from trailmark.cli.plain import iso
+
+if TYPE_CHECKING:
+    from engine.handle import RunResult
+    from engine.operations import StepLine
+    from engine.plan import Warn
+
+
+def of_result(result: RunResult) -> dict[str, Any]:
+    """What `run` and `resume` print."""
+    return {
+        "run_id": result.run_id,
+        "status": result.status,
+        "steps": result.steps,
+        "attempt": result.attempt,
+        "seq": result.seq,
+        "waiting_for": list(result.waiting_for),
+        "error": to_json(dict(result.error)) if result.error is not None else None,
+        "values": to_json(dict(result.values)),
+    }
+
+
+def of_run(run: RunRecord) -> dict[str, Any]:
+    """One line of `runs ls`."""
+    return {
+        "run_id": run.run_id,
+        "flow": run.flow,
+        "flow_version": run.flow_version,
+        "graph_hash": run.graph_hash,
+        "status": run.status,
+        "run_key": run.run_key,
+        "labels": dict(run.labels),
+        "attempt": run.attempt,
+        "max_steps": run.max_steps,
+        "owner": run.owner,
+        "wake_at": iso(run.wake_at),
+        "parent_run_id": run.parent_run_id,
+        "forked_at_seq": run.forked_at_seq,
+        "error": to_json(run.error),
+        "created_at": iso(run.created_at),
+        "updated_at": iso(run.updated_at),
+    }
+
+
+def of_place(state: RunState) -> list[dict[str, str]]:
+    """Where a run stands: each open branch with its node and what it waits for."""
+    return [{"path": scope.path, "node": scope.node, "phase": scope.phase} for scope in state.frontier()]
+
+
+def of_step(line: StepLine) -> dict[str, Any]:
+    """One line of `runs steps`."""
+    row = line.row
+    return {
+        "seq": row.seq,
+        "step": row.step,
+        "kind": row.kind,
+        "path": row.path,
+        "node": row.node,
+        "next": row.next,
+        "keys": list(line.keys),
+        "detail": line.detail,
+        "epoch": row.epoch,
+        "started_at": iso(row.started_at),
+        "committed_at": iso(row.committed_at),
+        "bytes": len(row.payload),
+        "digest": row.digest.hex(),
+    }
+
+
+def of_barrier(barrier: BarrierRecord) -> dict[str, Any]:
+    """One line of `approvals ls`."""
+    return {
+        "run_id": barrier.run_id,
+        "ticket": barrier.ticket,
+        "node": barrier.node,
+        "path": barrier.path,
+        "status": barrier.status,
+        "prompt": barrier.prompt,
+        "payload": to_json(barrier.payload),
+        "digest": barrier.digest,
+        "form": barrier.form,
+        "approvers": list(barrier.approvers),
+        "quorum": barrier.quorum,
+        "targets": list(barrier.targets),
+        "deadline": iso(barrier.deadline),
+        "on_timeout": barrier.on_timeout,
+        "opened_at": iso(barrier.opened_at),
+    }
+
+
+def of_decision(decision: DecisionRecord) -> dict[str, Any]:
+    """What a decision is recorded as."""
+    return {
+        "id": decision.id,
+        "run_id": decision.run_id,
+        "ticket": decision.ticket,
+        "action": decision.action,
+        "approves": decision.approves,
+        "by": decision.actor,
+        "roles": list(decision.roles),
+        "reason": decision.reason,
+        "source": decision.source,
+        "edits": to_json(decision.edits),
+        "target": decision.target,
+        "seen": decision.payload_digest,
+        "decided_at": iso(decision.decided_at),
+        "consumed_seq": decision.consumed_seq,
+    }
+
+
+def of_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A state."""
+    return {key: to_json(value) for key, value in values.items()}
+
+
+def of_difference(pairs: Mapping[str, tuple[Any, Any]], absent: object) -> dict[str, dict[str, Any]]:
+    """Keys that differ; a side that holds nothing has no ``before`` or no ``after``."""
+    return {
+        key: {side: to_json(value) for side, value in (("before", before), ("after", after)) if value is not absent}
+        for key, (before, after) in pairs.items()
+    }
+
+
+def of_warning(warning: Warn) -> dict[str, Any]:
+    """A finding of the static analysis."""
+    return {"code": warning.code, "message": warning.message, "nodes": list(warning.nodes), "key": warning.key}
+
+
+def of_problem(problem: Problem) -> dict[str, Any]:
+    """A finding of `db verify`."""
+    return {"run_id": problem.run_id, "seq": problem.seq, "reason": problem.reason}
