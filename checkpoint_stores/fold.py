@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from checkpoint_stores.ops import VALUE_OPS, Op
+from checkpoint_stores.ops import MOVES, VALUE_OPS, Op
 from checkpoint_stores.records import Row
 from checkpoint_stores.registered import ModelData
 from reducers.changes import ABSENT, apply
@@ -182,6 +182,13 @@ class RunState:
 def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     """Apply one checkpoint.  ``ops`` is the decoded payload of ``row``; the state takes ownership of its values."""
     scope = state.scopes[row.path]
+    if row.step != state.step and row.node:
+        scope.visits[row.node] = scope.visits.get(row.node, 0) + 1
+    if row.next and row.kind in MOVES:
+        scope.node = row.next
+        scope.phase = AT
+        scope.failed = 0
+        scope.detail = scope.error = None
     for op in ops:
         word = op[0]
         if word in VALUE_OPS:
@@ -268,20 +275,8 @@ def _take(state: RunState, scope: Scope, op: Op) -> None:
         _write(state, scope, key, each, share)
 
 
-def _enter(_state: RunState, scope: Scope, op: Op) -> None:
-    scope.visits[op[1]] = scope.visits.get(op[1], 0) + 1
-
-
 def _hop(_state: RunState, scope: Scope, op: Op) -> None:
     scope.hops[op[1]] = scope.hops.get(op[1], 0) + 1
-
-
-def _at(_state: RunState, scope: Scope, op: Op) -> None:
-    scope.node = op[1]
-    scope.phase = AT
-    scope.failed = 0
-    scope.detail = None
-    scope.error = None
 
 
 def _done(_state: RunState, scope: Scope, _op: Op) -> None:
@@ -349,7 +344,7 @@ def _restore(state: RunState, _scope: Scope, op: Op) -> None:
 
 
 _POSITION: Final = {
-    "take": _take, "enter": _enter, "hop": _hop, "at": _at, "done": _done, "fail": _fail, "open": _open, "close": _close,
+    "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "close": _close,
     "park": _park, "retry": _retry, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
 }  # fmt: skip
 

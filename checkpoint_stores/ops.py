@@ -18,11 +18,12 @@ Value ops (what changed in the scope's view of the state)::
 
     ["take", path, key]                  apply here what branch ``path`` did to ``key``
 
+What the columns of a row say is not said again by an op (see `fold`): a ``step`` one higher than before entered ``node``, and
+where the row's kind is a move (step, fallback, join, decision, start) the scope now stands before ``next``.
+
 Position ops (where the run stands)::
 
-    ["enter", node]                      the node's visit count goes up by one
     ["hop",   edge]                      the traversal count of a capped edge ("a->b") goes up by one
-    ["at",    node]                      the scope stands before ``node``; its failure and retry are forgotten
     ["done"]                             the scope reached its end
     ["fail",  error]                     the scope failed (error: mapping)
     ["open",  node, visit, entries, due] one child scope for each name in ``entries`` (its entry node) opens under ``node``; the scope waits for them;
@@ -44,3 +45,6 @@ from typing import Any, Final, TypeAlias
 Op: TypeAlias = list[Any]
 
 VALUE_OPS: Final = frozenset({"set", "delete", "append", "merge", "patch", "increment", "same"})
+
+MOVES: Final = frozenset({"start", "step", "fallback", "join", "decision"})
+"""Kinds of rows whose ``next`` is the node their scope now stands before."""

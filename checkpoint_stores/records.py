@@ -176,8 +176,7 @@ class Snapshot(NamedTuple):
     """The chain digest of the checkpoint it stands on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Everything one transition writes, in one transaction, under one lease epoch."""
 
     run_id: str

@@ -75,7 +75,7 @@ from engine.outcomes import End, Fallback, Goto
 from engine.plan import END, NodePlan, Plan
 from engine.retry import retry_due
 from engine.routing import Route, hop_name, route, route_goto
-from engine.updates import After, ops_of_update, outcome_of, update_of
+from engine.updates import After, ops_of_update, outcome_of
 
 
 class Draft(NamedTuple):
@@ -117,13 +117,13 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     here = plan.at(event.path)
     node = here.nodes[event.node]
     try:
-        outcome = outcome_of(event.value, node.name, scope.path)
+        outcome, update = outcome_of(event.value, node.name, scope.path)
         if isinstance(outcome, Fallback):
             raise FallbackRequested(node.name, scope.path, outcome.reason)
-        ops = ops_of_update(here.schema, scope, node.name, update_of(outcome))
+        ops = ops_of_update(here.schema, scope, node.name, update)
         if isinstance(outcome, End):
             return _step(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
-        taken = _route(here, node, scope, ops, outcome)
+        taken = _route(here, node, scope, ops, outcome or update)
     except NodeError as error:
         return _fail(here, state, scope, node, error, now, started_at=event.started_at)
     ops += _passing(node, taken)
@@ -135,8 +135,7 @@ def _route(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any
         return route_goto(node, scope, outcome, plan.schema.view(After(scope, ops).read))
     if not node.conditional and node.normal is not None and node.normal.max_visits is None:
         return Route(node.normal)  # the common case needs no view of the state
-    asked_of = update_of(outcome) if not isinstance(outcome, Outcome) else outcome
-    return route(node, scope, plan.schema.view(After(scope, ops).read), asked_of)
+    return route(node, scope, plan.schema.view(After(scope, ops).read), outcome)
 
 
 def _passing(node: NodePlan, taken: Route) -> list[Op]:
@@ -149,13 +148,10 @@ def _step(
 ) -> Decision:  # fmt: skip
     """The checkpoint that leaves ``node`` for ``target``."""
     path = scope.path
-    moved: list[Op] = [*ops, ["enter", node.name]] if entered else list(ops)
     if target != END:
-        moved.append(["at", target])
-        if error is not None:
-            moved.append(["error", error])
+        moved = ops if error is None else [*ops, ["error", error]]
         return Decision(Draft(kind, path, node.name, target, moved, entered, started_at), (Arrived(path),), commands)
-    moved.append(["done"])
+    moved = [*ops, ["done"]]
     if scope.parent is not None:
         return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(scope.parent.path),), commands)
     try:
@@ -223,7 +219,7 @@ def _fail(
             )
         error = LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge))
         data = error_data(error, node.name, scope.path)
-    failing: list[Op] = [*closing, *([["enter", node.name]] if entered else []), ["fail", data]]
+    failing: list[Op] = [*closing, ["fail", data]]
     if scope.parent is not None:
         return Decision(
             Draft("failure", scope.path, node.name, "", failing, entered, started_at), (BranchEnded(scope.parent.path),), commands
@@ -248,12 +244,13 @@ def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
     here = plan.at(event.path)
     node = here.nodes[scope.node]
     visits = scope.visits.get(node.name, 0)
-    if node.max_visits is not None and visits >= node.max_visits:
-        return _fail(here, state, scope, node, LoopLimitExceeded(node.name, scope.path, node.max_visits), now, entered=False)
-    if node.kind == "task":
-        return Decision(commands=(StartBody(scope.path, node.name, visits + 1, scope.failed),))
+    if node.kind == "task" and (node.max_visits is None or visits < node.max_visits):
+        return Decision(None, (), (StartBody(scope.path, node.name, visits + 1, scope.failed),))
     if state.step + len(state.running) >= state.max_steps:
-        return Decision(commands=(Starve(scope.path),))
+        return Decision(None, (), (Starve(scope.path),))
+    if node.max_visits is not None and visits >= node.max_visits:
+        # The refused entry counts as a step: capped nodes that fall back to one another end at the step limit.
+        return _fail(here, state, scope, node, LoopLimitExceeded(node.name, scope.path, node.max_visits), now)
     if node.kind == "parallel":
         return _open_parallel(scope, node, visits + 1, now)
     return _open_barrier(here, state, scope, node, now)
@@ -266,7 +263,7 @@ def _open_parallel(scope: Scope, node: NodePlan, visit: int, now: int) -> Decisi
     entries = [branch.plan.entry for branch in branches]
     due = [None if branch.timeout is None else now + int(branch.timeout.total_seconds() * 1_000_000) for branch in branches]
     timers = tuple(SetTimer(at, BranchTimedOut(path)) for path, at in zip(paths, due, strict=True) if at is not None)
-    ops: list[Op] = [["enter", node.name], ["open", node.name, visit, entries, due if timers else None]]
+    ops: list[Op] = [["open", node.name, visit, entries, due if timers else None]]
     draft = Draft("parallel", scope.path, node.name, ",".join(entries), ops, entered=True)
     return Decision(draft, tuple(Arrived(path) for path in paths), timers)
 
@@ -279,7 +276,7 @@ def _open_barrier(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now
     commands: tuple[Command, ...] = (OpenBarrier(record),)
     if record.deadline is not None:
         commands += (SetTimer(record.deadline, DeadlinePassed(scope.path, record.ticket)),)
-    ops: list[Op] = [["enter", node.name], ["park", record.ticket, barriers.details_of(record)]]
+    ops: list[Op] = [["park", record.ticket, barriers.details_of(record)]]
     return Decision(Draft("barrier", scope.path, node.name, node.name, ops, entered=True), (), commands)
 
 
@@ -306,7 +303,7 @@ def _branch_ended(plan: Plan, state: RunState, event: BranchEnded, now: int) -> 
         return NOTHING
     try:
         ops = joins.merged(here.schema, node, scope)
-        taken = _route(here, node, scope, ops, outcome_of(None, node.name, scope.path))
+        taken = _route(here, node, scope, ops, {})
     except NodeError as error:
         return _fail(here, state, scope, node, error, now, entered=False, commands=_closing(state, scope))
     ops = [*ops, *_passing(node, taken), ["close"]]

@@ -114,7 +114,7 @@ def _mermaid_scope(scope: Picture, ids: dict[str, str], indent: str) -> Iterator
 
 def _mermaid_text(label: str) -> str:
     # Mermaid reads entity codes in quoted text; every other character stands for itself there.
-    safe = label.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;").replace("\n", "<br/>")
+    safe = label.replace("#", "#35;").replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;").replace("\n", "<br/>")
     return f'"{safe}"'
 
 

@@ -137,10 +137,13 @@ class RunDriver:
         """Make a batch durable; True where this process is done with the run."""
         walk = self._walk
         state = walk.state
-        if walk.starved and not walk.stopped and not state.running:
-            batch.rows += walk.stop_at_limit(self._clock.now()).rows
-        self._match_votes(batch)
-        change = self._change()
+        change = None
+        if self._votes:
+            self._match_votes(batch)
+        if not state.running:  # else something is in flight, and the run as a whole neither stops nor parks
+            if walk.starved and not walk.stopped:
+                batch.rows += walk.stop_at_limit(self._clock.now()).rows
+            change = self._change()
         if batch.rows or change is not None:
             if change is None and not (batch.opened or batch.closed or batch.consumed or batch.voted):
                 commit = Commit(state.run_id, walk.epoch, tuple(batch.rows))
@@ -176,7 +179,7 @@ class RunDriver:
         if self._walk.stopped:
             failed = state.root.detail if state.status == "failed" else None
             return RunChange(status=state.status, clear_wake_at=True, error=failed, release=True)  # type: ignore[arg-type]
-        if state.running or self._mailbox or not state.at_rest():
+        if self._mailbox or not state.at_rest():
             return None
         due = [scope.due for scope in state.scopes.values() if scope.due is not None]
         for scope in state.frontier():

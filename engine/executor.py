@@ -99,7 +99,7 @@ class GraphExecutor:
         run_id = run_id or new_id(clock.now())
         limit = max_steps or self.max_steps
         details = {"max_steps": limit, "owner": self.store.worker_id}
-        ops = [["set", key, value] for key, value in values.items()] + [["at", plan.entry], ["attempt", 1, details]]
+        ops = [["set", key, value] for key, value in values.items()] + [["attempt", 1, details]]
         payload, folded = pack(ops)
         chain = self.store.chain
         row = chain.seal(chain.genesis(run_id), run_id, 1, 1, 0, "start", "", "", plan.entry, payload, clock.now())

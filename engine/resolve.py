@@ -6,7 +6,7 @@ Judges only what cannot be resolved; everything else is `engine.validate`'s.  Kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -156,9 +156,11 @@ def _node_of(declaration: Declaration, branch: Branch) -> Node | None:
     if isinstance(target, Task):
         return target
     found = _declared_node(declaration, target)
-    if found is None and not isinstance(target, str) and callable(target):
-        return Task(branch.name or _own_name(target), target)
-    return found
+    if isinstance(target, str) or not callable(target):
+        return found
+    if isinstance(found, Task):
+        return replace(found, name=branch.name or found.name)
+    return Task(branch.name or _own_name(target), target)
 
 
 def _alone(declaration: Declaration, node: Node) -> Declaration:
@@ -170,7 +172,7 @@ def _alone(declaration: Declaration, node: Node) -> Declaration:
             if found is not None and found not in nodes:
                 nodes.append(found)
     end = Edge(node.name, END, "normal")
-    return Declaration(node.name, declaration.version, "", None, node.name, tuple(nodes), (end,))
+    return Declaration(node.name, "", "", None, node.name, tuple(nodes), (end,))
 
 
 def _own_name(fn: Callable[..., Any]) -> str:

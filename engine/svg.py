@@ -16,6 +16,8 @@ _LETTER: Final = 7.5
 _LINE: Final = 18.0
 _GAP: Final = 36.0
 _MARGIN: Final = 14.0
+_LANE: Final = 16.0
+"""Between two arrows that go around."""
 _ARROW_TIP: Final = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
     '<path d="M0 0L8 4L0 8z" fill="#495057"/></marker></defs>'
@@ -67,7 +69,14 @@ def _scope(scope: Picture, seen: frozenset[str], here: frozenset[str]) -> _Drawn
             boxes[name] = _Box(left + wide / 2, top + tallest / 2, wide, high)
             left += wide + _GAP
         top += tallest + _GAP
-    parts = [line for edge in scope.edges for line in _edge(*edge, boxes=boxes)]
+    rank = {name: index for index, layer in enumerate(layers) for name in layer}
+    parts: list[str] = []
+    lane = width - _MARGIN
+    for source, target, kind, label in scope.edges:
+        around = rank[target] - rank[source] != 1 and (rank[target] != rank[source] or source == target)
+        lane += _LANE if around else 0
+        parts += _edge(boxes[source], boxes[target], kind, label, lane if around else None)
+    width = lane + _MARGIN
     for name, kind, label in scope.nodes:
         parts += _node(boxes[name], kind, label, "current" if name in here else "visited" if name in seen else "", inner.get(name, []))
     return _Drawn(width, top - _GAP + _MARGIN, parts)
@@ -126,25 +135,31 @@ def _node(box: _Box, kind: str, label: str, mark: str, branches: list[tuple[str,
         at_x += drawn.width + _MARGIN
 
 
-def _edge(source: str, target: str, kind: str, label: str, *, boxes: dict[str, _Box]) -> Iterator[str]:
-    a, b = boxes[source], boxes[target]
-    dashes = ' stroke-dasharray="5 4"' if kind == "fallback" else ""
-    if b.y > a.y:
-        start, end = (a.x, a.y + a.height / 2), (b.x, b.y - b.height / 2)
-        bend = (end[1] - start[1]) / 2
-        path = f"M{start[0]:.1f} {start[1]:.1f}C{start[0]:.1f} {start[1] + bend:.1f} {end[0]:.1f} {end[1] - bend:.1f} {end[0]:.1f} {end[1]:.1f}"
-        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+def _edge(a: _Box, b: _Box, kind: str, label: str, lane: float | None) -> Iterator[str]:
+    """An arrow down to the next layer, across within a layer, or, where it skips layers or goes back, around by a lane on the right."""
+    anchor = "middle"
+    if lane is not None:
+        lift = 5 if a is b else 0
+        start, end = (a.x + a.width / 2, a.y + lift), (b.x + b.width / 2, b.y - lift)
+        bends = (lane, start[1]), (lane, end[1])
+        label_at, anchor = (start[0] + 4, start[1] - 3), "start"
+        path = f"M{_at(start)}L{_at((lane - 6, start[1]))}Q{_at(bends[0])} {_at((lane, (start[1] + end[1]) / 2))}Q{_at(bends[1])} {_at((lane - 6, end[1]))}L{_at(end)}"
+    elif a.y == b.y:
+        side = 1 if b.x > a.x else -1
+        start, end = (a.x + side * a.width / 2, a.y), (b.x - side * b.width / 2, b.y)
+        label_at = ((start[0] + end[0]) / 2, start[1] - 3)
+        path = f"M{_at(start)}L{_at(end)}"
     else:
-        # Sideways and back: around the right-hand side of both.
-        start, end = (a.x + a.width / 2, a.y), (b.x + b.width / 2, b.y)
-        out = max(start[0], end[0]) + _GAP
-        if source == target:
-            start, end = (start[0], a.y + a.height / 4), (end[0], a.y - a.height / 4)
-        path = f"M{start[0]:.1f} {start[1]:.1f}C{out:.1f} {start[1]:.1f} {out:.1f} {end[1]:.1f} {end[0]:.1f} {end[1]:.1f}"
-        middle = (out, (start[1] + end[1]) / 2)
+        start, end = (a.x, a.y + a.height / 2), (b.x, b.y - b.height / 2)
+        half = (start[1] + end[1]) / 2
+        label_at = ((start[0] + end[0]) / 2, half + 4)
+        path = f"M{_at(start)}C{_at((start[0], half))} {_at((end[0], half))} {_at(end)}"
+    dashes = ' stroke-dasharray="5 4"' if kind == "fallback" else ""
     yield f'<path d="{path}" fill="none" stroke="#495057" stroke-width="1.3"{dashes} marker-end="url(#tip)"/>'
     if label:
-        yield (
-            f'<text x="{middle[0]:.1f}" y="{middle[1] - 3:.1f}" text-anchor="middle" font-size="11" fill="#1864ab" '
-            f'paint-order="stroke" stroke="#ffffff" stroke-width="3">{escape(label)}</text>'
-        )
+        look = f'text-anchor="{anchor}" font-size="11" fill="#1864ab" paint-order="stroke" stroke="#ffffff" stroke-width="3"'
+        yield f'<text x="{label_at[0]:.1f}" y="{label_at[1]:.1f}" {look}>{escape(label)}</text>'
+
+
+def _at(point: tuple[float, float]) -> str:
+    return f"{point[0]:.1f} {point[1]:.1f}"

@@ -17,7 +17,7 @@ from engine.outcomes import DELETE, End, Fallback, Goto, Update
 from engine.schema import StateSchema
 from reducers.registry import Reducer
 
-Outcome = Update | Goto | Fallback | End
+Outcome = Goto | Fallback | End
 
 
 class After:
@@ -41,22 +41,22 @@ class After:
         return before if ops is None else folded(ops, before)
 
 
-def outcome_of(value: Any, node: str, path: str) -> Outcome:
-    """Read what a node returned.  Raises ReturnTypeError."""
+def outcome_of(value: Any, node: str, path: str) -> tuple[Outcome | None, Mapping[str, Any]]:
+    """Read what a node returned: a word about where to go (None: none), and the update.  Raises ReturnTypeError."""
     if type(value) is dict:
-        return Update(value)
+        return None, value
     if value is None:
-        return Update()
-    if isinstance(value, (Update, Goto, Fallback, End)):
-        return value
+        return None, _NO_UPDATE
+    if isinstance(value, Update):
+        return None, value.values
+    if isinstance(value, (Goto, Fallback, End)):
+        return value, value.update
     if isinstance(value, Mapping):
-        return Update(value)
+        return None, value
     raise ReturnTypeError(node, path, value)
 
 
-def update_of(outcome: Outcome) -> Mapping[str, Any]:
-    """The update an outcome carries."""
-    return outcome.values if isinstance(outcome, Update) else outcome.update
+_NO_UPDATE: Mapping[str, Any] = {}
 
 
 def ops_of_update(

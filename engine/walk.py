@@ -13,8 +13,7 @@ anew from the folded state (`Walk.begin`).
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
@@ -142,17 +141,14 @@ class Walk:
         """Record that the step limit keeps the run from moving."""
         return self._feed([LimitReached()], now, Batch())
 
-    def _feed(self, events: list[Event], now: int, batch: Batch) -> Batch:
-        todo: deque[Event] = deque()
+    def _feed(self, events: Iterable[Event], now: int, batch: Batch) -> Batch:
         for event in events:
-            if type(event) is BodyReturned or type(event) is BodyFailed:
+            if isinstance(event, (BodyReturned, BodyFailed)):
                 self._landed(event.path)
-            todo.append(event)
-            while todo:
-                todo.extend(self._take(todo.popleft(), now, batch))
+            self._follow(event, now, batch)
             if self._gates:
                 self._call_waiting(batch)
-            if self.stopped:
+            if self.state.status != "running":
                 # Nothing starts any more; what is in flight can commit nothing and is cancelled.
                 batch.starts.clear()
                 batch.cancels += tuple(sorted(self.state.running))
@@ -160,22 +156,24 @@ class Walk:
                 break
         return batch
 
-    def _take(self, event: Event, now: int, batch: Batch) -> tuple[Event, ...]:
-        decision = decide(self.plan, self.state, event, now)
-        draft = decision.draft
+    def _follow(self, event: Event, now: int, batch: Batch) -> None:
+        """Decide one event, fold its checkpoint, obey its commands, and follow what follows from it, depth first."""
+        draft, then, commands = decide(self.plan, self.state, event, now)
         if draft is not None:
             try:
                 batch.rows.append(self._seal(draft))
             except UnserialisableError as error:
-                if isinstance(event, Unstorable):
+                if type(event) is Unstorable:
                     raise
-                return (Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at),)
+                self._follow(Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at), now, batch)
+                return
             if draft.kind == "join" and self._gates:
                 scope = self.state.scopes[draft.path]
                 self._gates.pop(scope.child_path(draft.node, scope.visits[draft.node], 0), None)
-        for command in decision.commands:
+        for command in commands:
             self._obey(command, batch)
-        return decision.then
+        for following in then:
+            self._follow(following, now, batch)
 
     def _seal(self, draft: Draft) -> Row:
         """Number, encode and chain a draft, and fold it: what is folded is what a later load will decode."""
@@ -200,9 +198,10 @@ class Walk:
 
     # --- commands ---------------------------------------------------------------------------------------------------
     def _obey(self, command: Command, batch: Batch) -> None:
+        if type(command) is StartBody:
+            self._admit(command, batch)
+            return
         match command:
-            case StartBody():
-                self._admit(command, batch)
             case SetTimer():
                 batch.timers += (command,)
             case OpenBarrier(record=record):

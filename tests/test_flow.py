@@ -170,7 +170,7 @@ def test_the_networkx_graph_has_every_node_and_edge_with_its_kind() -> None:
 def test_the_networkx_graph_cannot_be_changed() -> None:
     graph = invoice_flow().compile().nx
     for frozen in (graph, graph.nodes["checks"]["branches"]["budget"]):
-        with pytest.raises(nx.NetworkXError, match="[Ff]rozen"):
+        with pytest.raises(nx.NetworkXError, match=r"[Ff]rozen"):
             frozen.add_node("more")
 
 
@@ -333,6 +333,16 @@ def test_branches_may_be_named() -> None:
 def test_a_lambda_becomes_a_branch_by_the_name_it_is_given() -> None:
     (one,) = branches_of(parallel_flow({"quick": lambda state: None}))
     assert (one.name, list(one.plan.nodes)) == ("quick", ["quick"])
+
+
+def test_a_function_that_is_a_node_keeps_its_options_under_the_name_of_its_branch() -> None:
+    flow = Flow("parent", Invoice)
+    flow.add_node("again", budget, retry=Retry(attempts=7))
+    flow.add_parallel("p", {"money": budget})
+    flow.set_entry("p").add_edge("p", END)
+    plan = flow.compile().plan
+    assert list(plan.nodes) == ["p"]
+    assert plan.at("p[0]").nodes["money"].retry == Retry(attempts=7)
 
 
 def test_a_branch_may_have_options_of_its_own() -> None:

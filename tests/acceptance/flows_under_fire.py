@@ -1,0 +1,214 @@
+"""The flows whose processes are killed, stopped and cut off, and the journal their node bodies write.
+
+Every body writes one line before it does anything, so that the journal tells which bodies ran, how often and under
+which key, whatever became of the process.  Runs in children only; the tests read the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel
+
+from trailmark import END, Flow, FlowGraph, Retry, StepContext
+from trailmark.reducers import append, merge, sum_
+
+
+class BankDown(Exception):
+    """What the node that always fails raises."""
+
+
+class Fire:
+    """What a child knows of the test: where to write, and at which body to die or to wait."""
+
+    journal: int = -1
+    """File descriptor."""
+    dies_in: tuple[Any, ...] | None = None
+    """(path, node, visit, attempt)"""
+    waits_in: str | None = None
+    """A node that says "in body" and goes on when it is told to."""
+    tell: Callable[[dict[str, Any]], None]
+    hear: Callable[[], Awaitable[str]]
+
+
+def die() -> None:
+    """End this process as a crash would: no finally, no atexit, no flush."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def note(ctx: StepContext) -> None:
+    """Write that a body runs; die here if the test says so."""
+    place = (ctx.path, ctx.node, ctx.visit, ctx.attempt)
+    line = {"run": ctx.run_id, "place": place, "key": ctx.idempotency_key, "run_attempt": ctx.run_attempt, "pid": os.getpid()}
+    # What is killed is a process, never the machine: the line is safe once the kernel has it.
+    os.write(Fire.journal, json.dumps(line).encode() + b"\n")
+    if place == Fire.dies_in:
+        die()
+
+
+async def note_and_wait(ctx: StepContext) -> None:
+    """`note`; the node the test has chosen then waits for its word."""
+    note(ctx)
+    if ctx.node == Fire.waits_in:
+        Fire.tell({"in_body": ctx.node})
+        await Fire.hear()
+
+
+# --- a flow with everything in it -----------------------------------------------------------------------------------
+class Claim(BaseModel):
+    amount: int
+    rounds: int = 0
+    quote: int = 0
+    score: Annotated[int, sum_] = 0
+    photos: Annotated[dict[str, str], merge] = {}
+    trail: Annotated[list[str], append] = []
+
+
+def claim_graph() -> FlowGraph:
+    """A loop, a sync node, nested parallels, a node that fails twice, barriers at the root and in a branch, a fallback."""
+    flow = Flow("claim", Claim)
+
+    @flow.node
+    async def collect(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"rounds": state.rounds + 1, "trail": [f"collect {state.rounds + 1}"]}
+
+    @flow.node
+    def estimate(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"quote": state.amount * state.rounds, "trail": ["estimate"]}
+
+    async def fraud(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"score": 1, "trail": ["fraud"]}
+
+    history = Flow("history")
+
+    @history.node(retry=Retry(attempts=4, first=timedelta(milliseconds=1), factor=1.0))
+    def fetch(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        if ctx.attempt < 3:
+            raise ConnectionError("the archive is asleep")
+        return {"score": 10, "trail": [f"fetch, attempt {ctx.attempt}"]}
+
+    @history.node
+    async def rate(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"score": state.score, "trail": ["rate"]}
+
+    history.set_entry("fetch").add_edge("fetch", "rate").add_edge("rate", END)
+
+    async def front(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"photos": {"front": ctx.idempotency_key[:6]}, "score": 100}
+
+    def back(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"photos": {"back": ctx.idempotency_key[:6]}, "score": 1000}
+
+    site = Flow("site")
+
+    @site.node
+    async def look(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"trail": ["look"]}
+
+    @site.node
+    async def sign(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"trail": [f"signed by {ctx.decisions['review'].by} over {len(state.photos)} photos"]}
+
+    site.add_parallel("shots", [front, back])
+    site.add_barrier("review", prompt="Are the photos good?", show=["photos"])
+    site.set_entry("look").add_edge("look", "shots").add_edge("shots", "review").add_edge("review", "sign").add_edge("sign", END)
+
+    flow.add_parallel("checks", {"fraud": fraud, "history": history, "site": site})
+    flow.add_barrier("approval", prompt="Pay {quote}?", show=["quote", "score"])
+
+    @flow.node
+    async def pay(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        raise BankDown("come back on Monday")
+
+    @flow.node
+    async def queue_up(state: Claim, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        assert ctx.error is not None
+        return {"trail": [f"queued: {ctx.error['message']}, approved by {ctx.decisions['approval'].by}"]}
+
+    def incomplete(state: Claim) -> bool:
+        return state.rounds < 3
+
+    flow.set_entry("collect")
+    flow.add_edge("collect", "collect", when=incomplete)
+    flow.add_edge("collect", "estimate")
+    flow.add_edge("estimate", "checks")
+    flow.add_edge("checks", "approval")
+    flow.add_edge("approval", "pay")
+    flow.add_fallback("pay", "queue_up", on=BankDown)
+    flow.add_edge("queue_up", END)
+    return flow.compile()
+
+
+# --- three steps in a row, and two beside each other ----------------------------------------------------------------
+def relay_graph() -> FlowGraph:
+    """first -> second -> third, each of which can be made to wait inside."""
+    flow = Flow("relay", {"trail": Annotated[list[str], append]})
+
+    async def step(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await note_and_wait(ctx)
+        return {"trail": [f"{ctx.node} in attempt {ctx.run_attempt}"]}
+
+    for name in ("first", "second", "third"):
+        flow.add_node(name, step)
+    flow.set_entry("first").add_edge("first", "second").add_edge("second", "third").add_edge("third", END)
+    return flow.compile()
+
+
+def pair_graph() -> FlowGraph:
+    """Two branches beside each other: the left one can be made to wait while the right one goes on."""
+    flow = Flow("pair", {"trail": Annotated[list[str], append]})
+
+    async def left(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await note_and_wait(ctx)
+        return {"trail": ["left"]}
+
+    async def right(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await note_and_wait(ctx)
+        return {"trail": ["right"]}
+
+    async def last(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await note_and_wait(ctx)
+        return {"trail": ["last"]}
+
+    flow.add_parallel("both", [left, right])
+    flow.add_node("last", last)
+    flow.set_entry("both").add_edge("both", "last").add_edge("last", END)
+    return flow.compile()
+
+
+def approval_graph() -> FlowGraph:
+    """before -> a barrier -> after."""
+    flow = Flow("approval", {"trail": Annotated[list[str], append]})
+
+    async def step(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await note_and_wait(ctx)
+        return {"trail": [ctx.node]}
+
+    flow.add_node("before", step).add_node("after", step)
+    flow.add_barrier("gate", prompt="Go on?", on_reject="continue")
+    flow.set_entry("before").add_edge("before", "gate").add_edge("gate", "after").add_edge("after", END)
+    return flow.compile()
+
+
+GRAPHS: dict[str, Callable[[], FlowGraph]] = {
+    "claim": claim_graph,
+    "relay": relay_graph,
+    "pair": pair_graph,
+    "approval": approval_graph,
+}

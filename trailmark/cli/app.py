@@ -1,0 +1,74 @@
+"""The commands, put together.  What a command does stands in its own file; this one only names them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from trailmark.cli import approvals, db, demo, flows, running, runs
+from trailmark.cli.exits import ExitCode
+from trailmark.cli.plain import one_line
+from trailmark.cli.terminal import Output, Terminal
+from trailmark.cli.verbs import DebugOption, OutputOption, StoreOption, verb
+
+app = typer.Typer(
+    name="trailmark",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from trailmark import __version__
+
+        typer.echo(f"trailmark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    *,
+    store: StoreOption = None,
+    output: OutputOption = None,
+    debug: DebugOption = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Durable graph workflows: start and resume runs, decide what waits for people, look into what happened."""
+    context.obj = Terminal(store, output or Output.TABLE, debug)
+
+
+verb(app, "demo")(demo.demo)
+verb(app, "run")(running.run)
+verb(app, "resume")(running.resume)
+app.add_typer(runs.app)
+app.add_typer(approvals.app)
+app.add_typer(flows.app)
+app.add_typer(db.app)
+
+
+def invoke(arguments: list[str]) -> int:
+    """Carry out a command line; returns its exit code and never raises for what a person did."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="trailmark", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        Terminal().say("trailmark: interrupted; nothing was changed")
+        return ExitCode.INTERRUPTED
+    except typer.TyperException as error:
+        return _misused(error)
+    return int(code or 0)
+
+
+def _misused(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    said = one_line(error.format_message()).rstrip(".")
+    asked = getattr(context, "command_path", "trailmark")
+    Terminal().say(f"trailmark: {said[:1].lower()}{said[1:]}; next: {asked} --help")
+    return ExitCode.USAGE

@@ -1,0 +1,143 @@
+"""Which error means which exit code, in which words, and what to type next.
+
+A table over the error classes, most special first, and sentences for those whose own message speaks to a programmer.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from checkpoint_stores import errors as store_errors
+from engine import errors as engine_errors
+from reducers.errors import TrailmarkError
+from trailmark.cli.exits import ExitCode
+from trailmark.cli.finding import FlowLoadError, FlowReferenceError
+from trailmark.cli.given import UsageError
+from trailmark.cli.plain import one_line
+from trailmark.cli.terminal import Terminal
+
+
+class Fault(NamedTuple):
+    """An error, told to the person who typed the command."""
+
+    code: ExitCode
+    line: str
+    """One line."""
+    then: str = ""
+    """The command to type next; "" where none would help."""
+
+
+_CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
+    (UsageError, ExitCode.USAGE),
+    (FlowReferenceError, ExitCode.USAGE),
+    (engine_errors.InputError, ExitCode.USAGE),
+    (store_errors.InvalidDecisionError, ExitCode.USAGE),
+    (store_errors.AmbiguousTicketError, ExitCode.USAGE),
+    (store_errors.UnserialisableError, ExitCode.USAGE),
+    (store_errors.RunNotFoundError, ExitCode.NOT_FOUND),
+    (store_errors.CheckpointNotFoundError, ExitCode.NOT_FOUND),
+    (store_errors.UnknownBarrierError, ExitCode.NOT_FOUND),
+    (store_errors.BarrierError, ExitCode.CONFLICT),
+    (store_errors.RunExistsError, ExitCode.CONFLICT),
+    (store_errors.RunEndedError, ExitCode.CONFLICT),
+    (store_errors.LeaseHeldError, ExitCode.CONFLICT),
+    (store_errors.LeaseLostError, ExitCode.CONFLICT),
+    (engine_errors.ForkError, ExitCode.CONFLICT),
+    (FlowLoadError, ExitCode.FLOW),
+    (engine_errors.FlowError, ExitCode.FLOW),
+    (engine_errors.GraphChangedError, ExitCode.FLOW),
+    (engine_errors.WrongFlowError, ExitCode.FLOW),
+    (store_errors.StoreUnavailableError, ExitCode.STORE),
+    (store_errors.SchemaVersionError, ExitCode.STORE),
+    (store_errors.CheckpointCorruptError, ExitCode.CORRUPT),
+    (store_errors.CodecError, ExitCode.CORRUPT),
+    (engine_errors.RunFailedError, ExitCode.FAILED),
+)
+
+
+def fault_of(error: BaseException, terminal: Terminal) -> Fault:
+    """What to say about ``error``, and which code to end with."""
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.BUG)
+    told = _TOLD.get(type(error))
+    line, following = told(error, terminal) if told else (str(error), "")
+    if not isinstance(error, TrailmarkError):
+        line = f"{type(error).__name__}: {line}"
+    return Fault(code, one_line(line), following)
+
+
+def _run_not_found(error: Any, terminal: Terminal) -> tuple[str, str]:
+    if len(error.run_id) < 8:
+        said = f"{error.run_id!r} is too short for a run id; at least 8 characters are needed"
+    elif len(error.run_id) < 36:
+        said = f"no run's id begins with {error.run_id!r}, or several do"
+    else:
+        said = f"there is no run {error.run_id!r} in this store"
+    return said, terminal.command("runs", "ls")
+
+
+def _lease_held(error: Any, terminal: Terminal) -> tuple[str, str]:
+    until = f" (its lease runs until {error.expires_at.astimezone():%H:%M:%S})" if error.expires_at else ""
+    said = f"run {error.run_id} is being advanced by {error.owner}{until}; wait for it, or take the run over"
+    return said, terminal.resume_command(error.run_id, "--takeover")
+
+
+def _graph_changed(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return (
+        f"run {error.run_id} was started with another version of this flow ({'; '.join(error.difference)}); load the old one, or go on with this one",
+        terminal.resume_command(error.run_id, "--force"),
+    )
+
+
+def _run_exists(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return f"run_key {error.run_key!r} already names run {error.run_id}", terminal.resume_command(error.run_id)
+
+
+def _corrupt(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return f"checkpoint {error.seq} of run {error.run_id} is corrupt: {error.reason}", terminal.command("db", "verify", error.run_id)
+
+
+def _checkpoint_not_found(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return f"run {error.run_id} has no checkpoint {error.seq}", terminal.command("runs", "steps", error.run_id)
+
+
+def _unknown_barrier(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return str(error), terminal.command("approvals", "ls")
+
+
+def _stale_payload(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return str(error), terminal.command("approvals", "show", error.run_id, error.ticket)
+
+
+def _ended(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return str(error), terminal.command("runs", "show", error.run_id)
+
+
+def _fork(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return f"run {error.run_id} has already {error.status} at checkpoint {error.seq}; fork it at an earlier one", terminal.command("runs", "steps", error.run_id)
+
+
+def _schema(error: Any, terminal: Terminal) -> tuple[str, str]:
+    said = f"the schema of {error.url} is {error.found}, this trailmark needs {error.expected}"
+    return (f"{said}; install a newer trailmark", "") if error.newer else (said, terminal.command("db", "upgrade"))
+
+
+def _with_then(error: Any, _terminal: Terminal) -> tuple[str, str]:
+    return str(error), error.then
+
+
+_TOLD: Final[dict[type[BaseException], Callable[[Any, Terminal], tuple[str, str]]]] = {
+    UsageError: _with_then,
+    FlowLoadError: _with_then,
+    store_errors.RunNotFoundError: _run_not_found,
+    store_errors.LeaseHeldError: _lease_held,
+    store_errors.RunExistsError: _run_exists,
+    store_errors.RunEndedError: _ended,
+    store_errors.CheckpointCorruptError: _corrupt,
+    store_errors.CheckpointNotFoundError: _checkpoint_not_found,
+    store_errors.UnknownBarrierError: _unknown_barrier,
+    store_errors.StalePayloadError: _stale_payload,
+    store_errors.SchemaVersionError: _schema,
+    engine_errors.GraphChangedError: _graph_changed,
+    engine_errors.ForkError: _fork,
+}

@@ -1,0 +1,89 @@
+"""What people hand to commands, read: inputs, edits, labels.  Pure but for reading the file or stdin that was named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reducers.errors import TrailmarkError
+
+
+class UsageError(TrailmarkError):
+    """The command line asks for something that makes no sense; nothing happened."""
+
+    def __init__(self, message: str, *, then: str = "") -> None:
+        self.then = then
+        """The command to type next; "" where none would help."""
+        super().__init__(message)
+
+
+def input_of(given: str | None) -> Any:
+    """The input of a run: JSON text, the path of a JSON file, or ``-`` for stdin; None is an empty input.
+
+    >>> input_of('{"amount": 3}')
+    {'amount': 3}
+
+    Raises UsageError.
+    """
+    if given is None:
+        return {}
+    if given == "-":
+        text, name = sys.stdin.read(), "stdin"
+    elif given.lstrip().startswith(("{", "[", '"')):
+        text, name = given, "--input"
+    else:
+        name = given
+        try:
+            text = Path(given).read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UsageError(f"--input {given}: {reason} (give JSON, the path of a JSON file, or - for stdin)") from error
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name} holds no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{name} holds a JSON {type(value).__name__}; the input of a run is an object of state keys")
+    return value
+
+
+def assignments(given: Sequence[str], option: str) -> dict[str, Any]:
+    """Values by key from ``key=json`` words; what is no JSON is taken as text.
+
+    >>> assignments(["amount=10", "vendor=ACME", 'tags=["a"]', 'note="7"'], "--set")
+    {'amount': 10, 'vendor': 'ACME', 'tags': ['a'], 'note': '7'}
+
+    Raises UsageError.
+    """
+    values: dict[str, Any] = {}
+    for word in given:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{option} {word}: write {option} key=value, the value as JSON")
+        try:
+            values[key] = json.loads(text)
+        except ValueError:
+            if text.lstrip()[:1] in ("{", "[", '"'):
+                raise UsageError(f"{option} {key}: the value is no JSON") from None
+            values[key] = text
+    return values
+
+
+def labels_of(given: Sequence[str]) -> dict[str, str]:
+    """Labels from ``key=value`` words.
+
+    >>> labels_of(["team=billing"])
+    {'team': 'billing'}
+
+    Raises UsageError.
+    """
+    labels = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--label {word}: write --label key=value")
+        labels[key] = value
+    return labels

@@ -1,0 +1,1078 @@
+"""Every promise of `CheckpointStore`, as tests: ours pass them, and so does any store you write.
+
+Subclass `StoreContract` in a test file and give it a fixture ``store_factory``::
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def store_factory(self, tmp_path):
+            return lambda **options: MyStore(tmp_path / "runs", **options)
+
+Each call returns one more store, not yet opened, over the same database: two
+stores are two processes.  ``options`` are ``now`` (a clock: a callable that
+returns microseconds), ``lease`` (a timedelta) and ``chain_key`` (bytes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from checkpoint_stores.codec import encode, unpack
+from checkpoint_stores.errors import (
+    AmbiguousTicketError,
+    BarrierClosedError,
+    CheckpointCorruptError,
+    CheckpointNotFoundError,
+    DecisionConflictError,
+    InvalidDecisionError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotAnApproverError,
+    RunEndedError,
+    RunExistsError,
+    RunNotFoundError,
+    StalePayloadError,
+    StoreUnavailableError,
+    UnknownBarrierError,
+)
+from checkpoint_stores.ids import new_id
+from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import (
+    BarrierRecord,
+    Commit,
+    DecisionRecord,
+    Lease,
+    NewRun,
+    Receipt,
+    Row,
+    RunChange,
+    Snapshot,
+)
+
+StoreFactory = Callable[..., CheckpointStore]
+
+DEFINITION = '{"barriers": {"review": {"approvers": [], "early": true}, "sealed": {"early": false}, "board": {"approvers": ["ana"]}}}'
+LEASE = timedelta(seconds=30)
+SECOND = 1_000_000
+
+
+class SetClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: int = 1_800_000_000 * SECOND) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, by: timedelta) -> None:
+        self.now += by // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The plainest decision there is; fits `protocol.Decides`."""
+
+    action: str = "approve"
+    by: str = "ana"
+    reason: str = ""
+    source: str = "api"
+    roles: Sequence[str] = ()
+    edits: Mapping[str, Any] | None = None
+    target: str | None = None
+    approves: bool = True
+    seen: str | None = None
+
+
+def reject(by: str = "ana") -> Verdict:
+    return Verdict("reject", by, approves=False)
+
+
+class OwnedRun:
+    """A run as its owner sees it: knows the head, so that the next row can be sealed."""
+
+    def __init__(self, store: CheckpointStore, lease: Lease) -> None:
+        self.store = store
+        self.run_id = lease.run.run_id
+        self.epoch = lease.epoch
+        self.seq = lease.head_seq
+        self.digest = lease.head_digest
+        self.step_count = 1
+
+    def row(self, kind: str = "step", node: str = "work", payload: bytes | None = None) -> Row:
+        """Seal the next row and believe that it will be committed."""
+        self.seq += 1
+        self.step_count += 1
+        sealed = self.store.chain.seal(
+            self.digest, self.run_id, self.seq, self.epoch, self.step_count, kind, "", node, "next",
+            encode([["set", "n", self.seq]]) if payload is None else payload, 7,
+        )  # fmt: skip
+        self.digest = sealed.digest
+        return sealed
+
+    def next_commit(self, **parts: Any) -> Commit:
+        return Commit(self.run_id, self.epoch, (self.row(),), **parts)
+
+    async def step(self, payload: bytes | None = None) -> Receipt:
+        return await self.store.commit(Commit(self.run_id, self.epoch, (self.row(payload=payload),)))
+
+    async def open_barrier(self, ticket: str = "review#1", *, park: bool = True, **parts: Any) -> BarrierRecord:
+        record = barrier(self.run_id, ticket, opened_seq=self.seq + 1, **parts)
+        change = RunChange(status="waiting", release=True) if park else None
+        await self.store.commit(self.next_commit(change=change, opened=(record,)))
+        return record
+
+    async def end(self, status: str = "completed") -> None:
+        await self.store.commit(self.next_commit(change=RunChange(status=status, release=True)))  # type: ignore[arg-type]
+
+
+def barrier(run_id: str, ticket: str = "review#1", **parts: Any) -> BarrierRecord:
+    name = ticket.partition("#")[0] if "." not in ticket else ticket.rpartition(".")[2].partition("#")[0]
+    path = ticket.rpartition(".")[0]
+    stated: dict[str, Any] = {"status": "open", "prompt": "Pay?", "payload": {"amount": 900.5}, "digest": "d" * 64}
+    return BarrierRecord(run_id=run_id, ticket=ticket, node=name, path=path, **{**stated, **parts})
+
+
+async def new_run(store: CheckpointStore, **parts: Any) -> OwnedRun:
+    """Create a run and hold it."""
+    run_id = parts.pop("run_id", None) or new_id(await store.now())
+    stated: dict[str, Any] = {"flow": "invoice", "flow_version": "1", "graph_hash": "g" * 64, "max_steps": 50, "definition": DEFINITION}
+    run = NewRun(run_id=run_id, **{**stated, **parts})
+    epoch = int(run.hold)
+    first = store.chain.seal(store.chain.genesis(run_id), run_id, 1, epoch, 0, "start", "", "", "work", encode([["at", "work"]]), 0)
+    return OwnedRun(store, await store.create(run, first))
+
+
+async def all_rows(store: CheckpointStore, run_id: str, *, after: int = -1) -> list[Row]:
+    return [row async for row in store.history(run_id, after=after)]
+
+
+class StoreContract:
+    """The promises.  Provide the fixture ``store_factory``; see the module."""
+
+    pytestmark = pytest.mark.asyncio
+
+    @pytest.fixture
+    def store_factory(self) -> StoreFactory:
+        raise NotImplementedError("a subclass of StoreContract provides the fixture store_factory")
+
+    @pytest_asyncio.fixture
+    async def store(self, store_factory: StoreFactory) -> AsyncIterator[CheckpointStore]:
+        async with store_factory() as store:
+            yield store
+
+    @pytest_asyncio.fixture
+    async def other(self, store: CheckpointStore, store_factory: StoreFactory) -> AsyncIterator[CheckpointStore]:
+        """Another process on the same database."""
+        async with store_factory() as other:
+            yield other
+
+    # --- creating ---------------------------------------------------------------------------------------------------
+    async def test_a_created_run_is_held_by_its_creator(self, store: CheckpointStore) -> None:
+        run = await new_run(store, labels={"team": "finance"}, run_key="4711")
+        record = await store.run(run.run_id)
+        assert (record.owner, record.epoch, record.attempt, record.status) == (store.worker_id, 1, 1, "running")
+        assert (record.labels, record.run_key, record.max_steps, record.inbox_rev) == ({"team": "finance"}, "4711", 50, 0)
+        assert (record.head_seq, record.head_digest) == (1, run.digest)
+        assert record.created_at == record.updated_at > 0
+
+    async def test_a_run_created_without_a_lease_belongs_to_nobody(self, store: CheckpointStore) -> None:
+        run = await new_run(store, hold=False, status="ready")
+        record = await store.run(run.run_id)
+        assert (record.owner, record.epoch, record.attempt, record.status) == (None, 0, 0, "ready")
+        assert (await store.acquire(run.run_id)).epoch == 1
+
+    async def test_a_run_key_names_one_run_of_a_flow(self, store: CheckpointStore) -> None:
+        run = await new_run(store, run_key="4711")
+        with pytest.raises(RunExistsError) as caught:
+            await new_run(store, run_key="4711")
+        assert (caught.value.run_id, caught.value.run_key) == (run.run_id, "4711")
+        found = await store.run_by_key("invoice", "4711")
+        assert found is not None
+        assert found.run_id == run.run_id
+        assert len(await store.runs()) == 1
+
+    async def test_a_run_key_is_free_in_another_flow_and_tenant(self, store: CheckpointStore) -> None:
+        await new_run(store, run_key="4711")
+        elsewhere = await new_run(store, run_key="4711", tenant="acme")
+        await new_run(store, run_key="4711", flow="refund")
+        assert (await store.run_by_key("invoice", "4711", tenant="acme")).run_id == elsewhere.run_id  # type: ignore[union-attr]
+        assert await store.run_by_key("refund", "4712") is None
+
+    async def test_a_run_id_is_given_once(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        with pytest.raises(RunExistsError):
+            await new_run(store, run_id=run.run_id)
+
+    async def test_of_two_creators_of_one_run_key_one_wins(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        both = await asyncio.gather(new_run(store, run_key="k"), new_run(other, run_key="k"), return_exceptions=True)
+        won = [run for run in both if isinstance(run, OwnedRun)]
+        lost = [error for error in both if isinstance(error, RunExistsError)]
+        assert (len(won), len(lost)) == (1, 1)
+        assert lost[0].run_id == won[0].run_id
+
+    async def test_a_graph_is_kept_with_its_first_run(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        await new_run(store)
+        await new_run(other, definition='{"other": 1}')
+        assert await store.graph("g" * 64) == DEFINITION
+        assert await store.graph("h" * 64) is None
+
+    async def test_a_graph_can_be_kept_without_a_run(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        await store.put_graph("h" * 64, DEFINITION)
+        await other.put_graph("h" * 64, "{}")
+        assert await store.graph("h" * 64) == DEFINITION
+
+    async def test_barriers_open_at_creation_are_in_the_inbox(self, store: CheckpointStore) -> None:
+        run_id = new_id(await store.now())
+        await new_run(store, run_id=run_id, hold=False, status="waiting", barriers=(barrier(run_id),))
+        (found,) = await store.barriers()
+        assert (found.run_id, found.ticket) == (run_id, "review#1")
+        assert found.opened_at > 0
+
+    # --- reading runs -----------------------------------------------------------------------------------------------
+    async def test_an_unknown_run_is_not_found(self, store: CheckpointStore) -> None:
+        missing = new_id(await store.now())
+        for ask in (
+            store.run(missing), store.load(missing), store.inbox(missing), store.verify(missing), store.acquire(missing),
+            store.decisions(missing), store.barriers(run_id=missing), store.request_cancel(missing, actor="ana"),
+            store.decide(missing, "review", Verdict()), all_rows(store, missing), store.run("no-run-id"), store.run(""), store.load("no-run-id"),
+        ):  # fmt: skip
+            with pytest.raises(RunNotFoundError):
+                await ask
+
+    async def test_a_unique_prefix_of_eight_characters_finds_a_run(self, store: CheckpointStore) -> None:
+        first = await new_run(store, run_id="0190a000-1111-7000-8000-000000000001")
+        await new_run(store, run_id="0190b000-2222-7000-8000-000000000001")
+        await new_run(store, run_id="0190b000-2222-7000-8000-000000000002")
+        assert (await store.run("0190a000")).run_id == first.run_id
+        assert (await store.run("0190A000-1111-7")).run_id == first.run_id
+        for ambiguous_or_short in ("0190b000", "0190b000-2222-7000-8000-00000000000", "0190a00", "0190a0001"):
+            with pytest.raises(RunNotFoundError):
+                await store.run(ambiguous_or_short)
+
+    async def test_runs_are_listed_newest_first_and_in_pages(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            made = []
+            for _ in range(5):
+                clock.advance(timedelta(seconds=1))
+                made.append((await new_run(store)).run_id)
+            made.reverse()
+            pages = [[run.run_id for run in await store.runs(limit=2)]]
+            while pages[-1]:
+                pages.append([run.run_id for run in await store.runs(limit=2, before=pages[-1][-1])])
+            assert [run_id for page in pages for run_id in page] == made
+
+    async def test_runs_are_listed_by_flow_status_and_tenant(self, store: CheckpointStore) -> None:
+        plain = await new_run(store)
+        refund = await new_run(store, flow="refund")
+        done = await new_run(store)
+        await done.end()
+        theirs = await new_run(store, tenant="acme")
+        async def listed(**chosen: Any) -> set[str]:
+            return {run.run_id for run in await store.runs(**chosen)}
+
+        assert await listed() == {plain.run_id, refund.run_id, done.run_id}
+        assert await listed(flow="refund") == {refund.run_id}
+        assert await listed(status="running") == {plain.run_id, refund.run_id}
+        assert await listed(status="completed", flow="invoice") == {done.run_id}
+        assert await listed(tenant="acme") == {theirs.run_id}
+
+    # --- committing -------------------------------------------------------------------------------------------------
+    async def test_a_commit_is_read_back_as_it_was(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        given = run.row("parallel", "prüfen ✓", payload=bytes(range(256)))
+        receipt = await store.commit(Commit(run.run_id, 1, (given,)))
+        assert receipt.inbox_rev == 0
+        snapshot, rows = await other.load(run.run_id)
+        assert snapshot is None
+        assert rows[1]._replace(committed_at=0) == given
+        assert abs(rows[1].committed_at - receipt.committed_at) < SECOND
+        assert await all_rows(other, run.run_id) == rows
+
+    async def test_a_commit_of_several_rows_keeps_their_order(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.commit(Commit(run.run_id, 1, tuple(run.row() for _ in range(5))))
+        assert [row.seq for row in (await store.load(run.run_id))[1]] == [1, 2, 3, 4, 5, 6]
+
+    async def test_a_stale_epoch_writes_nothing(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await other.acquire(run.run_id, takeover=True)
+        before = await store.run(run.run_id), await all_rows(store, run.run_id)
+        stale = replace(run.next_commit(), rows=(run.row(),))
+        everything = replace(
+            stale, change=RunChange(status="completed", release=True), opened=(barrier(run.run_id),),
+            voted=(DecisionRecord("v", run.run_id, "review#1", "approve", "timeout"),),
+        )  # fmt: skip
+        for commit in (stale, everything, Commit(run.run_id, 1, ()  , RunChange(status="failed"))):
+            with pytest.raises(LeaseLostError) as caught:
+                await store.commit(commit)
+            assert (caught.value.owner, caught.value.current_epoch) == (other.worker_id, 2)
+        assert (await store.run(run.run_id), await all_rows(store, run.run_id)) == before
+        assert await store.barriers(status=None) == await store.decisions(run.run_id) == []
+
+    async def test_a_taken_seq_is_refused_and_nothing_of_the_commit_is_written(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.step()
+        again = store.chain.seal(run.digest, run.run_id, 2, 1, 1, "step", "", "other", "", b"1[]", 0)
+        beyond = store.chain.seal(again.digest, run.run_id, 3, 1, 1, "step", "", "other", "", b"1[]", 0)
+        with pytest.raises(LeaseLostError):
+            await store.commit(Commit(run.run_id, 1, (again, beyond), RunChange(status="failed"), opened=(barrier(run.run_id),)))
+        with pytest.raises(LeaseLostError):
+            await store.commit(Commit(run.run_id, 1, (again,)))
+        assert [row.node for row in await all_rows(store, run.run_id)] == ["", "work"]
+        assert (await store.run(run.run_id)).status == "running"
+        assert await store.barriers() == []
+
+    async def test_a_commit_that_leaves_a_hole_is_refused(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        run.row()
+        for commit in (run.next_commit(), run.next_commit(change=RunChange(status="waiting"))):
+            with pytest.raises(LeaseLostError):
+                await store.commit(commit)
+        assert await store.verify(run.run_id) == []
+
+    async def test_a_refused_run_does_not_harm_those_committed_at_the_same_time(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        runs = [await new_run(store) for _ in range(20)]
+        for lost in runs[::5]:
+            await other.acquire(lost.run_id, takeover=True)
+        doubled = runs[1]
+        await doubled.step()
+        doubled.seq -= 1
+        answers = await asyncio.gather(*(run.step() for run in runs), return_exceptions=True)
+        for position, (run, answer) in enumerate(zip(runs, answers, strict=True)):
+            is_refused = position % 5 == 0 or run is doubled
+            assert isinstance(answer, LeaseLostError if is_refused else Receipt)
+            assert await store.verify(run.run_id) == []
+            assert len(await all_rows(store, run.run_id)) == 2
+
+    async def test_transitions_of_many_runs_at_the_same_time_are_each_whole(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        runs = [await new_run(store) for _ in range(10)]
+        await other.acquire(runs[3].run_id, takeover=True)
+        answers = await asyncio.gather(*(run.open_barrier() for run in runs), return_exceptions=True)
+        assert [position for position, answer in enumerate(answers) if isinstance(answer, LeaseLostError)] == [3]
+        assert {found.run_id for found in await store.barriers()} == {run.run_id for run in runs} - {runs[3].run_id}
+        assert {run.run_id for run in await store.runs(status="waiting")} == {run.run_id for run in runs} - {runs[3].run_id}
+
+    async def test_many_runs_may_commit_many_steps_at_once(self, store: CheckpointStore) -> None:
+        runs = [await new_run(store) for _ in range(20)]
+
+        async def walk(run: OwnedRun) -> None:
+            for _ in range(10):
+                await run.step()
+
+        await asyncio.gather(*(walk(run) for run in runs))
+        for run in runs:
+            assert [row.seq for row in (await store.load(run.run_id))[1]] == list(range(1, 12))
+
+    async def test_commits_of_one_run_that_are_sent_together_keep_their_order(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await asyncio.gather(*(store.commit(run.next_commit()) for _ in range(10)))
+        assert await store.verify(run.run_id) == []
+        assert len(await all_rows(store, run.run_id)) == 11
+
+    async def test_a_transition_changes_the_run_and_moves_the_anchor(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.step()
+        assert (await store.run(run.run_id)).head_seq == 1
+        await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=99)))
+        record = await store.run(run.run_id)
+        assert (record.status, record.wake_at, record.owner) == ("waiting", 99, store.worker_id)
+        assert (record.head_seq, record.head_digest) == (3, run.digest)
+        await store.commit(run.next_commit(change=RunChange(status="failed", error={"type": "Boom", "at": [1]}, clear_wake_at=True, release=True)))
+        record = await store.run(run.run_id)
+        assert (record.status, record.wake_at, record.owner, record.error) == ("failed", None, None, {"type": "Boom", "at": [1]})
+        assert record.epoch == 1
+
+    async def test_fields_of_a_change_that_are_left_out_stay(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=99, error={"a": 1})))
+        await store.commit(run.next_commit(change=RunChange(status="running")))
+        record = await store.run(run.run_id)
+        assert (record.status, record.wake_at, record.error, record.owner) == ("running", 99, {"a": 1}, store.worker_id)
+
+    async def test_a_commit_tells_the_revision_of_the_inbox(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        assert (await run.step()).inbox_rev == 0
+        await other.decide(run.run_id, "review", Verdict())
+        assert (await run.step()).inbox_rev == 1
+        await other.request_cancel(run.run_id, actor="ben")
+        assert (await store.commit(run.next_commit(change=RunChange(status="waiting")))).inbox_rev == 2
+
+    async def test_an_owner_does_not_park_over_a_decision_it_has_not_seen(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        await other.decide(run.run_id, "review#1", Verdict())
+        parking = RunChange(status="waiting", wake_at=5, release=True, release_at_rev=0)
+        receipt = await store.commit(run.next_commit(change=parking))
+        record = await store.run(run.run_id)
+        assert receipt.inbox_rev == record.inbox_rev == 1
+        assert (record.status, record.owner, record.wake_at) == ("running", store.worker_id, None)
+        assert len(await all_rows(store, run.run_id)) == 3
+        await store.commit(run.next_commit(change=replace(parking, release_at_rev=1)))
+        record = await store.run(run.run_id)
+        assert (record.status, record.owner, record.wake_at) == ("waiting", None, 5)
+
+    async def test_a_text_with_signs_that_mean_something_elsewhere_is_kept(self, store: CheckpointStore) -> None:
+        run = await new_run(store, flow="a'b\"c%s$1?1;--", run_key="k'%(x)s")
+        await store.commit(Commit(run.run_id, 1, (run.row(node="n'%s$1?2\\:x{}"),)))
+        assert (await all_rows(store, run.run_id))[1].node == "n'%s$1?2\\:x{}"
+        assert (await store.run_by_key("a'b\"c%s$1?1;--", "k'%(x)s")) is not None
+
+    # --- leases -----------------------------------------------------------------------------------------------------
+    async def test_acquiring_writes_an_attempt_row_in_the_same_transaction(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.step()
+        await store.release(run.run_id, 1)
+        lease = await other.acquire(run.run_id, details={"max_steps": 80, "graph_hash": "h" * 64, "why": "retry"})
+        assert (lease.epoch, lease.head_seq) == (2, 3)
+        assert (lease.run.owner, lease.run.attempt, lease.run.status) == (other.worker_id, 2, "running")
+        assert (lease.run.max_steps, lease.run.graph_hash, lease.run.head_seq) == (80, "h" * 64, 3)
+        row = (await other.load(run.run_id))[1][-1]
+        assert (row.seq, row.epoch, row.kind, row.step, row.next, row.digest) == (3, 2, "attempt", run.step_count, "", lease.head_digest)
+        details = {"max_steps": 80, "graph_hash": "h" * 64, "why": "retry", "owner": other.worker_id}
+        assert unpack(row.payload) == [["status", "running"], ["attempt", 2, details]]
+        assert await other.run(run.run_id) == lease.run
+
+    async def test_a_living_lease_is_not_taken(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        for asking in (other, store):
+            with pytest.raises(LeaseHeldError) as caught:
+                await asking.acquire(run.run_id)
+            assert caught.value.owner == store.worker_id
+            assert caught.value.expires_at is not None
+        await run.step()
+
+    async def test_takeover_takes_a_living_lease_and_fences_the_old_owner(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        lease = await other.acquire(run.run_id, takeover=True)
+        with pytest.raises(LeaseLostError):
+            await run.step()
+        taken = OwnedRun(other, lease)
+        await taken.step()
+        await store.release(run.run_id, 1)
+        assert (await store.run(run.run_id)).owner == other.worker_id
+        assert await store.verify(run.run_id) == []
+
+    async def test_an_expired_lease_may_be_taken(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock, lease=LEASE) as silent, store_factory(now=clock, lease=LEASE) as heir:
+            run = await new_run(silent)
+            clock.advance(LEASE - timedelta(seconds=1))
+            with pytest.raises(LeaseHeldError):
+                await heir.acquire(run.run_id)
+            await silent.heartbeat()
+            clock.advance(LEASE - timedelta(seconds=1))
+            with pytest.raises(LeaseHeldError):
+                await heir.acquire(run.run_id)
+            clock.advance(timedelta(seconds=1))
+            assert (await heir.acquire(run.run_id)).epoch == 2
+            with pytest.raises(LeaseLostError):
+                await run.step()
+
+    async def test_of_two_that_acquire_at_once_one_wins(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store, hold=False)
+        asked = [asking.acquire(run.run_id) for asking in (store, other, store, other)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(type(answer).__name__ for answer in answers) == ["Lease", *["LeaseHeldError"] * 3]
+        assert [row.kind for row in await all_rows(store, run.run_id)] == ["start", "attempt"]
+
+    async def test_takeovers_at_once_follow_each_other(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        leases = await asyncio.gather(*(asking.acquire(run.run_id, takeover=True) for asking in (store, other) * 3))
+        assert sorted(lease.epoch for lease in leases) == [2, 3, 4, 5, 6, 7]
+        assert await store.verify(run.run_id) == []
+
+    async def test_a_takeover_amid_commits_leaves_one_unbroken_chain(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+
+        async def walk() -> int:
+            done = 0
+            try:
+                while done < 200:
+                    await run.step()
+                    done += 1
+            except LeaseLostError:
+                pass
+            return done
+
+        done, lease = await asyncio.gather(walk(), other.acquire(run.run_id, takeover=True))
+        rows = (await other.load(run.run_id))[1]
+        assert lease.head_seq == done + 2
+        assert [row.seq for row in rows] == list(range(1, lease.head_seq + 1))
+        assert [row.kind for row in rows].index("attempt") == len(rows) - 1
+
+    async def test_an_ended_run_is_not_acquired(self, store: CheckpointStore) -> None:
+        for status in ("completed", "failed", "cancelled"):
+            run = await new_run(store)
+            await run.end(status)
+            with pytest.raises(RunEndedError) as caught:
+                await store.acquire(run.run_id, takeover=True)
+            assert caught.value.status == status
+
+    async def test_an_ended_run_has_no_owner_even_where_nobody_said_release(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.commit(run.next_commit(change=RunChange(status="completed")))
+        assert (await store.run(run.run_id)).owner is None
+
+    async def test_a_released_run_keeps_its_epoch_and_moves_its_anchor(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.step()
+        await store.release(run.run_id, 2)
+        assert (await store.run(run.run_id)).owner == store.worker_id
+        await store.release(run.run_id, 1)
+        record = await store.run(run.run_id)
+        assert (record.owner, record.epoch, record.head_seq, record.head_digest) == (None, 1, 2, run.digest)
+        assert (await other.acquire(run.run_id)).epoch == 2
+
+    async def test_closing_a_store_gives_its_leases_back(self, store_factory: StoreFactory, store: CheckpointStore) -> None:
+        async with store_factory() as leaving:
+            run = await new_run(leaving)
+            await run.step()
+        await leaving.close()
+        assert (await store.run(run.run_id)).owner is None
+        assert (await store.acquire(run.run_id)).epoch == 2
+
+    async def test_closing_a_store_commits_what_is_queued(self, store_factory: StoreFactory, store: CheckpointStore) -> None:
+        leaving = store_factory()
+        async with leaving:
+            run = await new_run(leaving)
+            queued = [asyncio.ensure_future(leaving.commit(run.next_commit())) for _ in range(5)]
+            await asyncio.sleep(0)
+        assert all(isinstance(answer, Receipt) for answer in await asyncio.gather(*queued))
+        assert len(await all_rows(store, run.run_id)) == 6
+
+    async def test_a_closed_store_says_so(self, store_factory: StoreFactory) -> None:
+        async with store_factory() as closed:
+            pass
+        with pytest.raises(StoreUnavailableError):
+            await new_run(closed)
+
+    async def test_a_lease_is_fresh_after_a_heartbeat_and_not_before(self, store_factory: StoreFactory) -> None:
+        async with store_factory() as store:
+            assert not store.lease_is_fresh()
+            await store.heartbeat()
+            assert store.lease_is_fresh()
+        async with store_factory(lease=timedelta(0)) as never:
+            await never.heartbeat()
+            assert not never.lease_is_fresh()
+
+    async def test_a_held_lease_is_extended_in_the_background(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        short = timedelta(milliseconds=30)
+        async with store_factory(now=clock, lease=short) as store, store_factory(now=clock, lease=short) as other:
+            run = await new_run(store)
+            clock.advance(short)
+            async with asyncio.timeout(10):
+                while True:
+                    before = clock.now
+                    with pytest.raises(LeaseHeldError) as caught:
+                        # Until the first beat the lease has expired by the clock; asking must not take it.
+                        raise await self._holder(other, run.run_id)
+                    if caught.value.expires_at is not None and caught.value.expires_at.timestamp() * SECOND > before:
+                        break
+
+    @staticmethod
+    async def _holder(store: CheckpointStore, run_id: str) -> LeaseHeldError:
+        """Who holds the run, asked without taking it: a takeover is never tried, only a refusal is waited for."""
+        while True:
+            try:
+                lease = await store.acquire(run_id)
+            except LeaseHeldError as held:
+                return held
+            await store.release(run_id, lease.epoch)
+            await asyncio.sleep(0.001)
+
+    async def test_each_store_has_its_own_worker_id(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        assert store.worker_id != other.worker_id
+
+    async def test_the_clock_is_the_given_one(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            assert await store.now() == clock.now
+            run = await new_run(store)
+            clock.advance(timedelta(days=1))
+            assert (await run.step()).committed_at == clock.now
+            assert (await all_rows(store, run.run_id))[1].committed_at == clock.now
+
+    # --- loading ----------------------------------------------------------------------------------------------------
+    async def test_load_stops_at_the_seq_that_is_asked_for(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        for _ in range(5):
+            await run.step()
+        assert [row.seq for row in (await store.load(run.run_id, upto=3))[1]] == [1, 2, 3]
+        assert [row.seq for row in (await store.load(run.run_id, upto=6))[1]] == [1, 2, 3, 4, 5, 6]
+        for missing in (7, 100, 0, -1):
+            with pytest.raises(CheckpointNotFoundError):
+                await store.load(run.run_id, upto=missing)
+
+    async def test_load_begins_at_the_newest_snapshot(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        kept = []
+        for _ in range(6):
+            await run.step()
+            if run.seq in (3, 5):
+                kept.append(Snapshot(run.run_id, run.seq, b"state at %d" % run.seq, run.digest))
+                await store.put_snapshot(kept[-1], 1)
+        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id)]] == [(kept[1], [6, 7])]
+        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id, upto=5)]] == [(kept[1], [])]
+        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id, upto=4)]] == [(kept[0], [4])]
+        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id, upto=2)]] == [(None, [1, 2])]
+        assert await other.verify(run.run_id) == []
+
+    async def test_a_snapshot_that_does_not_stand_on_its_checkpoint_is_not_used(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.step()
+        sound = Snapshot(run.run_id, 2, b"sound", run.digest)
+        await run.step()
+        await store.put_snapshot(sound, 1)
+        await store.put_snapshot(Snapshot(run.run_id, 3, b"of another history", b"x" * 32), 1)
+        snapshot, rows = await store.load(run.run_id)
+        assert snapshot == sound
+        assert [row.seq for row in rows] == [3]
+        assert [problem.seq for problem in await store.verify(run.run_id)] == [3]
+
+    async def test_a_snapshot_of_a_stale_owner_is_dropped_in_silence(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await other.acquire(run.run_id, takeover=True)
+        await store.put_snapshot(Snapshot(run.run_id, 1, b"late", run.digest), 1)
+        assert (await store.load(run.run_id))[0] is None
+
+    async def test_rows_sealed_with_another_key_are_corrupt(self, store_factory: StoreFactory) -> None:
+        async with store_factory(chain_key=b"one") as store, store_factory(chain_key=b"two") as stranger:
+            run = await new_run(store)
+            await run.step()
+            assert await store.verify(run.run_id) == []
+            with pytest.raises(CheckpointCorruptError) as caught:
+                await stranger.load(run.run_id)
+            assert (caught.value.run_id, caught.value.seq) == (run.run_id, 1)
+            assert [problem.seq for problem in await stranger.verify(run.run_id)] == [1, 2]
+
+    async def test_a_row_that_breaks_the_chain_is_corrupt_and_those_before_it_are_readable(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.step()
+        run.digest = b"y" * 32
+        await run.step()
+        await run.step()
+        with pytest.raises(CheckpointCorruptError) as caught:
+            await store.load(run.run_id)
+        assert (caught.value.run_id, caught.value.seq) == (run.run_id, 3)
+        assert [row.seq for row in (await store.load(run.run_id, upto=2))[1]] == [1, 2]
+        assert [problem.seq for problem in await store.verify(run.run_id)] == [3]
+
+    async def test_a_fork_stands_on_its_parents_digest(self, store: CheckpointStore) -> None:
+        parent = await new_run(store)
+        await parent.step()
+        fork_id = new_id(await store.now())
+        first = store.chain.seal(store.chain.genesis(fork_id, parent.digest), fork_id, 0, 0, 1, "fork", "", "", "work", b"1[]", 0)
+        new = NewRun(fork_id, "invoice", "1", "g" * 64, 50, status="ready", hold=False, parent_run_id=parent.run_id, forked_at_seq=2)
+        lease = await store.create(new, first)
+        assert (lease.epoch, lease.head_seq, lease.run.parent_run_id, lease.run.forked_at_seq) == (0, 0, parent.run_id, 2)
+        await store.acquire(fork_id)
+        assert [row.seq for row in (await store.load(fork_id))[1]] == [0, 1]
+        assert [row.seq for row in (await store.load(fork_id, upto=0))[1]] == [0]
+        assert await store.verify(fork_id) == []
+
+    async def test_a_fork_of_a_parent_that_is_not_here_can_be_loaded(self, store: CheckpointStore) -> None:
+        fork_id, parent_id = new_id(await store.now()), new_id(await store.now())
+        first = store.chain.seal(store.chain.genesis(fork_id, b"p" * 32), fork_id, 0, 0, 1, "fork", "", "", "work", b"1[]", 0)
+        new = NewRun(fork_id, "invoice", "1", "g" * 64, 50, status="ready", hold=False, parent_run_id=parent_id, forked_at_seq=2)
+        await store.create(new, first)
+        assert [row.seq for row in (await store.load(fork_id))[1]] == [0]
+        assert await store.verify(fork_id) == []
+
+    async def test_history_is_read_from_any_seq_on(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.commit(Commit(run.run_id, 1, tuple(run.row() for _ in range(1_100))))
+        assert [row.seq for row in await all_rows(store, run.run_id)] == list(range(1, 1_102))
+        assert [row.seq for row in await all_rows(store, run.run_id, after=1_099)] == [1_100, 1_101]
+        assert await all_rows(store, run.run_id, after=1_101) == []
+
+    async def test_stats_count_what_is_there(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier()
+        await store.decide(run.run_id, "review", Verdict(by="ana"))
+        await new_run(store)
+        stats = await store.stats()
+        assert stats["runs"] == {"waiting": 1, "running": 1}
+        assert (stats["checkpoints"], stats["snapshots"], stats["barriers_open"], stats["decisions"]) == (3, 0, 0, 1)
+        assert stats["bytes"] > 0
+        assert stats["schema"]
+
+    # --- the inbox --------------------------------------------------------------------------------------------------
+    async def test_the_inbox_of_approvals_is_oldest_first(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            opened = []
+            for number in range(4):
+                clock.advance(timedelta(seconds=1))
+                run = await new_run(store, tenant="acme" if number == 3 else "")
+                await run.open_barrier(payload={"n": number}, form={"type": "object"}, approvers=("ana", "finance"), quorum=2,
+                                       early=False, targets=("pay",), deadline=clock.now + 5, on_timeout="reject")  # fmt: skip
+                opened.append(run.run_id)
+            assert [found.run_id for found in await store.barriers()] == opened[:3]
+            assert [found.run_id for found in await store.barriers(limit=2)] == opened[:2]
+            assert [found.run_id for found in await store.barriers(tenant="acme")] == opened[3:]
+            (found,) = await store.barriers(run_id=opened[3])
+            expected = barrier(
+                opened[3], opened_seq=2, opened_at=clock.now, payload={"n": 3}, form={"type": "object"}, approvers=("ana", "finance"),
+                quorum=2, early=False, targets=("pay",), deadline=clock.now + 5, on_timeout="reject",
+            )  # fmt: skip
+            assert found == expected
+
+    async def test_closed_barriers_leave_the_inbox_and_stay_in_the_books(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        await run.open_barrier("other#1", park=False)
+        await store.commit(run.next_commit(closed=(("review#1", "withdrawn"),)))
+        assert [found.ticket for found in await store.barriers()] == ["other#1"]
+        assert [found.ticket for found in await store.barriers(status="withdrawn")] == ["review#1"]
+        assert {found.ticket for found in await store.barriers(status=None)} == {"review#1", "other#1"}
+        assert [found.ticket for found in (await store.inbox(run.run_id)).barriers] == ["other#1"]
+
+    async def test_a_barrier_opened_and_closed_in_one_commit_is_closed(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        early = await store.decide(run.run_id, "review", Verdict())
+        commit = run.next_commit(opened=(barrier(run.run_id),), closed=(("review#1", "resolved"),), consumed=((early.id, 2),))
+        await store.commit(commit)
+        assert [found.status for found in await store.barriers(run_id=run.run_id, status=None)] == ["resolved"]
+        assert [decision.consumed_seq for decision in await store.decisions(run.run_id)] == [2]
+
+    async def test_a_ticket_can_be_opened_again(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        await store.commit(run.next_commit(closed=(("review#1", "resolved"),)))
+        await run.open_barrier(park=False, payload={"second": "time"})
+        (found,) = await store.barriers(run_id=run.run_id, status=None)
+        assert (found.status, found.payload) == ("open", {"second": "time"})
+
+    async def test_a_timeouts_decision_is_voted_and_consumed_in_its_commit(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        vote = DecisionRecord(f"timeout:{run.run_id}:review#1", run.run_id, "review#1", "reject", "timeout", source="timeout", decided_at=77)
+        commit = run.next_commit(closed=(("review#1", "resolved"),), voted=(vote,), consumed=((vote.id, run.seq),))
+        await store.commit(commit)
+        assert await store.decisions(run.run_id) == [replace(vote, consumed_seq=run.seq - 1)]
+        assert (await store.inbox(run.run_id)).decisions == ()
+        with pytest.raises(DecisionConflictError) as caught:
+            await store.decide(run.run_id, "review#1", Verdict())
+        assert caught.value.winner == "timeout"
+
+    async def test_consumed_decisions_leave_the_inbox(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        decision = await store.decide(run.run_id, "review", Verdict())
+        inbox = await store.inbox(run.run_id)
+        assert (inbox.rev, inbox.decisions, [found.status for found in inbox.barriers]) == (1, (decision,), ["decided"])
+        await store.commit(run.next_commit(closed=(("review#1", "resolved"),), consumed=((decision.id, run.seq),)))
+        inbox = await store.inbox(run.run_id)
+        assert (inbox.decisions, inbox.barriers) == ((), ())
+
+    async def test_a_cancel_request_is_kept_once(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        assert (await store.inbox(run.run_id)).cancel is None
+        first = await other.request_cancel(run.run_id, actor="ana", reason="wrong vendor")
+        again = await store.request_cancel(run.run_id, actor="ben")
+        assert (first.inbox_rev, again.inbox_rev, again.status) == (1, 1, "running")
+        inbox = await store.inbox(run.run_id)
+        assert inbox.cancel is not None
+        assert (inbox.rev, inbox.cancel.actor, inbox.cancel.reason) == (1, "ana", "wrong vendor")
+        assert inbox.cancel.requested_at > 0
+        await run.end("cancelled")
+        with pytest.raises(RunEndedError):
+            await store.request_cancel(run.run_id, actor="ana")
+
+    # --- deciding ---------------------------------------------------------------------------------------------------
+    async def test_a_decision_is_attributed_and_bound_to_what_was_shown(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            run = await new_run(store)
+            shown = await run.open_barrier(form={"type": "object"})
+            clock.advance(timedelta(minutes=1))
+            given = Verdict("modify", "ana", "rounded", "cli", ("finance",), {"amount": 900}, approves=True, seen=shown.digest)
+            record = await store.decide(run.run_id, "review#1", given)
+            expected = DecisionRecord(
+                record.id, run.run_id, "review#1", "modify", "ana", "rounded", "cli", ("finance",), {"amount": 900},
+                approves=True, payload_digest=shown.digest, decided_at=clock.now,
+            )  # fmt: skip
+            assert record == expected
+            assert await store.decisions(run.run_id) == [record]
+            assert (await store.barriers(run_id=run.run_id, status=None))[0].status == "decided"
+
+    @pytest.mark.parametrize("action", ["approve", "reject", "skip", "reroute", "modify"])
+    async def test_each_action_is_kept_as_what_it_is(self, store: CheckpointStore, action: str) -> None:
+        run = await new_run(store)
+        await run.open_barrier(targets=("pay",), form={})
+        parts = {"reroute": {"target": "pay"}, "modify": {"edits": {}}}.get(action, {})
+        record = await store.decide(run.run_id, "review", Verdict(action, approves=False, **parts))  # type: ignore[arg-type]
+        assert (record.action, record.approves) == (action, action == "approve")
+        assert (await store.barriers(run_id=run.run_id, status=None))[0].status == "decided"
+
+    async def test_the_same_decision_again_returns_the_stored_one(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier()
+        record = await store.decide(run.run_id, "review#1", Verdict())
+        assert await other.decide(run.run_id, "review", Verdict(reason="said again")) == record
+        assert (await store.run(run.run_id)).inbox_rev == 1
+        assert len(await store.decisions(run.run_id)) == 1
+
+    async def test_another_decision_conflicts_and_names_the_winner(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier()
+        await store.decide(run.run_id, "review#1", Verdict(by="ana"))
+        for late in (reject("ana"), reject("ben"), Verdict(by="ben")):
+            with pytest.raises(DecisionConflictError) as caught:
+                await store.decide(run.run_id, "review#1", late)
+            assert (caught.value.winner, caught.value.winning_action) == ("ana", "approve")
+        assert len(await store.decisions(run.run_id)) == 1
+
+    async def test_of_two_people_at_the_same_instant_one_wins(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        for _ in range(5):
+            run = await new_run(store)
+            await run.open_barrier()
+            answers = await asyncio.gather(
+                store.decide(run.run_id, "review", Verdict(by="ana")), other.decide(run.run_id, "review", reject("ben")), return_exceptions=True
+            )
+            won = [answer for answer in answers if isinstance(answer, DecisionRecord)]
+            lost = [answer for answer in answers if isinstance(answer, DecisionConflictError)]
+            assert (len(won), len(lost)) == (1, 1)
+            assert lost[0].winner == won[0].actor
+            assert await store.decisions(run.run_id) == won
+            assert (await store.run(run.run_id)).inbox_rev == 1
+
+    async def test_a_quorum_needs_votes_of_different_people(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(quorum=2)
+        first = await store.decide(run.run_id, "review", Verdict(by="ana"))
+        assert await store.decide(run.run_id, "review", Verdict(by="ana")) == first
+        assert [found.status for found in await store.barriers()] == ["open"]
+        with pytest.raises(DecisionConflictError):
+            await store.decide(run.run_id, "review", reject("ana"))
+        await other.decide(run.run_id, "review", Verdict(by="ben"))
+        assert [found.status for found in await store.barriers(status=None)] == ["decided"]
+        with pytest.raises(DecisionConflictError):
+            await store.decide(run.run_id, "review", Verdict(by="eve"))
+        assert [decision.actor for decision in await store.decisions(run.run_id)] == ["ana", "ben"]
+
+    async def test_one_reject_outweighs_a_quorum(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(quorum=3)
+        await store.decide(run.run_id, "review", Verdict(by="ana"))
+        await store.decide(run.run_id, "review", reject("ben"))
+        assert [found.status for found in await store.barriers(status=None)] == ["decided"]
+        with pytest.raises(DecisionConflictError) as caught:
+            await store.decide(run.run_id, "review", Verdict(by="eve"))
+        assert caught.value.winner == "ben"
+
+    async def test_only_approvers_decide(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(approvers=("ana", "finance"))
+        with pytest.raises(NotAnApproverError) as caught:
+            await store.decide(run.run_id, "review", Verdict(by="ben", roles=("sales",)))
+        assert caught.value.approvers == ("ana", "finance")
+        assert await store.decisions(run.run_id) == []
+        await store.decide(run.run_id, "review", Verdict(by="ben", roles=("sales", "finance")))
+
+    @pytest.mark.parametrize("nobody", ["", "timeout"])
+    async def test_nobody_decides_without_a_name_or_in_the_name_of_the_deadline(self, store: CheckpointStore, nobody: str) -> None:
+        run = await new_run(store)
+        await run.open_barrier()
+        with pytest.raises(InvalidDecisionError):
+            await store.decide(run.run_id, "review", Verdict(by=nobody))
+
+    async def test_a_decision_over_another_payload_is_stale(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        shown = await run.open_barrier()
+        with pytest.raises(StalePayloadError) as caught:
+            await store.decide(run.run_id, "review", Verdict(seen="e" * 64))
+        assert (caught.value.seen, caught.value.current) == ("e" * 64, shown.digest)
+        await store.decide(run.run_id, "review", Verdict(seen=shown.digest))
+
+    async def test_after_the_deadline_the_ticket_is_closed(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            run = await new_run(store)
+            await run.open_barrier(deadline=clock.now + SECOND, quorum=2)
+            clock.advance(timedelta(seconds=1, microseconds=-1))
+            vote = await store.decide(run.run_id, "review", Verdict(by="ana"))
+            clock.advance(timedelta(microseconds=1))
+            with pytest.raises(BarrierClosedError) as caught:
+                await store.decide(run.run_id, "review", Verdict(by="ben"))
+            assert caught.value.status == "expired"
+            assert await store.decide(run.run_id, "review", Verdict(by="ana")) == vote
+
+    async def test_edits_fit_the_form(self, store: CheckpointStore) -> None:
+        form = {"type": "object", "properties": {"amount": {"type": "number", "maximum": 1000}}, "additionalProperties": False}
+        run = await new_run(store)
+        await run.open_barrier(form=form)
+        for edits in ({"amount": "much"}, {"amount": 1001}, {"vendor": "x"}, None):
+            with pytest.raises(InvalidDecisionError):
+                await store.decide(run.run_id, "review", Verdict("modify", edits=edits))
+        with pytest.raises(InvalidDecisionError, match="amount"):
+            await store.decide(run.run_id, "review", Verdict("modify", edits={"amount": 1001}))
+        assert await store.decisions(run.run_id) == []
+        assert (await store.decide(run.run_id, "review", Verdict("modify", edits={"amount": 1000}))).edits == {"amount": 1000}
+
+    async def test_a_form_never_fetches_a_remote_schema(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(form={"$ref": "http://127.0.0.1:9/form.json"})
+        with pytest.raises(InvalidDecisionError, match="not a usable JSON Schema"):
+            await store.decide(run.run_id, "review", Verdict("modify", edits={}))
+
+    async def test_what_an_action_does_not_take_is_refused(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(targets=("pay",))
+        for wrong in (
+            Verdict("modify", edits={"amount": 1}), Verdict("reroute", target="elsewhere"), Verdict("reroute"),
+            Verdict("approve", edits={}), Verdict("approve", target="pay"), Verdict("wave"),
+        ):  # fmt: skip
+            with pytest.raises(InvalidDecisionError):
+                await store.decide(run.run_id, "review", wrong)
+        assert await store.decisions(run.run_id) == []
+        assert (await store.decide(run.run_id, "review", Verdict("reroute", target="pay"))).target == "pay"
+
+    async def test_an_unknown_barrier_lists_the_known_ones(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        with pytest.raises(UnknownBarrierError) as caught:
+            await store.decide(run.run_id, "reviev", Verdict())
+        assert set(caught.value.known) == {"review", "sealed", "board"}
+
+    async def test_a_name_with_several_open_tickets_is_ambiguous(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier("score[0].review#1", park=False)
+        await run.open_barrier("score[1].review#1", park=False)
+        with pytest.raises(AmbiguousTicketError) as caught:
+            await store.decide(run.run_id, "review", Verdict())
+        assert caught.value.tickets == ("score[0].review#1", "score[1].review#1")
+        assert (await store.decide(run.run_id, "score[1].review#1", Verdict())).ticket == "score[1].review#1"
+        assert (await store.decide(run.run_id, "review", Verdict())).ticket == "score[0].review#1"
+
+    async def test_withdrawn_and_resolved_tickets_take_no_decision(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        await store.commit(run.next_commit(closed=(("review#1", "withdrawn"),)))
+        for name in ("review#1", "review"):
+            with pytest.raises(BarrierClosedError) as caught:
+                await store.decide(run.run_id, name, Verdict())
+            assert caught.value.status == "withdrawn"
+
+    async def test_the_next_visit_of_a_barrier_is_another_ticket(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        first = await store.decide(run.run_id, "review", Verdict())
+        await store.commit(run.next_commit(closed=(("review#1", "resolved"),), consumed=((first.id, run.seq),)))
+        await run.open_barrier("review#2", park=False)
+        second = await store.decide(run.run_id, "review", reject())
+        assert (first.ticket, second.ticket) == ("review#1", "review#2")
+        assert await store.decide(run.run_id, "review#1", Verdict()) == replace(first, consumed_seq=3)
+
+    async def test_an_ended_run_takes_no_decision(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        await run.end("cancelled")
+        with pytest.raises(RunEndedError):
+            await store.decide(run.run_id, "review", Verdict())
+        assert await store.decisions(run.run_id) == []
+
+    async def test_a_decision_may_come_before_its_ticket(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        record = await other.decide(run.run_id, "review", Verdict(reason="known vendor"))
+        assert (record.ticket, record.payload_digest, record.consumed_seq) == ("review", None, None)
+        assert (await store.inbox(run.run_id)).decisions == (record,)
+        assert await store.decide(run.run_id, "review", Verdict()) == record
+        with pytest.raises(DecisionConflictError):
+            await store.decide(run.run_id, "review", reject("ben"))
+        assert (await store.decide(run.run_id, "review#2", reject("ben"))).ticket == "review#2"
+
+    async def test_an_early_decision_is_plain_and_by_an_approver(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        for wrong in (Verdict("modify", edits={}), Verdict("reroute", target="pay"), Verdict(seen="d" * 64)):
+            with pytest.raises(InvalidDecisionError):
+                await store.decide(run.run_id, "review", wrong)
+        with pytest.raises(BarrierClosedError):
+            await store.decide(run.run_id, "sealed", Verdict())
+        with pytest.raises(NotAnApproverError):
+            await store.decide(run.run_id, "board", Verdict(by="ben"))
+        assert (await store.decide(run.run_id, "board", Verdict("skip", "ana"))).approves is False
+
+    async def test_an_early_vote_counts_once_the_ticket_is_open(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.decide(run.run_id, "review", Verdict(by="ana"))
+        await run.open_barrier(quorum=2, park=False)
+        with pytest.raises(DecisionConflictError):
+            await store.decide(run.run_id, "review", reject("ana"))
+        await store.decide(run.run_id, "review", Verdict(by="ben"))
+        assert [found.status for found in await store.barriers(status=None)] == ["decided"]
+
+    async def test_many_decisions_at_once_are_all_kept(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        runs = [await new_run(store) for _ in range(20)]
+        await asyncio.gather(*(run.open_barrier() for run in runs))
+        await asyncio.gather(*((store, other)[n % 2].decide(run.run_id, "review", Verdict(by="ana")) for n, run in enumerate(runs)))
+        assert await store.barriers() == []
+        assert len(await store.barriers(status="decided")) == 20
+
+    # --- watching ---------------------------------------------------------------------------------------------------
+    async def test_a_watch_wakes_for_what_another_process_writes(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        watch = store.watch(run.run_id)
+        await self._woken_by(watch, other.decide(run.run_id, "review", Verdict()), store, run.run_id, 1)
+        await self._woken_by(watch, other.request_cancel(run.run_id, actor="ana"), store, run.run_id, 2)
+        watch.close()
+
+    async def test_a_watch_wakes_for_what_this_process_writes(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        watch = store.watch(run.run_id)
+        await self._woken_by(watch, store.decide(run.run_id, "review", Verdict()), store, run.run_id, 1)
+        watch.close()
+
+    async def test_a_watch_does_not_sleep_through_what_came_before_it_waited(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        watch = store.watch(run.run_id)
+        await other.decide(run.run_id, "review", Verdict())
+        async with asyncio.timeout(10):
+            await watch.changed()
+        watch.close()
+
+    async def test_a_watch_wakes_when_another_process_ends_the_run(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(other)
+        watch = store.watch(run.run_id)
+
+        async def wait_for_the_end() -> None:
+            while (await store.run(run.run_id)).status != "completed":
+                await watch.changed()
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(wait_for_the_end(), run.end())
+        watch.close()
+
+    async def test_closing_a_watch_frees_who_waits(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        watch = store.watch(run.run_id)
+
+        async def wait() -> None:
+            try:
+                while True:
+                    await watch.changed()
+            except RuntimeError:
+                pass
+
+        waiting = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        watch.close()
+        async with asyncio.timeout(10):
+            await waiting
+
+    @staticmethod
+    async def _woken_by(watch: Any, write: Any, store: CheckpointStore, run_id: str, rev: int) -> None:
+        async def see_it() -> None:
+            while (await store.inbox(run_id)).rev < rev:
+                await watch.changed()
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(see_it(), write)
