@@ -10,7 +10,7 @@ from typing import Any
 
 from checkpoint_stores.fold import DONE, FAILED, Scope
 from checkpoint_stores.ops import Op
-from engine.errors import BranchError, MergeConflictError
+from engine.errors import BranchError, MergeConflictError, MergeError
 from engine.failures import BranchesFailedError
 from engine.outcomes import DELETE
 from engine.plan import NodePlan, ParallelPlan
@@ -76,7 +76,10 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
         raise MergeConflictError(node.name, scope.path, key, [name for name, _child in writers])
     if reducer.independent:
         # The ops say the same over any base: refer to them, store nothing twice.
-        return [["take", child.path, key] for _name, child in writers]
+        takes: list[Op] = [["take", child.path, key] for _name, child in writers]
+        if any(op[0] == "increment" for _name, child in writers for op in child.ops[key]):
+            _check_sum(node, scope, key, takes, writers)
+        return takes
     current = scope.read(key)
     made: list[Op] = []
     in_branch = scope.parent is not None
@@ -92,6 +95,14 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
                 if new is not None:
                     made.append(new)
     return made if in_branch else _newest(made)
+
+
+def _check_sum(node: NodePlan, scope: Scope, key: str, takes: list[Op], writers: list[tuple[str, Scope]]) -> None:
+    """Each branch's numbers went together; all of them need not (Decimal and float).  Raises MergeError."""
+    try:
+        After(scope, takes).read(key)
+    except TypeError as error:
+        raise MergeError(node.name, scope.path, key, ", ".join(name for name, _child in writers), error) from error
 
 
 def _newest(made: list[Op]) -> list[Op]:

@@ -60,6 +60,7 @@ def _scope(scope: Picture, seen: frozenset[str], here: frozenset[str]) -> _Drawn
     layers = layers_of(scope)
     width = max(sum(sizes[name][0] + _GAP for name in layer) for layer in layers) + 2 * _MARGIN
     boxes: dict[str, _Box] = {}
+    rows: dict[str, tuple[float, float]] = {}
     top = _MARGIN
     for layer in layers:
         tallest = max(sizes[name][1] for name in layer)
@@ -67,6 +68,7 @@ def _scope(scope: Picture, seen: frozenset[str], here: frozenset[str]) -> _Drawn
         for name in layer:
             wide, high = sizes[name]
             boxes[name] = _Box(left + wide / 2, top + tallest / 2, wide, high)
+            rows[name] = top, top + tallest
             left += wide + _GAP
         top += tallest + _GAP
     rank = {name: index for index, layer in enumerate(layers) for name in layer}
@@ -75,7 +77,8 @@ def _scope(scope: Picture, seen: frozenset[str], here: frozenset[str]) -> _Drawn
     for source, target, kind, label in scope.edges:
         around = rank[target] - rank[source] != 1 and (rank[target] != rank[source] or source == target)
         lane += _LANE if around else 0
-        parts += _edge(boxes[source], boxes[target], kind, label, lane if around else None)
+        route = (rows[source][1], rows[target][0], lane) if around else None
+        parts += _edge(boxes[source], boxes[target], kind, label, route)
     width = lane + _MARGIN
     for name, kind, label in scope.nodes:
         parts += _node(boxes[name], kind, label, "current" if name in here else "visited" if name in seen else "", inner.get(name, []))
@@ -135,15 +138,19 @@ def _node(box: _Box, kind: str, label: str, mark: str, branches: list[tuple[str,
         at_x += drawn.width + _MARGIN
 
 
-def _edge(a: _Box, b: _Box, kind: str, label: str, lane: float | None) -> Iterator[str]:
-    """An arrow down to the next layer, across within a layer, or, where it skips layers or goes back, around by a lane on the right."""
+def _edge(a: _Box, b: _Box, kind: str, label: str, around: tuple[float, float, float] | None) -> Iterator[str]:
+    """An arrow down to the next layer, across within a layer, or ``around`` by a lane on the right where it skips layers or goes back.
+
+    ``around``: the bottom of the row it leaves, the top of the row it reaches, the x of its lane.
+    """
     anchor = "middle"
-    if lane is not None:
-        lift = 5 if a is b else 0
-        start, end = (a.x + a.width / 2, a.y + lift), (b.x + b.width / 2, b.y - lift)
-        bends = (lane, start[1]), (lane, end[1])
-        label_at, anchor = (start[0] + 4, start[1] - 3), "start"
-        path = f"M{_at(start)}L{_at((lane - 6, start[1]))}Q{_at(bends[0])} {_at((lane, (start[1] + end[1]) / 2))}Q{_at(bends[1])} {_at((lane - 6, end[1]))}L{_at(end)}"
+    if around is not None:
+        bottom, top, lane = around
+        low, high = bottom + _GAP / 3, top - _GAP / 3
+        start, end = (a.x + 8, a.y + a.height / 2), (b.x + 8, b.y - b.height / 2)
+        points = start, (start[0], low), (lane, low), (lane, high), (end[0], high), end
+        label_at, anchor = (start[0] + 5, low - 2), "start"
+        path = "M" + "L".join(_at(point) for point in points)
     elif a.y == b.y:
         side = 1 if b.x > a.x else -1
         start, end = (a.x + side * a.width / 2, a.y), (b.x - side * b.width / 2, b.y)
@@ -155,7 +162,7 @@ def _edge(a: _Box, b: _Box, kind: str, label: str, lane: float | None) -> Iterat
         label_at = ((start[0] + end[0]) / 2, half + 4)
         path = f"M{_at(start)}C{_at((start[0], half))} {_at((end[0], half))} {_at(end)}"
     dashes = ' stroke-dasharray="5 4"' if kind == "fallback" else ""
-    yield f'<path d="{path}" fill="none" stroke="#495057" stroke-width="1.3"{dashes} marker-end="url(#tip)"/>'
+    yield f'<path d="{path}" fill="none" stroke="#495057" stroke-width="1.3" stroke-linejoin="round"{dashes} marker-end="url(#tip)"/>'
     if label:
         look = f'text-anchor="{anchor}" font-size="11" fill="#1864ab" paint-order="stroke" stroke="#ffffff" stroke-width="3"'
         yield f'<text x="{label_at[0]:.1f}" y="{label_at[1]:.1f}" {look}>{escape(label)}</text>'

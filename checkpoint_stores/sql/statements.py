@@ -67,13 +67,8 @@ def runs_newest_first(*, flow: str | None, status: str | None, tenant: str, limi
 
 
 def run_to_change(run_id: bytes, now: int | None) -> sa.Select[Any]:
-    """The run's line, locked until the transaction ends, its owner's lease, and the clock."""
-    return (
-        sa.select(runs, workers.c.lease_expires_at, workers.c.host, workers.c.pid, workers.c.pid_started, clock(now).label("clock"))
-        .select_from(runs.outerjoin(workers, workers.c.worker_id == runs.c.owner))
-        .where(runs.c.run_id == run_id)
-        .with_for_update(of=runs)
-    )
+    """The run's line, locked until the transaction ends, and the clock."""
+    return sa.select(runs, clock(now).label("clock")).where(runs.c.run_id == run_id).with_for_update()
 
 
 def insert_run(line: dict[str, Any], now: int | None) -> sa.Insert:
@@ -136,6 +131,10 @@ def beat(line: dict[str, Any], lease: int, now: int | None, dialect: str) -> Any
     insert = postgresql.insert(workers) if dialect == "postgresql" else sqlite.insert(workers)
     filled = insert.values(**line, started_at=clock(now), lease_expires_at=clock(now) + lease)
     return filled.on_conflict_do_update(index_elements=[workers.c.worker_id], set_={"lease_expires_at": filled.excluded.lease_expires_at})
+
+
+def worker(worker_id: str) -> sa.Select[Any]:
+    return sa.select(workers).where(workers.c.worker_id == worker_id)
 
 
 def forget_worker(worker_id: str) -> sa.Delete:

@@ -112,8 +112,11 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
         raise RunNotFoundError(run_id)
     if line.status in ENDED:
         raise RunEndedError(run_id, line.status)
-    if line.owner is not None and not takeover and _lives(line):
-        raise LeaseHeldError(run_id, line.owner, datetime.fromtimestamp(line.lease_expires_at / 1_000_000, UTC))
+    if line.owner is not None and not takeover:
+        # A second statement, behind the lock: joined to the first it would show the owner of before the wait.
+        owner = connection.execute(statements.worker(line.owner)).one_or_none()
+        if owner is not None and owner.lease_expires_at > line.clock and not is_known_dead(owner.host, owner.pid, owner.pid_started):
+            raise LeaseHeldError(run_id, line.owner, datetime.fromtimestamp(owner.lease_expires_at / 1_000_000, UTC))
     head = connection.execute(statements.head_of(key)).one_or_none()
     if head is None:
         raise CheckpointCorruptError(run_id, line.head_seq, "the run has no checkpoint at all")
@@ -127,12 +130,6 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
     connection.execute(statements.insert_row((key, *row[1:11]), now))
     _tell(connection, scribe, key)
     return Lease(run_of(taken), taken.epoch, row.seq, row.digest)
-
-
-def _lives(line: Any) -> bool:
-    if line.lease_expires_at is None or line.lease_expires_at <= line.clock:
-        return False
-    return not is_known_dead(line.host, line.pid, line.pid_started)
 
 
 def put_snapshot(connection: sa.Connection, scribe: Scribe, snapshot: Snapshot, epoch: int) -> None:
