@@ -53,7 +53,9 @@ def _cycles(graph: nx.MultiDiGraph[str]) -> Iterator[Warn]:
             yield Warn("cycle_without_exit", f"only a failure, a fallback or End leads out of the cycle of {shown}", members)
         for source, target, kind in knot.edges(data="kind"):
             if kind == "fallback":
-                yield Warn("fallback_in_cycle", f"the fallback {source} -> {target} closes a cycle: a lasting failure runs in circles", members)
+                yield Warn(
+                    "fallback_in_cycle", f"the fallback {source} -> {target} closes a cycle: a lasting failure runs in circles", members
+                )
 
 
 def _without_caps(graph: nx.MultiDiGraph[str]) -> nx.MultiDiGraph[str]:

@@ -114,7 +114,14 @@ def _mermaid_scope(scope: Picture, ids: dict[str, str], indent: str) -> Iterator
 
 def _mermaid_text(label: str) -> str:
     # Mermaid reads entity codes in quoted text; every other character stands for itself there.
-    safe = label.replace("#", "#35;").replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;").replace("\n", "<br/>")
+    safe = (
+        label.replace("#", "#35;")
+        .replace("&", "#amp;")
+        .replace('"', "#quot;")
+        .replace("<", "#lt;")
+        .replace(">", "#gt;")
+        .replace("\n", "<br/>")
+    )
     return f'"{safe}"'
 
 
@@ -122,7 +129,12 @@ def _mermaid_text(label: str) -> str:
 def dot(definition: dict[str, Any], *, visited: Iterable[str] = (), current: Iterable[str] = ()) -> str:
     """Graphviz DOT text; the path taken is filled, where the run stands is outlined."""
     whole = picture(definition)
-    lines = [f"digraph {_dot_text(whole.title)} {{", "  compound=true;", '  node [fontname="sans-serif"];', '  edge [fontname="sans-serif"];']
+    lines = [
+        f"digraph {_dot_text(whole.title)} {{",
+        "  compound=true;",
+        '  node [fontname="sans-serif"];',
+        '  edge [fontname="sans-serif"];',
+    ]
     lines += _dot_scope(whole, highlighted(visited), highlighted(current), "  ")
     return "\n".join([*lines, "}"]) + "\n"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reducers.errors import TrailmarkError
 
 if TYPE_CHECKING:
-    from engine.handle import RunResult
+    from engine.result import RunResult
 
 
 class FlowError(TrailmarkError):

@@ -24,9 +24,10 @@ from engine.decisions import Decision
 from engine.driver import RunDriver
 from engine.errors import GraphChangedError, RunFailedError, WrongFlowError
 from engine.graph import FlowGraph
-from engine.handle import RunHandle, RunResult, outlast
+from engine.handle import RunHandle
 from engine.loading import catch_up, load_state
 from engine.observing import Observer
+from engine.result import RunResult
 from engine.threads import NodeThreads
 from engine.walk import Walk
 from reducers.changes import ABSENT
@@ -244,8 +245,9 @@ class GraphExecutor:
         if not task.cancelled():
             task.exception()  # asked for by `result`; a run nobody waits for must not warn about it
 
-    def _task(self, run_id: str) -> asyncio.Task[RunResult] | None:
-        return self._tasks.get(run_id)
+    def is_driving(self, run_id: str) -> bool:
+        """Whether this executor drives the run at this moment."""
+        return run_id in self._tasks
 
     # --- results ----------------------------------------------------------------------------------------------------
     def result_of(self, state: RunState, *, waiting: bool = False, error: BaseException | None = None) -> RunResult:
@@ -274,14 +276,15 @@ class GraphExecutor:
             return await handle.result(through_barriers=through_barriers)
         except asyncio.CancelledError:
             # The caller went away: that decides nothing.  The run stops here and can be resumed.
-            await asyncio.shield(self._suspend(handle.run_id, "the caller was cancelled"))
+            await asyncio.shield(self.suspend(handle.run_id, "the caller was cancelled"))
             raise
 
-    async def _result(self, run_id: str, *, through_barriers: bool) -> RunResult:
+    async def result(self, run_id: str, *, through_barriers: bool = False) -> RunResult:
+        """See `RunHandle.result`."""
         while True:
             task = self._tasks.get(run_id)
             if task is not None:
-                await outlast(task)
+                await _outlast(task)
                 result = task.result()
             else:
                 result = await self._stored_result(run_id)
@@ -321,7 +324,8 @@ class GraphExecutor:
         return inbox.cancel is not None or any(barrier.status == "decided" for barrier in inbox.barriers)
 
     # --- from the handle --------------------------------------------------------------------------------------------
-    async def _decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord:
+    async def decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord:
+        """See `RunHandle.decide`."""
         record = await self.store.decide(run_id, barrier, decision)
         if run_id not in self._tasks:
             run = await self.store.run(run_id)
@@ -337,16 +341,17 @@ class GraphExecutor:
         task = self._tasks.get(run_id)
         if task is not None:
             self._drivers[run_id].cancel(by, reason)
-            await outlast(task)
+            await _outlast(task)
         else:
             await operations.cancel_run(self.store, run_id, actor=by, reason=reason, clock=await self._ready_clock())
         return await self._stored_result(run_id)
 
-    async def _suspend(self, run_id: str, reason: str) -> RunResult:
+    async def suspend(self, run_id: str, reason: str = "") -> RunResult:
+        """See `RunHandle.suspend`."""
         task = self._tasks.get(run_id)
         if task is not None:
             self._drivers[run_id].suspend(reason)
-            await outlast(task)
+            await _outlast(task)
         return await self._stored_result(run_id)
 
     async def fork(self, run_id: str, *, at: int | None = None, edits: Mapping[str, Any] | None = None) -> str:
@@ -373,6 +378,11 @@ def _value(state: RunState, key: str) -> Any:
 
     value = state.root.read(key)
     return value if value is ABSENT else materialise(value)
+
+
+async def _outlast(task: asyncio.Task[Any]) -> None:
+    """Wait for a task without cancelling it when the waiter is cancelled, and without raising what it raised."""
+    await asyncio.wait([task])
 
 
 async def _first_of(*waits: Any) -> None:

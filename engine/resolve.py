@@ -139,7 +139,9 @@ def _branches(
         what = f"{place}node {node.name!r}"
         if target is None or not target.name:
             reason = "is no node of the flow" if target is None else "has no name"
-            problems.append(f"{what} has the branch {branch.target!r}, which {reason}; give a function, a Flow, a node's name or branch(fn, name=...)")
+            problems.append(
+                f"{what} has the branch {branch.target!r}, which {reason}; give a function, a Flow, a node's name or branch(fn, name=...)"
+            )
         elif any(target is around for around in (*within, node)):
             problems.append(f"{what} has the branch {target.name!r}, which it stands in itself; nothing can be its own branch")
         else:

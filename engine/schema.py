@@ -20,7 +20,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import SchemaValidator
 from typing_extensions import TypedDict, is_typeddict
 
-import reducers.builtin
 from checkpoint_stores.codec import materialise
 from engine.errors import InputError
 from engine.stored_types import bare, is_marked_required, register_types_in
@@ -29,7 +28,6 @@ from reducers.annotations import reducer_of
 from reducers.changes import ABSENT
 from reducers.registry import Reducer
 
-_PROVIDED = frozenset(provided for provided in vars(reducers.builtin).values() if isinstance(provided, Reducer))
 _MERGING = frozenset({"merge", "deep_merge", "counter"})
 _EXACT: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
@@ -71,7 +69,9 @@ class StateSchema:
         if isinstance(declaration, type) and issubclass(declaration, BaseModel):
             self.keys = self._keys_of_model(declaration)
         elif is_typeddict(declaration):
-            self.keys = self._keys_of_mapping(get_type_hints(declaration, include_extras=True), getattr(declaration, "__pydantic_config__", None))
+            self.keys = self._keys_of_mapping(
+                get_type_hints(declaration, include_extras=True), getattr(declaration, "__pydantic_config__", None)
+            )
         elif isinstance(declaration, Mapping) and all(isinstance(key, str) for key in declaration):
             self.keys = self._keys_of_mapping(declaration, None)
         else:
@@ -83,7 +83,7 @@ class StateSchema:
             partial_update = _partial_validator(spec)
             if partial_update is not None:
                 self._validate_update[name] = partial_update
-        self._lenient = frozenset(name for name, spec in self.keys.items() if spec.reducer not in _PROVIDED)
+        self._lenient = frozenset(name for name, spec in self.keys.items() if not spec.reducer.builtin)
         self._defaults = {name: spec.default for name, spec in self.keys.items() if spec.default is not None}
         self.view: Callable[[Read], Any] = (
             model_view(self.model, self._defaults)
@@ -97,7 +97,9 @@ class StateSchema:
         self.model = model
         fields, config, definitions = _model_fields_of(TypeAdapter(model).core_schema)
         inner: Any = {"type": "model-fields", "fields": fields}
-        self._assign = SchemaValidator({"type": "definitions", "schema": inner, "definitions": definitions} if definitions else inner, config)
+        self._assign = SchemaValidator(
+            {"type": "definitions", "schema": inner, "definitions": definitions} if definitions else inner, config
+        )
         self._looks_around = frozenset(name for name, field in fields.items() if _has_with_info(field))
         loosening = {"strict", "coerce_numbers_to_str"}  # neither changes what an exact type gives
         if not any(str(option).startswith("str_") or option == "allow_inf_nan" for option in set(config or {}) - loosening):
@@ -133,7 +135,9 @@ class StateSchema:
             given = {name: value for name, value in offered.items() if name in known}
             unknown = [f"unknown key {name!r}; declared are: {', '.join(self.keys) or 'none'}" for name in offered if name not in known]
         else:
-            raise InputError(flow, [f"a {type(input).__name__} is no input; give a mapping of state keys or an instance of the state's model"])
+            raise InputError(
+                flow, [f"a {type(input).__name__} is no input; give a mapping of state keys or an instance of the state's model"]
+            )
         values, problems = self._model_values(given) if self.model is not None else self._mapping_values(given)
         if unknown or problems:
             raise InputError(flow, [*unknown, *problems])

@@ -15,6 +15,8 @@ _LETTER: Final = 7.5
 """Width of a letter at the font size used, in pixels; a little generous."""
 _LINE: Final = 18.0
 _GAP: Final = 36.0
+_ACROSS: Final = 58.0
+"""Between neighbours in a row; the arrow between them has a label."""
 _MARGIN: Final = 14.0
 _LANE: Final = 16.0
 """Between two arrows that go around."""
@@ -58,18 +60,18 @@ def _scope(scope: Picture, seen: frozenset[str], here: frozenset[str]) -> _Drawn
     inner = {node: [(branch.title, _scope(branch, seen, here)) for branch in branches] for node, branches in scope.inner.items()}
     sizes = {name: _size(label, inner.get(name, [])) for name, _kind, label in scope.nodes}
     layers = layers_of(scope)
-    width = max(sum(sizes[name][0] + _GAP for name in layer) for layer in layers) + 2 * _MARGIN
+    width = max(sum(sizes[name][0] + _ACROSS for name in layer) - _ACROSS for layer in layers) + 2 * _MARGIN
     boxes: dict[str, _Box] = {}
     rows: dict[str, tuple[float, float]] = {}
     top = _MARGIN
     for layer in layers:
         tallest = max(sizes[name][1] for name in layer)
-        left = (width - sum(sizes[name][0] + _GAP for name in layer) + _GAP) / 2
+        left = (width - sum(sizes[name][0] + _ACROSS for name in layer) + _ACROSS) / 2
         for name in layer:
             wide, high = sizes[name]
             boxes[name] = _Box(left + wide / 2, top + tallest / 2, wide, high)
             rows[name] = top, top + tallest
-            left += wide + _GAP
+            left += wide + _ACROSS
         top += tallest + _GAP
     rank = {name: index for index, layer in enumerate(layers) for name in layer}
     parts: list[str] = []
@@ -114,7 +116,9 @@ def _size(label: str, branches: list[tuple[str, _Drawn]]) -> tuple[float, float]
 
 
 def _node(box: _Box, kind: str, label: str, mark: str, branches: list[tuple[str, _Drawn]]) -> Iterator[str]:
-    fill, stroke, thick = {"visited": ("#d3f0dd", "#2b8a4b", 1.5), "current": ("#fff3bf", "#e67700", 3)}.get(mark, ("#ffffff", "#495057", 1.5))
+    fill, stroke, thick = {"visited": ("#d3f0dd", "#2b8a4b", 1.5), "current": ("#fff3bf", "#e67700", 3)}.get(
+        mark, ("#ffffff", "#495057", 1.5)
+    )
     left, top = box.x - box.width / 2, box.y - box.height / 2
     look = f'fill="{fill}" stroke="{stroke}" stroke-width="{thick:g}"'
     if kind == "barrier":

@@ -101,7 +101,11 @@ def conditions(scope: Scope) -> Iterator[str]:
             yield f"edge {edge}: condition {edge.name} is async; conditions are plain functions, so await in a node and write a key"
         elif condition_takes(edge.when) is None:
             yield f"edge {edge}: condition {edge.name} must take (state) or (state, outcome)"
-        elif any(edge.when is asks for asks in ASK_A_DECISION) and (source := scope.nodes.get(edge.source)) is not None and source.kind != "barrier":
+        elif (
+            any(edge.when is asks for asks in ASK_A_DECISION)
+            and (source := scope.nodes.get(edge.source)) is not None
+            and source.kind != "barrier"
+        ):
             yield f"edge {edge}: {edge.name} asks for a decision, but {edge.source!r} is a {source.kind}, not a barrier"
 
 

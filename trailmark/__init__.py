@@ -100,7 +100,6 @@ if TYPE_CHECKING:
     from engine.flow import branch as branch
     from engine.graph import FlowGraph as FlowGraph
     from engine.handle import RunHandle as RunHandle
-    from engine.handle import RunResult as RunResult
     from engine.observing import Committed as Committed
     from engine.outcomes import DELETE as DELETE
     from engine.outcomes import End as End
@@ -109,6 +108,7 @@ if TYPE_CHECKING:
     from engine.outcomes import Update as Update
     from engine.plan import END as END
     from engine.plan import Retry as Retry
+    from engine.result import RunResult as RunResult
     from reducers.errors import ReducerError as ReducerError
     from reducers.errors import ReducerTypeError as ReducerTypeError
     from reducers.errors import TrailmarkError as TrailmarkError
@@ -133,7 +133,8 @@ _HOMES = {
     "engine.failures": ("BranchesFailedError",),
     "engine.flow": ("Flow", "best_effort", "branch"),
     "engine.graph": ("FlowGraph",),
-    "engine.handle": ("RunHandle", "RunResult"),
+    "engine.handle": ("RunHandle",),
+    "engine.result": ("RunResult",),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
     "engine.plan": ("END", "Retry"),

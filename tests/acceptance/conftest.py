@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,12 @@ def nursery() -> Iterator[str]:
             yield address
             process.stdin.close()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def children_of(nursery: str) -> Callable[[Path], Children]:
+    """Start child processes that write into the given journal."""
+    return lambda journal: Children(nursery, journal)
 
 
 @pytest.fixture

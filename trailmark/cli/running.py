@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trailmark.cli import given
+from checkpoint_stores.errors import RunEndedError
+from checkpoint_stores.records import ENDED
+from reducers.errors import TrailmarkError
+from trailmark.cli import given, plain, shapes, tables
 from trailmark.cli.exits import ExitCode, exit_code_of
 from trailmark.cli.finding import flow_reference, load_graph
+from trailmark.cli.given import UsageError
+from trailmark.cli.progress import Progress
 from trailmark.cli.terminal import Output, Terminal
 
 if TYPE_CHECKING:
     from engine.executor import GraphExecutor
-    from engine.handle import RunHandle, RunResult
+    from engine.graph import FlowGraph
+    from engine.handle import RunHandle
+    from engine.result import RunResult
 
 MaxSteps = Annotated[int | None, typer.Option("--max-steps", min=1, metavar="N", help="How many node entries the run may make over its whole life.")]
 ThroughBarriers = Annotated[
@@ -47,11 +56,9 @@ async def run(
     terminal.flow = flow
     values, labels = given.input_of(input), given.labels_of(label or ())
     graph = load_graph(flow)
-    async with AsyncExitStack() as opened:
-        executor, follow = await _executor(terminal, graph, opened, create=True)
+    async with _executor(terminal, graph, create=True) as executor:
         handle = await executor.start(values, run_key=run_key, labels=labels, max_steps=max_steps)
-        with follow(handle.run_id):
-            result = await _outcome(terminal, handle, through_barriers=through_barriers)
+        result = await _outcome(terminal, handle, through_barriers=through_barriers)
     return _shown(terminal, result)
 
 
@@ -68,22 +75,99 @@ async def resume(
 
     A database never stores where code is, so the flow must be named: by --flow or by TRAILMARK_FLOW.
     """
-    from checkpoint_stores.errors import RunEndedError
-
-    async with AsyncExitStack() as opened:
-        reference = flow_reference(flow, os.environ)
-        if reference is None:
-            raise await _which_flow(terminal, run)
-        terminal.flow = flow or ""
-        graph = load_graph(reference)
-        executor, follow = await _executor(terminal, graph, opened, create=False)
-        mode = "force" if force else "strict"
+    reference = flow_reference(flow, os.environ)
+    if reference is None:
+        raise await _which_flow(terminal, run)
+    terminal.flow = flow or ""
+    graph = load_graph(reference)
+    async with _executor(terminal, graph, create=False) as executor:
         try:
-            _check_limit(max_steps, await executor.store.run(run), await _steps_made(executor, run) if max_steps else 0)
-            handle = await executor.attach(run, mode=mode, max_steps=max_steps, takeover=takeover)
+            handle = await executor.attach(run, mode="force" if force else "strict", max_steps=max_steps, takeover=takeover)
         except RunEndedError as ended:
             result = await _ended(executor, ended.run_id)
+        except ValueError as error:
+            if isinstance(error, TrailmarkError):
+                raise
+            raise UsageError(str(error)) from error
         else:
-            with follow(handle.run_id):
-                result = await _outcome(terminal, handle, through_barriers=through_barriers)
+            result = await _outcome(terminal, handle, through_barriers=through_barriers)
     return _shown(terminal, result)
+
+
+@asynccontextmanager
+async def _executor(terminal: Terminal, graph: FlowGraph, *, create: bool) -> AsyncIterator[GraphExecutor]:
+    """An executor over the terminal's store, whose steps are shown as they are committed."""
+    from engine.executor import GraphExecutor
+
+    async with terminal.opened_store(create=create) as store:
+        if not terminal.shows_progress():
+            async with GraphExecutor(graph, store=store) as executor:
+                yield executor
+            return
+        async with Progress(terminal.console(error=True)) as progress, GraphExecutor(graph, store=store, observers=[progress.observe]) as executor:
+            yield executor
+
+
+async def _outcome(terminal: Terminal, handle: RunHandle, *, through_barriers: bool) -> RunResult:
+    """Wait for the run; when this process is interrupted, suspend it and say how to go on."""
+    from engine.errors import RunFailedError
+
+    try:
+        return await handle.result(through_barriers=through_barriers)
+    except RunFailedError as failed:
+        if terminal.debug and failed.__cause__ is not None:
+            traceback.print_exception(failed.__cause__)
+        return failed.result
+    except asyncio.CancelledError:
+        result = await asyncio.shield(handle.suspend("interrupted at the command line"))
+        stands = {"suspended": "is suspended", "waiting": "waits for people"}.get(result.status, f"has {result.status}")
+        then = "" if result.status in ENDED else f"; next: {terminal.resume_command(result.run_id)}"
+        terminal.say(f"trailmark: interrupted; run {result.run_id} {stands} after {result.steps} step(s){then}")
+        raise
+
+
+async def _ended(executor: GraphExecutor, run_id: str) -> RunResult:
+    from engine.errors import RunFailedError
+
+    try:
+        return await executor.resume(run_id)
+    except RunFailedError as failed:
+        return failed.result
+
+
+async def _which_flow(terminal: Terminal, run_id: str) -> UsageError:
+    """What to say when nobody said where the flow is; the run at least knows its name."""
+    async with terminal.opened_store() as store:
+        record = await store.run(run_id)
+    said = f"run {record.run_id} is of flow {record.flow!r}; a store never holds where code is, so say it (or set TRAILMARK_FLOW)"
+    return UsageError(said, then=terminal.command("resume", record.run_id, "--flow", "MODULE:NAME"))
+
+
+def _shown(terminal: Terminal, result: RunResult) -> ExitCode:
+    """Print where the run stands now."""
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_result(result))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([result.run_id])
+    else:
+        terminal.show(tables.of_result(result))
+        terminal.next_steps(_following(terminal, result))
+    if result.status == "failed":
+        error = result.error or {}
+        told = plain.one_line(f"{error.get('type')}: {error.get('message')}")
+        terminal.say(f"trailmark: run {result.run_id} failed: {told}; next: {terminal.command('runs', 'steps', result.run_id)}")
+    return exit_code_of(result.status)
+
+
+def _following(terminal: Terminal, result: RunResult) -> list[str]:
+    """The commands one would type after this."""
+    match result.status:
+        case "waiting":
+            asked = [terminal.command("approvals", "approve", result.run_id, ticket, "--by", "NAME") for ticket in result.waiting_for]
+            return [*asked, terminal.resume_command(result.run_id)]
+        case "limit_reached":
+            return [terminal.resume_command(result.run_id, "--max-steps", str(2 * result.steps))]
+        case "suspended" | "quarantined":
+            return [terminal.resume_command(result.run_id)]
+        case _:
+            return []

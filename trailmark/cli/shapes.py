@@ -14,7 +14,7 @@ from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, Ru
 from trailmark.cli.plain import iso
 
 if TYPE_CHECKING:
-    from engine.handle import RunResult
+    from engine.result import RunResult
     from engine.operations import StepLine
     from engine.plan import Warn
 

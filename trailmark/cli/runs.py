@@ -1,0 +1,191 @@
+"""`trailmark runs`: what runs there are, what happened in one, and what an operator does to it.  Needs nobody's code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from checkpoint_stores.records import RunStatus
+from trailmark.cli import given, shapes, tables
+from trailmark.cli.exits import ExitCode
+from trailmark.cli.given import UsageError
+from trailmark.cli.running import RunArgument
+from trailmark.cli.terminal import Output, Terminal
+from trailmark.cli.verbs import group, verb
+
+if TYPE_CHECKING:
+    from checkpoint_stores.protocol import CheckpointStore
+
+app = group("runs", "List runs, look into one, fork it, cancel it.")
+
+AtOption = Annotated[int | None, typer.Option("--at", metavar="SEQ", min=0, help="The checkpoint (see `runs steps`). Default: the newest.")]
+
+
+@verb(app, "ls")
+async def list_runs(
+    terminal: Terminal,
+    status: Annotated[RunStatus | None, typer.Option("--status", help="Only runs in this status.")] = None,
+    flow: Annotated[str | None, typer.Option("--flow", metavar="NAME", help="Only runs of the flow with this name.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 50,
+) -> None:
+    """List runs, newest first."""
+    async with terminal.opened_store() as store:
+        found = await store.runs(flow=flow, status=status, limit=limit)
+    if terminal.output is Output.JSON:
+        terminal.write_json([shapes.of_run(run) for run in found])
+    elif terminal.output is Output.IDS:
+        terminal.write_ids(run.run_id for run in found)
+    elif found:
+        terminal.show(tables.runs(found))
+    else:
+        terminal.say("no runs" + (" like that" if status or flow else f" in {terminal.url} yet"))
+
+
+@verb(app, "show")
+async def show(terminal: Terminal, run: RunArgument) -> None:
+    """Show one run: where it stands, what it waits for, who decided what."""
+    from engine.loading import load_state
+
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        state = await load_state(store, record.run_id)
+        open_barriers = await store.barriers(run_id=record.run_id, status="open")
+        decided = await store.decisions(record.run_id)
+    if terminal.output is Output.JSON:
+        more = {"steps": state.step, "seq": state.seq, "stands": shapes.of_place(state)}
+        asked = {"waiting_for": [shapes.of_barrier(each) for each in open_barriers], "decisions": [shapes.of_decision(each) for each in decided]}
+        terminal.write_json({**shapes.of_run(record), **more, **asked})
+        return
+    if terminal.output is Output.IDS:
+        terminal.write_ids([record.run_id])
+        return
+    is_over = record.status in ("completed", "failed", "cancelled")
+    place = [] if is_over else [(f"{scope.path} {scope.node}".strip(), scope.phase) for scope in state.frontier()]
+    terminal.show(tables.of_run(record, place, state.step))
+    if open_barriers:
+        terminal.show(tables.titled("waits for", tables.barriers(open_barriers)))
+    if decided:
+        terminal.show(tables.titled("decisions", tables.decisions(decided)))
+    terminal.next_steps([terminal.command("approvals", "show", record.run_id, each.ticket) for each in open_barriers])
+
+
+@verb(app, "steps")
+async def steps(
+    terminal: Terminal,
+    run: RunArgument,
+    after: Annotated[int, typer.Option("--after", metavar="SEQ", help="Only checkpoints after this one.")] = -1,
+) -> None:
+    """List a run's checkpoints: which node, what it changed, where it went, how long it took."""
+    from engine.operations import steps as steps_of
+
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        lines = [line async for line in steps_of(store, record.run_id, after=after)]
+    if terminal.output is Output.JSON:
+        terminal.write_json([shapes.of_step(line) for line in lines])
+    elif terminal.output is Output.IDS:
+        terminal.write_ids(str(line.row.seq) for line in lines)
+    else:
+        terminal.show(tables.steps(lines))
+
+
+@verb(app, "state")
+async def state(terminal: Terminal, run: RunArgument, at: AtOption = None) -> None:
+    """Show the state as of a checkpoint."""
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        found = await _values(store, record.run_id, at)
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_values(found))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids(found)
+    else:
+        terminal.show(tables.values(found))
+
+
+@verb(app, "diff")
+async def diff(
+    terminal: Terminal,
+    run: RunArgument,
+    before: Annotated[int, typer.Argument(metavar="A", min=0, help="A checkpoint.")],
+    after: Annotated[int | None, typer.Argument(metavar="B", min=0, help="Another one. Default: the newest.")] = None,
+) -> None:
+    """Show what changed in the state between two checkpoints."""
+    from engine.operations import difference
+    from reducers.changes import ABSENT
+
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        pairs = difference(await _values(store, record.run_id, before), await _values(store, record.run_id, after))
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_difference(pairs, ABSENT))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids(pairs)
+    elif pairs:
+        terminal.show(tables.differences(pairs, ABSENT))
+    else:
+        terminal.say("nothing changed")
+
+
+@verb(app, "fork")
+async def fork(
+    terminal: Terminal,
+    run: RunArgument,
+    at: AtOption = None,
+    edit: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=JSON", help="Another value for a state key; may be repeated.")] = None,
+) -> None:
+    """Make a new run that stands where this one stood; the original is untouched, decisions are not inherited."""
+    import json
+
+    from engine.clock import StoreClock
+    from engine.operations import fork_run
+
+    edits = given.assignments(edit or (), "--set")
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        definition = await store.graph(record.graph_hash)
+        keys = tuple(json.loads(definition).get("keys", ())) if definition else ()
+        made = await fork_run(store, record.run_id, at=at, clock=StoreClock(await store.now()), edits=edits, keys=keys)
+        new = await store.run(made)
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_run(new))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([made])
+    else:
+        terminal.show(tables.facts([("run", made), ("origin", f"fork of {record.run_id} at checkpoint {new.forked_at_seq}")]))
+        terminal.next_steps([terminal.resume_command(made, "--flow", "MODULE:NAME")])
+
+
+@verb(app, "cancel")
+async def cancel(
+    terminal: Terminal,
+    run: RunArgument,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who cancels it; recorded.")] = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")] = "",
+) -> ExitCode | None:
+    """End a run as cancelled, wherever it is driven."""
+    from checkpoint_stores.errors import RunEndedError
+    from engine.clock import StoreClock
+    from engine.operations import cancel_run
+
+    if not by:
+        raise UsageError("say who cancels: --by NAME (or set TRAILMARK_USER); it is recorded")
+    async with terminal.opened_store() as store:
+        record = await cancel_run(store, (await store.run(run)).run_id, actor=by, reason=reason, clock=StoreClock(await store.now()))
+    if record.status != "cancelled":
+        raise RunEndedError(record.run_id, record.status)
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_run(record))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([record.run_id])
+    else:
+        terminal.show(tables.facts([("run", record.run_id), ("status", tables.status(record.status))]))
+    return None
+
+
+async def _values(store: CheckpointStore, run_id: str, at: int | None) -> dict[str, object]:
+    from engine.loading import load_state
+    from engine.operations import values_of
+
+    return values_of(await load_state(store, run_id, at))

@@ -1,0 +1,196 @@
+"""Records as tables and text for people.  Pure: records in, rich renderables out; everything a run wrote passes `printable`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
+from trailmark.cli.plain import local, one_line, printable, shortened, span, value_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from engine.handle import RunResult
+    from engine.operations import StepLine
+
+STATUS_STYLES = {
+    "completed": "green", "running": "cyan", "waiting": "yellow", "failed": "red", "cancelled": "red", "suspended": "magenta",
+    "limit_reached": "magenta", "quarantined": "red", "open": "yellow", "decided": "green", "resolved": "green", "withdrawn": "dim",
+    "approve": "green", "reject": "red", "modify": "yellow",
+}  # fmt: skip
+_CELL = 600
+"""Characters of a value shown in a table; JSON shows all."""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, whole: Sequence[str] = ()) -> Table:
+    """A borderless table; the columns named in ``whole`` are never folded."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, no_wrap=column in whole, overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    return made
+
+
+def facts(pairs: Iterable[tuple[str, str | Text]]) -> Table:
+    """Names and values, one pair a line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            made.add_row(Text(printable(name)), value if isinstance(value, Text) else Text(printable(value)))
+    return made
+
+
+def titled(title: str, body: RenderableType) -> RenderableType:
+    """A block under its title."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    return Group(Text(""), Text(printable(title), style="bold underline"), Padding(body, (0, 0, 0, 2)))
+
+
+def status(word: str) -> Text:
+    """A status in its colour."""
+    from rich.text import Text
+
+    return Text(word, style=STATUS_STYLES.get(word, ""))
+
+
+def values(given: Mapping[str, Any], *, limit: int | None = _CELL) -> Table:
+    """A state, or what a person is shown; ``limit`` cuts long values."""
+    texts = ((key, value_text(value)) for key, value in given.items())
+    return facts((key, text if limit is None else shortened(text, limit)) for key, text in texts)
+
+
+def of_result(result: RunResult) -> RenderableType:
+    """Where a run stands, after `run` and `resume`."""
+    from rich.console import Group
+
+    told = [
+        ("run", result.run_id),
+        ("status", status(result.status)),
+        ("steps", f"{result.steps}" + (f" (attempt {result.attempt})" if result.attempt > 1 else "")),
+        ("waits for", ", ".join(result.waiting_for)),
+    ]
+    return Group(facts(told), titled("state", values(result.values))) if result.values else facts(told)
+
+
+def runs(records: Sequence[RunRecord]) -> RenderableType:
+    """`runs ls`."""
+    rows = [(run.run_id, one_line(run.flow), status(run.status), one_line(run.run_key or ""), local(run.updated_at), labels(run)) for run in records]
+    used = [index for index, name in enumerate(_RUN_COLUMNS) if name not in ("key", "labels") or any(str(row[index]) for row in rows)]
+    chosen = [_RUN_COLUMNS[index] for index in used]
+    return table(chosen, [[row[index] for index in used] for row in rows], whole=("run", "status", "updated"))
+
+
+_RUN_COLUMNS = ("run", "flow", "status", "key", "updated", "labels")
+
+
+def labels(run: RunRecord) -> str:
+    return one_line(" ".join(f"{key}={value}" for key, value in sorted(run.labels.items())))
+
+
+def of_run(run: RunRecord, place: Sequence[tuple[str, str]], steps: int) -> RenderableType:
+    """`runs show`: the run itself; ``place`` holds where it stands, as (node with branch path, phase)."""
+    error = run.error or {}
+    origin = f"fork of {run.parent_run_id} at checkpoint {run.forked_at_seq}" if run.parent_run_id else ""
+    phases = {"at": "before", "parked": "waits at", "retry": "will retry"}
+    return facts([
+        ("run", run.run_id),
+        ("status", status(run.status)),
+        ("flow", f"{run.flow} (version {run.flow_version}, graph {run.graph_hash[:12]})"),
+        ("key", run.run_key or ""),
+        ("labels", labels(run)),
+        ("stands", ", ".join(f"{phases.get(phase, phase)} {node}" for node, phase in place)),
+        ("steps", f"{steps} of at most {run.max_steps}"),
+        ("attempts", f"{run.attempt}"),
+        ("driven by", run.owner or ""),
+        ("due", local(run.wake_at)),
+        ("origin", origin),
+        ("error", one_line(f"{error.get('type')}: {error.get('message')}") if error else ""),
+        ("started", local(run.created_at)),
+        ("updated", local(run.updated_at)),
+    ])
+
+
+def steps(lines: Sequence[StepLine]) -> Table:
+    """`runs steps`."""
+    from rich.text import Text
+
+    made = []
+    for line in lines:
+        row = line.row
+        took = span(row.committed_at - row.started_at) if row.started_at else ""
+        where = f"{row.path} {row.node}".strip()
+        made.append((
+            Text(str(row.seq), justify="right"), Text(str(row.step), justify="right"), row.kind, where, row.next, ", ".join(line.keys),
+            one_line(line.detail), Text(took, justify="right"), local(row.committed_at),
+        ))  # fmt: skip
+    return table(("seq", "step", "kind", "node", "next", "changed", "detail", "took", "at"), made, whole=("seq", "step", "kind", "took", "at"))
+
+
+def differences(pairs: Mapping[str, tuple[Any, Any]], absent: object) -> Table:
+    """`runs diff`."""
+    from rich.text import Text
+
+    def side(value: Any, style: str) -> Text:
+        return Text("(nothing)", style="dim") if value is absent else Text(shortened(value_text(value), _CELL), style=style)
+
+    return table(("key", "before", "after"), [(key, side(before, "red"), side(after, "green")) for key, (before, after) in pairs.items()])
+
+
+def barriers(records: Sequence[BarrierRecord]) -> Table:
+    """`approvals ls`."""
+    rows = [(each.run_id, each.ticket, one_line(each.prompt), ", ".join(each.approvers) or "anybody", local(each.deadline)) for each in records]
+    return table(("run", "ticket", "asks", "of", "until"), rows, whole=("run", "ticket", "until"))
+
+
+def of_barrier(barrier: BarrierRecord) -> RenderableType:
+    """`approvals show`: all that a person decides over; nothing is cut."""
+    from rich.console import Group
+
+    votes = f"{barrier.quorum} approvals needed" if barrier.quorum > 1 else ""
+    told = facts([
+        ("run", barrier.run_id),
+        ("ticket", barrier.ticket),
+        ("status", status(barrier.status)),
+        ("asks", printable(barrier.prompt)),
+        ("of", ", ".join(barrier.approvers) or "anybody"),
+        ("votes", votes),
+        ("until", f"{local(barrier.deadline)}, then {barrier.on_timeout}" if barrier.deadline else ""),
+        ("since", local(barrier.opened_at)),
+        ("digest", barrier.digest),
+    ])
+    parts: list[RenderableType] = [told]
+    if barrier.payload:
+        parts.append(titled("shown", values(barrier.payload, limit=None)))
+    properties = (barrier.form or {}).get("properties", {})
+    if properties:
+        parts.append(titled("may be edited", facts((key, value_text(schema)) for key, schema in properties.items())))
+    return Group(*parts)
+
+
+def decisions(records: Sequence[DecisionRecord]) -> Table:
+    """Who decided what, when and why."""
+    rows = [
+        (each.ticket, status(each.action), each.actor, one_line(each.reason), each.source, local(each.decided_at), "" if each.payload_digest else "unseen")
+        for each in records
+    ]
+    return table(("ticket", "decision", "by", "reason", "from", "at", ""), rows, whole=("at",))
+
+
+def problems(found: Sequence[Problem]) -> Table:
+    """`db verify`."""
+    return table(("run", "seq", "problem"), [(each.run_id, str(each.seq), one_line(each.reason)) for each in found], whole=("run", "seq"))
