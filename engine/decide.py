@@ -394,7 +394,7 @@ def _edit_ops(plan: Plan, scope: Scope, node: NodePlan, deciding: DecisionRecord
     for key in plan.schema.keys:
         if key in edits and key in node.barrier.edit_keys:
             try:
-                ops.append(["set", key, plan.schema.validate_update(key, edits[key])])
+                ops.append(["set", key, plan.schema.validate_update(key, edits[key], scope.read)])
             except (ValueError, TypeError) as error:
                 raise UpdateTypeError(node.name, scope.path, key, str(error)) from error
     return ops

@@ -102,13 +102,3 @@ class Decision:
         fields = {name: data[name] for name in cls.__slots__}
         at = data["at"]
         return cls(**{**fields, "roles": tuple(data["roles"]), "at": datetime.fromisoformat(at) if at else None})
-
-
-def approved(_state: object, outcome: Any) -> bool:
-    """Condition: the barrier let the run pass (approve, or modify with ``approve=True``)."""
-    return bool(outcome is not None and outcome.approves)
-
-
-def rejected(_state: object, outcome: Any) -> bool:
-    """Condition: somebody said no."""
-    return bool(outcome is not None and outcome.action == "reject")

@@ -79,7 +79,7 @@ def ops_of_update(
             ops.append(["delete", key, None])
             continue
         try:
-            value = schema.validate_update(key, raw)
+            value = schema.validate_update(key, raw, read)
         except (ValueError, TypeError) as error:
             raise UpdateTypeError(node, scope.path, key, _first_line(error)) from error
         op = reduced(spec.reducer, key, read(key), value, keep_update=in_branch, node=node, path=scope.path)

@@ -62,10 +62,10 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import UnknownBarrierError as UnknownBarrierError
     from checkpoint_stores.errors import UnserialisableError as UnserialisableError
     from checkpoint_stores.registered import register_type as register_type
+    from engine.conditions import approved as approved
+    from engine.conditions import rejected as rejected
     from engine.context import StepContext as StepContext
     from engine.decisions import Decision as Decision
-    from engine.decisions import approved as approved
-    from engine.decisions import rejected as rejected
     from engine.errors import BarrierTimeoutError as BarrierTimeoutError
     from engine.errors import BranchError as BranchError
     from engine.errors import BranchTimeoutError as BranchTimeoutError
@@ -122,7 +122,8 @@ _HOMES = {
     ),
     "checkpoint_stores.registered": ("register_type",),
     "engine.context": ("StepContext",),
-    "engine.decisions": ("Decision", "approved", "rejected"),
+    "engine.conditions": ("approved", "rejected"),
+    "engine.decisions": ("Decision",),
     "engine.errors": (
         "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ConditionError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",

@@ -266,6 +266,12 @@ def _in_time(release_at_rev: str, inbox_rev: str) -> str:
     return f"({release_at_rev} IS NULL OR {release_at_rev} = {inbox_rev})"
 
 
+def _head(column: str, run_id: str, status: str, gives_back: str) -> str:
+    """The anchor of a transition that brings no row of its own (its rows' last one was given otherwise)."""
+    newest = f"SELECT k.{column} FROM {checkpoints.name} k WHERE k.run_id = {run_id} ORDER BY k.seq DESC LIMIT 1"
+    return f"CASE WHEN {status} IS NOT NULL OR {gives_back} THEN ({newest}) END"
+
+
 SQLITE_APPEND: Final = (
     f"INSERT INTO {checkpoints.name} ({_ROWS})"
     f" SELECT {', '.join(f'?{position}' for position in range(1, len(_ROW_COLUMNS) + 1))}"
@@ -279,7 +285,8 @@ SQLITE_CHANGE_RUN: Final = (
     f" wake_at = CASE WHEN NOT {_in_time('?10', 'inbox_rev')} THEN wake_at WHEN ?5 THEN NULL ELSE coalesce(?4, wake_at) END,"
     " error = coalesce(?6, error),"
     f" owner = CASE WHEN ?7 AND {_in_time('?10', 'inbox_rev')} THEN NULL ELSE owner END,"
-    " head_seq = coalesce(?8, head_seq), head_digest = coalesce(?9, head_digest), updated_at = ?11"
+    f" head_seq = coalesce(?8, {_head('seq', '?1', '?3', '?7')}, head_seq),"
+    f" head_digest = coalesce(?9, {_head('digest', '?1', '?3', '?7')}, head_digest), updated_at = ?11"
     " WHERE run_id = ?1 AND epoch = ?2 RETURNING inbox_rev, tenant"
 )
 _BARRIERS: Final = tuple(column.name for column in barriers.columns)
@@ -395,7 +402,8 @@ def _transition() -> str:
         f" wake_at = CASE WHEN NOT {in_time} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
         " error = coalesce(c.error, r.error),"
         f" owner = CASE WHEN c.gives_back AND {in_time} THEN NULL ELSE r.owner END,"
-        " head_seq = coalesce(c.head_seq, r.head_seq), head_digest = coalesce(c.head_digest, r.head_digest),"
+        f" head_seq = coalesce(c.head_seq, {_head('seq', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_seq),"
+        f" head_digest = coalesce(c.head_digest, {_head('digest', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_digest),"
         f" updated_at = {_NOW}"
         f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
         f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')})"

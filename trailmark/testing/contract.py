@@ -275,6 +275,7 @@ class StoreContract:
         done = await new_run(store)
         await done.end()
         theirs = await new_run(store, tenant="acme")
+
         async def listed(**chosen: Any) -> set[str]:
             return {run.run_id for run in await store.runs(**chosen)}
 
@@ -305,12 +306,12 @@ class StoreContract:
         run = await new_run(store)
         await other.acquire(run.run_id, takeover=True)
         before = await store.run(run.run_id), await all_rows(store, run.run_id)
-        stale = replace(run.next_commit(), rows=(run.row(),))
-        everything = replace(
-            stale, change=RunChange(status="completed", release=True), opened=(barrier(run.run_id),),
+        stale = run.next_commit()
+        everything = stale._replace(
+            change=RunChange(status="completed", release=True), opened=(barrier(run.run_id),),
             voted=(DecisionRecord("v", run.run_id, "review#1", "approve", "timeout"),),
         )  # fmt: skip
-        for commit in (stale, everything, Commit(run.run_id, 1, ()  , RunChange(status="failed"))):
+        for commit in (stale, everything, Commit(run.run_id, 1, (), RunChange(status="failed"))):
             with pytest.raises(LeaseLostError) as caught:
                 await store.commit(commit)
             assert (caught.value.owner, caught.value.current_epoch) == (other.worker_id, 2)
@@ -338,7 +339,9 @@ class StoreContract:
                 await store.commit(commit)
         assert await store.verify(run.run_id) == []
 
-    async def test_a_refused_run_does_not_harm_those_committed_at_the_same_time(self, store: CheckpointStore, other: CheckpointStore) -> None:
+    async def test_a_refused_run_does_not_harm_those_committed_at_the_same_time(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
         runs = [await new_run(store) for _ in range(20)]
         for lost in runs[::5]:
             await other.acquire(lost.run_id, takeover=True)
@@ -385,10 +388,19 @@ class StoreContract:
         record = await store.run(run.run_id)
         assert (record.status, record.wake_at, record.owner) == ("waiting", 99, store.worker_id)
         assert (record.head_seq, record.head_digest) == (3, run.digest)
-        await store.commit(run.next_commit(change=RunChange(status="failed", error={"type": "Boom", "at": [1]}, clear_wake_at=True, release=True)))
+        await store.commit(
+            run.next_commit(change=RunChange(status="failed", error={"type": "Boom", "at": [1]}, clear_wake_at=True, release=True))
+        )
         record = await store.run(run.run_id)
         assert (record.status, record.wake_at, record.owner, record.error) == ("failed", None, None, {"type": "Boom", "at": [1]})
         assert record.epoch == 1
+
+    async def test_a_transition_without_rows_moves_the_anchor_too(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.step()
+        await store.commit(Commit(run.run_id, 1, (), RunChange(status="waiting", release=True)))
+        record = await store.run(run.run_id)
+        assert (record.status, record.owner, record.head_seq, record.head_digest) == ("waiting", None, 2, run.digest)
 
     async def test_fields_of_a_change_that_are_left_out_stay(self, store: CheckpointStore) -> None:
         run = await new_run(store)
@@ -749,7 +761,9 @@ class StoreContract:
     async def test_a_timeouts_decision_is_voted_and_consumed_in_its_commit(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         await run.open_barrier(park=False)
-        vote = DecisionRecord(f"timeout:{run.run_id}:review#1", run.run_id, "review#1", "reject", "timeout", source="timeout", decided_at=77)
+        vote = DecisionRecord(
+            f"timeout:{run.run_id}:review#1", run.run_id, "review#1", "reject", "timeout", source="timeout", decided_at=77
+        )
         commit = run.next_commit(closed=(("review#1", "resolved"),), voted=(vote,), consumed=((vote.id, run.seq),))
         await store.commit(commit)
         assert await store.decisions(run.run_id) == [replace(vote, consumed_seq=run.seq - 1)]
@@ -831,7 +845,9 @@ class StoreContract:
             run = await new_run(store)
             await run.open_barrier()
             answers = await asyncio.gather(
-                store.decide(run.run_id, "review", Verdict(by="ana")), other.decide(run.run_id, "review", reject("ben")), return_exceptions=True
+                store.decide(run.run_id, "review", Verdict(by="ana")),
+                other.decide(run.run_id, "review", reject("ben")),
+                return_exceptions=True,
             )
             won = [answer for answer in answers if isinstance(answer, DecisionRecord)]
             lost = [answer for answer in answers if isinstance(answer, DecisionConflictError)]
