@@ -151,12 +151,16 @@ class StepLine:
 async def steps(store: CheckpointStore, run_id: str, *, after: int = -1) -> AsyncIterator[StepLine]:
     """Every checkpoint of a run, in order.  Raises RunNotFoundError; a row that cannot be read says so in its line."""
     async for row in store.history((await store.run(run_id)).run_id, after=after):
-        try:
-            ops = unpack(row.payload)
-        except Exception as error:  # noqa: BLE001 - shown in the line: earlier and later rows stay readable
-            yield StepLine(row, (), f"unreadable: {error}")
-            continue
-        yield StepLine(row, tuple(dict.fromkeys(_key(op) for op in ops if _key(op))), _detail(ops))
+        yield step_line(row)
+
+
+def step_line(row: Row) -> StepLine:
+    """What a checkpoint changed and what else there is to say of it."""
+    try:
+        ops = unpack(row.payload)
+    except Exception as error:  # noqa: BLE001 - shown in the line: earlier and later rows stay readable
+        return StepLine(row, (), f"unreadable: {error}")
+    return StepLine(row, tuple(dict.fromkeys(_key(op) for op in ops if _key(op))), _detail(ops))
 
 
 def _key(op: Op) -> str:

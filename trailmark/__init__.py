@@ -17,8 +17,7 @@ anywhere resumes exactly where it was.
     >>> @flow.node
     ... async def check(state):
     ...     return {"notes": [f"checked {state.amount}"]}
-    >>> flow.set_entry("check")
-    >>> _ = flow.add_edge("check", END)
+    >>> _ = flow.set_entry("check").add_edge("check", END)
     >>> async def main():
     ...     async with MemoryCheckpointStore() as store:
     ...         return await GraphExecutor(flow.compile(), store=store).execute({"amount": 3})

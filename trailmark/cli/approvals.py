@@ -6,23 +6,27 @@ meanwhile refuses it.  Nobody's name is guessed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from checkpoint_stores.deciding import EarlyTicket, find_ticket, name_of, tickets_counting_for
+from checkpoint_stores.records import ENDED, BarrierRecord, RunRecord
 from trailmark.cli import given, shapes, tables
-from trailmark.cli.exits import ExitCode
 from trailmark.cli.given import UsageError
+from trailmark.cli.plain import value_text
 from trailmark.cli.running import RunArgument
 from trailmark.cli.terminal import Output, Terminal
 from trailmark.cli.verbs import group, verb
 
 if TYPE_CHECKING:
-    from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.protocol import CheckpointStore
-    from checkpoint_stores.records import BarrierRecord, DecisionRecord, RunRecord
     from engine.decisions import Decision
+
+_DIGEST_PREFIX: Final = 8
+"""How much of a digest must be given at least."""
 
 app = group("approvals", "List what waits for people, look at it, approve or reject it.")
 
@@ -59,17 +63,120 @@ async def show(terminal: Terminal, run: RunArgument, ticket: TicketArgument) -> 
     """Show what a ticket asks, of whom, over which values, and what was decided."""
     async with terminal.opened_store() as store:
         record = await store.run(run)
-        barrier = await _found(store, record, ticket)
-        votes = [vote for vote in await store.decisions(record.run_id) if vote.ticket in _names(barrier)]
+        barrier = await _ticket(store, record, ticket)
+        name = barrier.ticket if isinstance(barrier, BarrierRecord) else barrier.name
+        votes = [vote for vote in await store.decisions(record.run_id) if vote.ticket in tickets_counting_for(name)]
     if terminal.output is Output.JSON:
-        shown: dict[str, Any] = shapes.of_barrier(barrier) if _is_open(barrier) else shapes.of_early(record.run_id, barrier)
-        terminal.write_json({**shown, "decisions": [shapes.of_decision(vote) for vote in votes]})
-        return
-    if terminal.output is Output.IDS:
-        terminal.write_ids([f"{record.run_id} {_names(barrier)[0]}"])
-        return
-    terminal.show(_rendered(record, barrier))
-    if votes:
-        terminal.show(tables.titled("decisions", tables.decisions(votes)))
-    if not _is_open(barrier) or barrier.status == "open":
-        terminal.next_steps([terminal.command("approvals", word, record.run_id, _names(barrier)[0], "--by", "NAME") for word in ("approve", "reject")])
+        terminal.write_json({**shapes.of_ticket(record.run_id, barrier), "decisions": [shapes.of_decision(vote) for vote in votes]})
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([f"{record.run_id} {name}"])
+    else:
+        terminal.show(tables.of_ticket(record.run_id, barrier))
+        if votes:
+            terminal.show(tables.titled("decisions", tables.decisions(votes)))
+        if isinstance(barrier, EarlyTicket) or barrier.status == "open":
+            terminal.next_steps([terminal.command("approvals", word, record.run_id, name, "--by", "NAME") for word in ("approve", "reject")])
+
+
+@verb(app, "approve")
+async def approve(
+    terminal: Terminal,
+    run: RunArgument,
+    ticket: TicketArgument,
+    by: ByOption = None,
+    role: RoleOption = None,
+    reason: ReasonOption = "",
+    seen: SeenOption = None,
+    edit: Annotated[list[str] | None, typer.Option("--edit", metavar="KEY=JSON", help="Approve with another value; the ticket's form must allow it. May be repeated.")] = None,
+    yes: YesOption = False,
+) -> None:
+    """Let the run pass; on a terminal, after showing over what and asking back."""
+    from engine.decisions import Decision
+
+    edits = given.assignments(edit or (), "--edit")
+
+    def decision(who: str, digest: str | None) -> Decision:
+        if edits:
+            return Decision.modify(by=who, edits=edits, approve=True, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
+        return Decision.approve(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
+
+    question = f"Approve with {', '.join(f'{key} = {value_text(value)}' for key, value in edits.items())}?" if edits else "Approve?"
+    await _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else question)
+
+
+@verb(app, "reject")
+async def reject(
+    terminal: Terminal,
+    run: RunArgument,
+    ticket: TicketArgument,
+    by: ByOption = None,
+    role: RoleOption = None,
+    reason: ReasonOption = "",
+    seen: SeenOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Do not let the run pass; on a terminal, after showing over what and asking back."""
+    from engine.decisions import Decision
+
+    def decision(who: str, digest: str | None) -> Decision:
+        return Decision.reject(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
+
+    await _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else "Reject?")
+
+
+async def _decide(
+    terminal: Terminal,
+    run: str,
+    ticket: str,
+    decision: Callable[[str, str | None], Decision],
+    *,
+    by: str | None,
+    seen: str | None,
+    question: str | None,
+) -> None:
+    if not by:
+        raise UsageError("say who decides: --by NAME (or set TRAILMARK_USER); it is recorded")
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        barrier = await _ticket(store, record, ticket)
+        name = barrier.ticket if isinstance(barrier, BarrierRecord) else barrier.name
+        digest = _whole(seen, barrier)
+        if question and terminal.is_interactive():
+            terminal.console(error=True).print(tables.of_ticket(record.run_id, barrier))
+            if not await asyncio.to_thread(typer.confirm, f"\n{question}", err=True):
+                raise typer.Abort
+            # What was shown is what is decided over.
+            digest = digest or (barrier.digest if isinstance(barrier, BarrierRecord) else None)
+        taken = await store.decide(record.run_id, name, decision(by, digest))
+        after = await store.run(record.run_id)
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_decision(taken))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([f"{taken.run_id} {taken.ticket}"])
+    else:
+        told = "" if isinstance(barrier, BarrierRecord) else " before it was asked (unseen)"
+        terminal.show(tables.facts([("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{told}")]))
+        if after.owner is None:
+            terminal.next_steps([terminal.resume_command(taken.run_id, "--flow", "MODULE:NAME")])
+
+
+async def _ticket(store: CheckpointStore, record: RunRecord, name: str) -> BarrierRecord | EarlyTicket:
+    """What ``name`` means in this run; tickets that are over are found, too.
+
+    Raises UnknownBarrierError, AmbiguousTicketError, RunEndedError, BarrierClosedError.
+    """
+    known = await store.barriers(run_id=record.run_id, status=None, limit=10_000)
+    exact = next((barrier for barrier in known if barrier.ticket == name), None)
+    if exact is not None:
+        return exact
+    named = [barrier for barrier in known if name in (barrier.node, name_of(barrier.ticket))]
+    if record.status in ENDED and named:
+        return named[-1]
+    return find_ticket(record, name, named, await store.graph(record.graph_hash))
+
+
+def _whole(seen: str | None, barrier: BarrierRecord | EarlyTicket) -> str | None:
+    """The digest that ``seen`` is, or is the beginning of."""
+    if seen and len(seen) >= _DIGEST_PREFIX and isinstance(barrier, BarrierRecord) and barrier.digest.startswith(seen.lower()):
+        return barrier.digest
+    return seen

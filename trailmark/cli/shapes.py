@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_stores.codec import to_json
+from checkpoint_stores.deciding import EarlyTicket
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
 from trailmark.cli.plain import iso
@@ -99,6 +100,13 @@ def of_barrier(barrier: BarrierRecord) -> dict[str, Any]:
         "on_timeout": barrier.on_timeout,
         "opened_at": iso(barrier.opened_at),
     }
+
+
+def of_ticket(run_id: str, ticket: BarrierRecord | EarlyTicket) -> dict[str, Any]:
+    """What `approvals show` prints: a ticket, or a barrier that the run has not reached."""
+    if isinstance(ticket, BarrierRecord):
+        return of_barrier(ticket)
+    return {"run_id": run_id, "ticket": ticket.name, "status": "not_open_yet", "approvers": list(ticket.approvers), "quorum": ticket.quorum}
 
 
 def of_decision(decision: DecisionRecord) -> dict[str, Any]:

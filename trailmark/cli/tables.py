@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from checkpoint_stores.deciding import EarlyTicket
 from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
 from trailmark.cli.plain import local, one_line, printable, shortened, span, value_text
 
@@ -157,10 +158,13 @@ def barriers(records: Sequence[BarrierRecord]) -> Table:
     return table(("run", "ticket", "asks", "of", "until"), rows, whole=("run", "ticket", "until"))
 
 
-def of_barrier(barrier: BarrierRecord) -> RenderableType:
+def of_ticket(run_id: str, barrier: BarrierRecord | EarlyTicket) -> RenderableType:
     """`approvals show`: all that a person decides over; nothing is cut."""
     from rich.console import Group
 
+    if isinstance(barrier, EarlyTicket):
+        approvers = ", ".join(barrier.approvers) or "anybody"
+        return facts([("run", run_id), ("ticket", barrier.name), ("status", "not open yet: the run has not come there"), ("of", approvers)])
     votes = f"{barrier.quorum} approvals needed" if barrier.quorum > 1 else ""
     told = facts([
         ("run", barrier.run_id),
