@@ -168,6 +168,9 @@ def judge(
 
 
 def _counting(ticket: BarrierRecord | EarlyTicket, name: str, votes: Iterable[DecisionRecord]) -> list[DecisionRecord]:
+    if isinstance(ticket, BarrierRecord) and ticket.status == "open":
+        # What an open ticket has consumed was refused by the run, which opened it again: the vote is to be cast anew.
+        votes = [vote for vote in votes if vote.consumed_seq is None]
     exact = isinstance(ticket, EarlyTicket) or not ticket.early
     # An early vote counts once, for the first ticket that consumed it; it says nothing about later visits.
     return [vote for vote in votes if vote.ticket == name or (not exact and vote.ticket == name_of(name) and vote.consumed_seq is None)]

@@ -231,7 +231,8 @@ def folded(ops: list[Op], base: Any) -> Any:
             continue
         if not owned:
             value, owned = _detached(value, deep=kind == "patch"), True
-        value = apply((kind, op[2]), value)
+        # A patch puts its own mappings into the value, and the next patch writes into those: the op must keep its own.
+        value = apply((kind, _detached(op[2], deep=True) if kind == "patch" else op[2]), value)
     return value
 
 

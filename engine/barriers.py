@@ -28,7 +28,7 @@ def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord
     prompt = _prompt(node, barrier, scope)
     ticket = ticket_name(scope.path, node.name, scope.visits.get(node.name, 0) + 1)
     deadline = None if barrier.timeout is None else now + int(barrier.timeout.total_seconds() * 1_000_000)
-    targets = tuple(dict.fromkeys(edge.target for edge in node.edges()))
+    targets = tuple(dict.fromkeys(edge.target for edge in node.edges() if edge.kind != "fallback"))
     return BarrierRecord(
         run_id=run_id, ticket=ticket, node=node.name, path=scope.path, status="open", prompt=prompt, payload=payload,
         digest=payload_digest(prompt, payload), form=barrier.form, approvers=barrier.approvers, quorum=barrier.quorum,
@@ -49,9 +49,9 @@ def payload_digest(prompt: str, payload: Mapping[str, Any]) -> str:
 
 
 def _prompt(node: NodePlan, barrier: BarrierPlan, scope: Scope) -> str:
-    values = {key: materialise(scope.read(key)) for key in barrier.show}
+    held = {key: scope.read(key) for key in barrier.show}
     try:
-        return barrier.prompt.format_map({key: value for key, value in values.items() if value is not ABSENT})
+        return barrier.prompt.format_map({key: materialise(value) for key, value in held.items() if value is not ABSENT})
     except Exception as error:
         message = f"the prompt of {place(node.name, scope.path)} cannot be written: {type(error).__name__}: {error}"
         raise NodeError(message, node=node.name, path=scope.path) from error

@@ -240,7 +240,9 @@ def _in_flight(state: RunState, path: str, node: str, visit: int) -> Scope | Non
 
 
 def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
-    scope = state.scopes[event.path]
+    scope = state.scopes.get(event.path)
+    if scope is None or scope.phase != AT:
+        return NOTHING  # a branch that opened with it has failed at once and closed the node they are branches of
     here = plan.at(event.path)
     node = here.nodes[scope.node]
     visits = scope.visits.get(node.name, 0)

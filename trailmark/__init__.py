@@ -6,24 +6,20 @@ anywhere resumes exactly where it was.
 
     >>> import asyncio
     >>> from typing import Annotated
-    >>> from pydantic import BaseModel
     >>> from trailmark import END, Flow, GraphExecutor
     >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
     >>> from trailmark.reducers import append
-    >>> class Order(BaseModel):
-    ...     amount: int
-    ...     notes: Annotated[list[str], append] = []
-    >>> flow = Flow("order", Order)
+    >>> flow = Flow("order", {"amount": int, "notes": Annotated[list[str], append]})
     >>> @flow.node
     ... async def check(state):
-    ...     return {"notes": [f"checked {state.amount}"]}
+    ...     return {"notes": [f"checked {state['amount']}"]}
     >>> _ = flow.set_entry("check").add_edge("check", END)
     >>> async def main():
     ...     async with MemoryCheckpointStore() as store:
     ...         return await GraphExecutor(flow.compile(), store=store).execute({"amount": 3})
     >>> result = asyncio.run(main())
-    >>> result.status, result.state.notes
-    ('completed', ['checked 3'])
+    >>> result.status, result.values
+    ('completed', {'amount': 3, 'notes': ['checked 3']})
 
 Import only from `trailmark`, `trailmark.checkpoint_stores`, `trailmark.reducers`
 and `trailmark.testing`; everything else may move.  Names are loaded when they are

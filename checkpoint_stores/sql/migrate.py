@@ -30,7 +30,9 @@ _version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
 def revision_of(connection: sa.Connection) -> str | None:
     """The stamped revision; "" where the stamp is empty, None where there is none at all."""
     if connection.dialect.name == "postgresql":
-        exists = connection.scalar(sa.select(sa.func.to_regclass(VERSION_TABLE))) is not None
+        # Not to_regclass: it answers from a cache that a transaction of another process does not refresh.
+        text = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = :name AND relkind = 'r' AND pg_catalog.pg_table_is_visible(oid)"
+        exists = connection.scalar(sa.text(text), {"name": VERSION_TABLE}) is not None
     else:
         exists = connection.scalar(sa.text("SELECT 1 FROM sqlite_master WHERE name = :name"), {"name": VERSION_TABLE}) is not None
     if not exists:

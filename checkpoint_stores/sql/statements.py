@@ -349,16 +349,14 @@ POSTGRES_APPEND_ONE: Final = (
 )
 """$1 the clock or null, then the columns of a row.  Returns (inbox_rev, committed_at), or no line where the lease is lost."""
 
-_FIRST: Final = 2 + len(_ROW_FIELDS)
 POSTGRES_APPEND_MANY: Final = (
-    f"WITH ok AS MATERIALIZED (SELECT r.run_id, r.inbox_rev FROM {_unnested('c', [('run_id', 'bytea'), ('epoch', 'integer'), ('seq', 'integer')], _FIRST)}"
-    f" JOIN {runs.name} r ON r.run_id = c.run_id AND r.epoch = c.epoch WHERE {_extends_head('c.run_id', 'c.seq')}),"
-    f" new AS (INSERT INTO {checkpoints.name} ({_ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
-    f" FROM {_unnested('g', _ROW_FIELDS, 2)} JOIN ok ON ok.run_id = g.run_id RETURNING run_id, committed_at)"
-    " SELECT ok.run_id, ok.inbox_rev, max(new.committed_at) FROM ok JOIN new ON new.run_id = ok.run_id GROUP BY 1, 2"
+    f"INSERT INTO {checkpoints.name} ({_ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
+    f" FROM {_unnested('g', [*_ROW_FIELDS, ('first', 'integer')], 2)}"
+    f" JOIN {runs.name} r ON r.run_id = g.run_id AND r.epoch = g.epoch WHERE {_extends_head('g.run_id', 'g.first')}"
+    f" RETURNING run_id, (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = {checkpoints.name}.run_id), committed_at"
 )
-"""$1 the clock or null; arrays of all columns of all rows; arrays (run_id, epoch, first seq), one element per run.
-Returns (run_id, inbox_rev, committed_at) for each run whose rows are in; the others are refused."""
+"""$1 the clock or null; arrays of all columns of all rows, and of the first seq of each row's commit.
+Returns (run_id, inbox_rev, committed_at) for each row that is in; of the other runs none is."""
 
 _CHANGE_FIELDS: Final = [
     ("run_id", "bytea"),

@@ -50,7 +50,7 @@ class Transition(NamedTuple):
 def transition_of(commit: Commit, key: bytes) -> Transition:
     """Convert a commit; UnserialisableError where a barrier or a vote holds no data."""
     rows = tuple((key, *row[1:11]) for row in commit.rows)
-    if commit.change is None and not (commit.opened or commit.closed or commit.consumed or commit.voted):
+    if rows and commit.change is None and not (commit.opened or commit.closed or commit.consumed or commit.voted):
         return Transition(key, commit, rows)
     # What is opened and closed, or voted and consumed, in one go is written as it ends: one statement cannot change
     # on PostgreSQL what it has itself inserted.
@@ -372,9 +372,8 @@ class PostgresWriter:
         if len(works) == 1 and len(works[0].rows) == 1:
             line = await self._append_one.fetchrow(now, *works[0].rows[0])
             return {works[0].key: (line[0], line[1])} if line is not None else {}
-        rows = [row for work in works for row in work.rows]
-        firsts = [(work.key, work.commit.epoch, work.rows[0][1]) for work in works]
-        found = await self._append_many.fetch(now, *_columns(rows, 11), *_columns(firsts, 3))
+        rows = [(*row, work.rows[0][1]) for work in works for row in work.rows]
+        found = await self._append_many.fetch(now, *zip(*rows, strict=True))
         return {line[0]: (line[1], line[2]) for line in found}
 
     async def _settle_unknown(self, batch: list[tuple[Transition, asyncio.Future[Receipt]]], lost: Exception) -> list[_Outcome]:

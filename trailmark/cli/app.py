@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from trailmark.cli import approvals, db, demo, flows, running, runs
+from trailmark.cli import steering as steering  # adds its commands to `runs`
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.plain import one_line
 from trailmark.cli.terminal import Output, Terminal

@@ -6,42 +6,48 @@ meanwhile refuses it.  Nobody's name is guessed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from checkpoint_stores.deciding import EarlyTicket, find_ticket, name_of, tickets_counting_for
-from checkpoint_stores.records import ENDED, BarrierRecord, RunRecord
 from trailmark.cli import given, shapes, tables
 from trailmark.cli.given import UsageError
 from trailmark.cli.plain import value_text
 from trailmark.cli.running import RunArgument
 from trailmark.cli.terminal import Output, Terminal
-from trailmark.cli.verbs import group, verb
+from trailmark.cli.verbs import group, in_loop, verb
 
 if TYPE_CHECKING:
-    from checkpoint_stores.protocol import CheckpointStore
     from engine.decisions import Decision
-
-_DIGEST_PREFIX: Final = 8
-"""How much of a digest must be given at least."""
+    from trailmark.cli.tickets import Ticket
 
 app = group("approvals", "List what waits for people, look at it, approve or reject it.")
 
-TicketArgument = Annotated[str, typer.Argument(metavar="TICKET", help="The ticket, as `approvals ls` shows it, or just the barrier's name.")]
-ByOption = Annotated[str | None, typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who decides; recorded, and checked against the approvers.")]
+TicketArgument = Annotated[
+    str, typer.Argument(metavar="TICKET", help="The ticket, as `approvals ls` shows it, or just the barrier's name.")
+]
+ByOption = Annotated[
+    str | None,
+    typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who decides; recorded, and checked against the approvers."),
+]
 RoleOption = Annotated[list[str] | None, typer.Option("--role", metavar="ROLE", help="A role that person acts in; may be repeated.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")]
 SeenOption = Annotated[
-    str | None, typer.Option("--seen", metavar="DIGEST", help="The digest of the payload the person saw (its first 8 characters do); refused if the ticket shows another.")
+    str | None,
+    typer.Option(
+        "--seen",
+        metavar="DIGEST",
+        help="The digest of the payload the person saw (its first 8 characters do); refused if the ticket shows another.",
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask back.")]
 
 
 @verb(app, "ls")
-async def list_barriers(terminal: Terminal, limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 100) -> None:
+async def list_barriers(
+    terminal: Terminal, limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 100
+) -> None:
     """List what waits for people, oldest first.
 
     With -o ids, each line is a run and a ticket, ready for `approvals approve`.
@@ -61,33 +67,38 @@ async def list_barriers(terminal: Terminal, limit: Annotated[int, typer.Option("
 @verb(app, "show")
 async def show(terminal: Terminal, run: RunArgument, ticket: TicketArgument) -> None:
     """Show what a ticket asks, of whom, over which values, and what was decided."""
+    from trailmark.cli import tickets
+
     async with terminal.opened_store() as store:
-        record = await store.run(run)
-        barrier = await _ticket(store, record, ticket)
-        name = barrier.ticket if isinstance(barrier, BarrierRecord) else barrier.name
-        votes = [vote for vote in await store.decisions(record.run_id) if vote.ticket in tickets_counting_for(name)]
+        found = await tickets.find(store, run, ticket)
+        votes = found.votes(await store.decisions(found.run.run_id))
+    run_id = found.run.run_id
     if terminal.output is Output.JSON:
-        terminal.write_json({**shapes.of_ticket(record.run_id, barrier), "decisions": [shapes.of_decision(vote) for vote in votes]})
+        terminal.write_json({**shapes.of_ticket(run_id, found.asked), "decisions": [shapes.of_decision(vote) for vote in votes]})
     elif terminal.output is Output.IDS:
-        terminal.write_ids([f"{record.run_id} {name}"])
+        terminal.write_ids([f"{run_id} {found.name}"])
     else:
-        terminal.show(tables.of_ticket(record.run_id, barrier))
+        terminal.show(tables.of_ticket(run_id, found.asked))
         if votes:
             terminal.show(tables.titled("decisions", tables.decisions(votes)))
-        if isinstance(barrier, EarlyTicket) or barrier.status == "open":
-            terminal.next_steps([terminal.command("approvals", word, record.run_id, name, "--by", "NAME") for word in ("approve", "reject")])
+        if found.takes_decisions:
+            terminal.next_steps([terminal.command("approvals", word, run_id, found.name, "--by", "NAME") for word in ("approve", "reject")])
 
 
 @verb(app, "approve")
-async def approve(
+def approve(
     terminal: Terminal,
     run: RunArgument,
     ticket: TicketArgument,
+    *,
     by: ByOption = None,
     role: RoleOption = None,
     reason: ReasonOption = "",
     seen: SeenOption = None,
-    edit: Annotated[list[str] | None, typer.Option("--edit", metavar="KEY=JSON", help="Approve with another value; the ticket's form must allow it. May be repeated.")] = None,
+    edit: Annotated[
+        list[str] | None,
+        typer.Option("--edit", metavar="KEY=JSON", help="Approve with another value; the ticket's form must allow it. May be repeated."),
+    ] = None,
     yes: YesOption = False,
 ) -> None:
     """Let the run pass; on a terminal, after showing over what and asking back."""
@@ -101,14 +112,15 @@ async def approve(
         return Decision.approve(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
 
     question = f"Approve with {', '.join(f'{key} = {value_text(value)}' for key, value in edits.items())}?" if edits else "Approve?"
-    await _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else question)
+    _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else question)
 
 
 @verb(app, "reject")
-async def reject(
+def reject(
     terminal: Terminal,
     run: RunArgument,
     ticket: TicketArgument,
+    *,
     by: ByOption = None,
     role: RoleOption = None,
     reason: ReasonOption = "",
@@ -121,10 +133,10 @@ async def reject(
     def decision(who: str, digest: str | None) -> Decision:
         return Decision.reject(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
 
-    await _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else "Reject?")
+    _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else "Reject?")
 
 
-async def _decide(
+def _decide(
     terminal: Terminal,
     run: str,
     ticket: str,
@@ -136,47 +148,42 @@ async def _decide(
 ) -> None:
     if not by:
         raise UsageError("say who decides: --by NAME (or set TRAILMARK_USER); it is recorded")
-    async with terminal.opened_store() as store:
-        record = await store.run(run)
-        barrier = await _ticket(store, record, ticket)
-        name = barrier.ticket if isinstance(barrier, BarrierRecord) else barrier.name
-        digest = _whole(seen, barrier)
-        if question and terminal.is_interactive():
-            terminal.console(error=True).print(tables.of_ticket(record.run_id, barrier))
-            if not await asyncio.to_thread(typer.confirm, f"\n{question}", err=True):
+    if question and terminal.is_interactive():
+        # Asked between two openings of the store: a person may take an hour, and Ctrl-C must reach the question.
+        found = in_loop(_looked_at(terminal, run, ticket))
+        if found.takes_decisions:
+            terminal.console(error=True).print(tables.of_ticket(found.run.run_id, found.asked))
+            if not typer.confirm(f"\n{question}", err=True):
                 raise typer.Abort
             # What was shown is what is decided over.
-            digest = digest or (barrier.digest if isinstance(barrier, BarrierRecord) else None)
-        taken = await store.decide(record.run_id, name, decision(by, digest))
-        after = await store.run(record.run_id)
+            seen = found.whole_digest(seen) or found.digest
+    in_loop(_recorded(terminal, run, ticket, decision, by=by, seen=seen))
+
+
+async def _looked_at(terminal: Terminal, run: str, ticket: str) -> Ticket:
+    from trailmark.cli import tickets
+
+    async with terminal.opened_store() as store:
+        return await tickets.find(store, run, ticket)
+
+
+async def _recorded(
+    terminal: Terminal, run: str, ticket: str, decision: Callable[[str, str | None], Decision], *, by: str, seen: str | None
+) -> None:
+    from trailmark.cli import tickets
+
+    async with terminal.opened_store() as store:
+        found = await tickets.find(store, run, ticket)
+        taken = await store.decide(found.run.run_id, found.name, decision(by, found.whole_digest(seen)))
+        after = await store.run(found.run.run_id)
     if terminal.output is Output.JSON:
         terminal.write_json(shapes.of_decision(taken))
     elif terminal.output is Output.IDS:
         terminal.write_ids([f"{taken.run_id} {taken.ticket}"])
     else:
-        told = "" if isinstance(barrier, BarrierRecord) else " before it was asked (unseen)"
-        terminal.show(tables.facts([("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{told}")]))
+        told = "" if found.digest else ", before it was asked"
+        terminal.show(
+            tables.facts([("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{told}")])
+        )
         if after.owner is None:
             terminal.next_steps([terminal.resume_command(taken.run_id, "--flow", "MODULE:NAME")])
-
-
-async def _ticket(store: CheckpointStore, record: RunRecord, name: str) -> BarrierRecord | EarlyTicket:
-    """What ``name`` means in this run; tickets that are over are found, too.
-
-    Raises UnknownBarrierError, AmbiguousTicketError, RunEndedError, BarrierClosedError.
-    """
-    known = await store.barriers(run_id=record.run_id, status=None, limit=10_000)
-    exact = next((barrier for barrier in known if barrier.ticket == name), None)
-    if exact is not None:
-        return exact
-    named = [barrier for barrier in known if name in (barrier.node, name_of(barrier.ticket))]
-    if record.status in ENDED and named:
-        return named[-1]
-    return find_ticket(record, name, named, await store.graph(record.graph_hash))
-
-
-def _whole(seen: str | None, barrier: BarrierRecord | EarlyTicket) -> str | None:
-    """The digest that ``seen`` is, or is the beginning of."""
-    if seen and len(seen) >= _DIGEST_PREFIX and isinstance(barrier, BarrierRecord) and barrier.digest.startswith(seen.lower()):
-        return barrier.digest
-    return seen

@@ -114,7 +114,9 @@ def _ended(error: Any, terminal: Terminal) -> tuple[str, str]:
 
 
 def _fork(error: Any, terminal: Terminal) -> tuple[str, str]:
-    return f"run {error.run_id} has already {error.status} at checkpoint {error.seq}; fork it at an earlier one", terminal.command("runs", "steps", error.run_id)
+    return f"run {error.run_id} has already {error.status} at checkpoint {error.seq}; fork it at an earlier one", terminal.command(
+        "runs", "steps", error.run_id
+    )
 
 
 def _schema(error: Any, terminal: Terminal) -> tuple[str, str]:

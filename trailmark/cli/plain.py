@@ -11,8 +11,6 @@ import unicodedata
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from checkpoint_stores.codec import to_json
-
 _KEPT = "\n\t"
 
 
@@ -49,13 +47,20 @@ def one_line(text: str) -> str:
     return joined
 
 
+def data(value: Any) -> Any:
+    """A value as JSON can show it; see `checkpoint_stores.codec.to_json`, which is imported when it is needed."""
+    from checkpoint_stores.codec import to_json
+
+    return to_json(value)
+
+
 def value_text(value: Any) -> str:
     """A value as JSON in one line, readable.
 
     >>> value_text({"vendor": "ACME", "amount": 9000.0})
     '{"vendor": "ACME", "amount": 9000.0}'
     """
-    return printable(json.dumps(to_json(value), ensure_ascii=False))
+    return printable(json.dumps(data(value), ensure_ascii=False))
 
 
 def shortened(text: str, limit: int) -> str:

@@ -6,18 +6,19 @@ remembers) and prints them a few times a second; a run of ten thousand quick ste
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from checkpoint_stores.records import Row
 from trailmark.cli.plain import one_line, shortened, span
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
+    from checkpoint_stores.records import Row
     from engine.observing import Committed
 
 _PAUSE: Final = 0.08
@@ -97,6 +98,8 @@ class Progress:
         self._rows.append(committed.row._replace(committed_at=committed.committed_at))
 
     async def __aenter__(self) -> Self:
+        import asyncio
+
         from rich.live import Live
 
         self._live = Live(self, console=self._console, refresh_per_second=8, transient=True)
@@ -110,8 +113,11 @@ class Progress:
         self._flush()
         if self._live is not None:
             self._live.stop()
+            self._console.print()
 
     async def _print(self) -> None:
+        import asyncio
+
         while True:
             self._flush()
             await asyncio.sleep(_PAUSE)
@@ -122,12 +128,13 @@ class Progress:
         rows, self._rows = self._rows, []
         if not rows:
             return
-        lines = [drawn(told(row)) for row in rows]
+        story = [told(row) for row in rows]
+        lines = [drawn(line) for line in story]
         if not self._run_id:
             self._run_id = rows[0].run_id
             lines.insert(0, Text(f"run {self._run_id}", style="bold"))
         self._steps = rows[-1].step
-        self._next = rows[-1].next or self._next
+        self._next = story[-1].detail if rows[-1].kind == "barrier" else rows[-1].next or self._next
         self._console.print(Text("\n").join(lines), soft_wrap=True)
 
     def __rich__(self) -> Text:

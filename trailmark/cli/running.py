@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from checkpoint_stores.errors import RunEndedError
-from checkpoint_stores.records import ENDED
-from reducers.errors import TrailmarkError
 from trailmark.cli import given, plain, shapes, tables
 from trailmark.cli.exits import ExitCode, exit_code_of
 from trailmark.cli.finding import flow_reference, load_graph
@@ -27,24 +22,32 @@ if TYPE_CHECKING:
     from engine.handle import RunHandle
     from engine.result import RunResult
 
-MaxSteps = Annotated[int | None, typer.Option("--max-steps", min=1, metavar="N", help="How many node entries the run may make over its whole life.")]
+MaxSteps = Annotated[
+    int | None, typer.Option("--max-steps", min=1, metavar="N", help="How many node entries the run may make over its whole life.")
+]
 ThroughBarriers = Annotated[
     bool, typer.Option("--through-barriers", help="Stay while people decide, and go on when they have; otherwise the run is parked.")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or its first characters (8 at least).")]
 FlowOption = Annotated[
     str | None,
-    typer.Option("--flow", metavar="FLOW", help="The run's flow, as module:name or file.py:name. Default: the environment variable TRAILMARK_FLOW."),
+    typer.Option(
+        "--flow", metavar="FLOW", help="The run's flow, as module:name or file.py:name. Default: the environment variable TRAILMARK_FLOW."
+    ),
 ]
 
 
 async def run(
     terminal: Terminal,
     flow: Annotated[str, typer.Argument(metavar="FLOW", help="The flow to run, as module:name or path/file.py:name.")],
+    *,
     input: Annotated[  # noqa: A002 - the option's name
-        str | None, typer.Option("--input", "-i", metavar="JSON|FILE|-", help="The input: JSON text, a JSON file, or - for stdin. Default: nothing.")
+        str | None,
+        typer.Option("--input", "-i", metavar="JSON|FILE|-", help="The input: JSON text, a JSON file, or - for stdin. Default: nothing."),
     ] = None,
-    run_key: Annotated[str | None, typer.Option("--run-key", metavar="KEY", help="A name of your own; there can be one such run of this flow.")] = None,
+    run_key: Annotated[
+        str | None, typer.Option("--run-key", metavar="KEY", help="A name of your own; there can be one such run of this flow.")
+    ] = None,
     max_steps: MaxSteps = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
     through_barriers: ThroughBarriers = False,
@@ -56,42 +59,83 @@ async def run(
     terminal.flow = flow
     values, labels = given.input_of(input), given.labels_of(label or ())
     graph = load_graph(flow)
-    async with _executor(terminal, graph, create=True) as executor:
-        handle = await executor.start(values, run_key=run_key, labels=labels, max_steps=max_steps)
-        result = await _outcome(terminal, handle, through_barriers=through_barriers)
-    return _shown(terminal, result)
+
+    async def begin(executor: GraphExecutor) -> RunHandle:
+        return await executor.start(values, run_key=run_key, labels=labels, max_steps=max_steps)
+
+    return _shown(terminal, await _driven(terminal, graph, begin, create=True, through_barriers=through_barriers))
 
 
 async def resume(
     terminal: Terminal,
     run: RunArgument,
+    *,
     flow: FlowOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on although the flow has changed since the run started; this is recorded.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on although the flow has changed since the run started; this is recorded.")
+    ] = False,
     max_steps: MaxSteps = None,
-    takeover: Annotated[bool, typer.Option("--takeover", help="Take the run even from a living process, which then can write nothing more.")] = False,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Take the run even from a living process, which then can write nothing more.")
+    ] = False,
     through_barriers: ThroughBarriers = False,
 ) -> ExitCode:
     """Go on with a run exactly where it was; a run that has ended only says how.
 
     A database never stores where code is, so the flow must be named: by --flow or by TRAILMARK_FLOW.
     """
+    from reducers.errors import TrailmarkError
+
     reference = flow_reference(flow, os.environ)
     if reference is None:
         raise await _which_flow(terminal, run)
     terminal.flow = flow or ""
     graph = load_graph(reference)
-    async with _executor(terminal, graph, create=False) as executor:
+
+    async def begin(executor: GraphExecutor) -> RunHandle:
         try:
-            handle = await executor.attach(run, mode="force" if force else "strict", max_steps=max_steps, takeover=takeover)
-        except RunEndedError as ended:
-            result = await _ended(executor, ended.run_id)
+            return await executor.attach(run, mode="force" if force else "strict", max_steps=max_steps, takeover=takeover)
         except ValueError as error:
             if isinstance(error, TrailmarkError):
                 raise
             raise UsageError(str(error)) from error
-        else:
-            result = await _outcome(terminal, handle, through_barriers=through_barriers)
-    return _shown(terminal, result)
+
+    return _shown(terminal, await _driven(terminal, graph, begin, create=False, through_barriers=through_barriers))
+
+
+async def _driven(
+    terminal: Terminal, graph: FlowGraph, begin: Callable[[GraphExecutor], Awaitable[RunHandle]], *, create: bool, through_barriers: bool
+) -> RunResult:
+    """Drive a run here; when this process is interrupted, the run is suspended and it is said how to go on."""
+    import asyncio
+
+    from checkpoint_stores.errors import RunEndedError
+    from checkpoint_stores.records import ENDED
+    from engine.errors import RunFailedError
+
+    interrupted: RunResult | None = None
+    try:
+        async with _executor(terminal, graph, create=create) as executor:
+            try:
+                handle = await begin(executor)
+                try:
+                    return await handle.result(through_barriers=through_barriers)
+                except asyncio.CancelledError:
+                    interrupted = await asyncio.shield(handle.suspend("interrupted at the command line"))
+                    raise
+            except RunEndedError as ended:
+                return await executor.resume(ended.run_id)
+    except RunFailedError as failed:
+        if terminal.debug and failed.__cause__ is not None:
+            import traceback
+
+            traceback.print_exception(failed.__cause__)
+        return failed.result
+    finally:
+        if interrupted is not None:
+            stands = {"suspended": "is suspended", "waiting": "waits for people"}.get(interrupted.status, f"has {interrupted.status}")
+            then = "" if interrupted.status in ENDED else f"; next: {terminal.resume_command(interrupted.run_id)}"
+            terminal.say(f"trailmark: interrupted; run {interrupted.run_id} {stands} after {interrupted.steps} step(s){then}")
 
 
 @asynccontextmanager
@@ -104,35 +148,11 @@ async def _executor(terminal: Terminal, graph: FlowGraph, *, create: bool) -> As
             async with GraphExecutor(graph, store=store) as executor:
                 yield executor
             return
-        async with Progress(terminal.console(error=True)) as progress, GraphExecutor(graph, store=store, observers=[progress.observe]) as executor:
+        async with (
+            Progress(terminal.console(error=True)) as progress,
+            GraphExecutor(graph, store=store, observers=[progress.observe]) as executor,
+        ):
             yield executor
-
-
-async def _outcome(terminal: Terminal, handle: RunHandle, *, through_barriers: bool) -> RunResult:
-    """Wait for the run; when this process is interrupted, suspend it and say how to go on."""
-    from engine.errors import RunFailedError
-
-    try:
-        return await handle.result(through_barriers=through_barriers)
-    except RunFailedError as failed:
-        if terminal.debug and failed.__cause__ is not None:
-            traceback.print_exception(failed.__cause__)
-        return failed.result
-    except asyncio.CancelledError:
-        result = await asyncio.shield(handle.suspend("interrupted at the command line"))
-        stands = {"suspended": "is suspended", "waiting": "waits for people"}.get(result.status, f"has {result.status}")
-        then = "" if result.status in ENDED else f"; next: {terminal.resume_command(result.run_id)}"
-        terminal.say(f"trailmark: interrupted; run {result.run_id} {stands} after {result.steps} step(s){then}")
-        raise
-
-
-async def _ended(executor: GraphExecutor, run_id: str) -> RunResult:
-    from engine.errors import RunFailedError
-
-    try:
-        return await executor.resume(run_id)
-    except RunFailedError as failed:
-        return failed.result
 
 
 async def _which_flow(terminal: Terminal, run_id: str) -> UsageError:

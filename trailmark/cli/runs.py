@@ -1,4 +1,4 @@
-"""`trailmark runs`: what runs there are, what happened in one, and what an operator does to it.  Needs nobody's code."""
+"""`trailmark runs`: what runs there are, and what happened in one.  Needs nobody's code; `steering` adds what changes a run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from checkpoint_stores.records import RunStatus
-from trailmark.cli import given, shapes, tables
-from trailmark.cli.exits import ExitCode
-from trailmark.cli.given import UsageError
+from trailmark.cli import shapes, tables
 from trailmark.cli.running import RunArgument
 from trailmark.cli.terminal import Output, Terminal
 from trailmark.cli.verbs import group, verb
@@ -54,7 +52,10 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         decided = await store.decisions(record.run_id)
     if terminal.output is Output.JSON:
         more = {"steps": state.step, "seq": state.seq, "stands": shapes.of_place(state)}
-        asked = {"waiting_for": [shapes.of_barrier(each) for each in open_barriers], "decisions": [shapes.of_decision(each) for each in decided]}
+        asked = {
+            "waiting_for": [shapes.of_barrier(each) for each in open_barriers],
+            "decisions": [shapes.of_decision(each) for each in decided],
+        }
         terminal.write_json({**shapes.of_run(record), **more, **asked})
         return
     if terminal.output is Output.IDS:
@@ -126,62 +127,6 @@ async def diff(
         terminal.show(tables.differences(pairs, ABSENT))
     else:
         terminal.say("nothing changed")
-
-
-@verb(app, "fork")
-async def fork(
-    terminal: Terminal,
-    run: RunArgument,
-    at: AtOption = None,
-    edit: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=JSON", help="Another value for a state key; may be repeated.")] = None,
-) -> None:
-    """Make a new run that stands where this one stood; the original is untouched, decisions are not inherited."""
-    import json
-
-    from engine.clock import StoreClock
-    from engine.operations import fork_run
-
-    edits = given.assignments(edit or (), "--set")
-    async with terminal.opened_store() as store:
-        record = await store.run(run)
-        definition = await store.graph(record.graph_hash)
-        keys = tuple(json.loads(definition).get("keys", ())) if definition else ()
-        made = await fork_run(store, record.run_id, at=at, clock=StoreClock(await store.now()), edits=edits, keys=keys)
-        new = await store.run(made)
-    if terminal.output is Output.JSON:
-        terminal.write_json(shapes.of_run(new))
-    elif terminal.output is Output.IDS:
-        terminal.write_ids([made])
-    else:
-        terminal.show(tables.facts([("run", made), ("origin", f"fork of {record.run_id} at checkpoint {new.forked_at_seq}")]))
-        terminal.next_steps([terminal.resume_command(made, "--flow", "MODULE:NAME")])
-
-
-@verb(app, "cancel")
-async def cancel(
-    terminal: Terminal,
-    run: RunArgument,
-    by: Annotated[str | None, typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who cancels it; recorded.")] = None,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")] = "",
-) -> ExitCode | None:
-    """End a run as cancelled, wherever it is driven."""
-    from checkpoint_stores.errors import RunEndedError
-    from engine.clock import StoreClock
-    from engine.operations import cancel_run
-
-    if not by:
-        raise UsageError("say who cancels: --by NAME (or set TRAILMARK_USER); it is recorded")
-    async with terminal.opened_store() as store:
-        record = await cancel_run(store, (await store.run(run)).run_id, actor=by, reason=reason, clock=StoreClock(await store.now()))
-    if record.status != "cancelled":
-        raise RunEndedError(record.run_id, record.status)
-    if terminal.output is Output.JSON:
-        terminal.write_json(shapes.of_run(record))
-    elif terminal.output is Output.IDS:
-        terminal.write_ids([record.run_id])
-    else:
-        terminal.show(tables.facts([("run", record.run_id), ("status", tables.status(record.status))]))
-    return None
 
 
 async def _values(store: CheckpointStore, run_id: str, at: int | None) -> dict[str, object]:

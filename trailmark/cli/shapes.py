@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_stores.codec import to_json
-from checkpoint_stores.deciding import EarlyTicket
-from checkpoint_stores.fold import RunState
-from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
-from trailmark.cli.plain import iso
+from trailmark.cli.plain import data, iso
 
 if TYPE_CHECKING:
-    from engine.result import RunResult
+    from checkpoint_stores.deciding import EarlyTicket
+    from checkpoint_stores.fold import RunState
+    from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
     from engine.operations import StepLine
     from engine.plan import Warn
+    from engine.result import RunResult
 
 
 def of_result(result: RunResult) -> dict[str, Any]:
@@ -29,8 +28,8 @@ def of_result(result: RunResult) -> dict[str, Any]:
         "attempt": result.attempt,
         "seq": result.seq,
         "waiting_for": list(result.waiting_for),
-        "error": to_json(dict(result.error)) if result.error is not None else None,
-        "values": to_json(dict(result.values)),
+        "error": data(dict(result.error)) if result.error is not None else None,
+        "values": data(dict(result.values)),
     }
 
 
@@ -50,7 +49,7 @@ def of_run(run: RunRecord) -> dict[str, Any]:
         "wake_at": iso(run.wake_at),
         "parent_run_id": run.parent_run_id,
         "forked_at_seq": run.forked_at_seq,
-        "error": to_json(run.error),
+        "error": data(run.error),
         "created_at": iso(run.created_at),
         "updated_at": iso(run.updated_at),
     }
@@ -90,7 +89,7 @@ def of_barrier(barrier: BarrierRecord) -> dict[str, Any]:
         "path": barrier.path,
         "status": barrier.status,
         "prompt": barrier.prompt,
-        "payload": to_json(barrier.payload),
+        "payload": data(barrier.payload),
         "digest": barrier.digest,
         "form": barrier.form,
         "approvers": list(barrier.approvers),
@@ -104,6 +103,8 @@ def of_barrier(barrier: BarrierRecord) -> dict[str, Any]:
 
 def of_ticket(run_id: str, ticket: BarrierRecord | EarlyTicket) -> dict[str, Any]:
     """What `approvals show` prints: a ticket, or a barrier that the run has not reached."""
+    from checkpoint_stores.records import BarrierRecord
+
     if isinstance(ticket, BarrierRecord):
         return of_barrier(ticket)
     return {"run_id": run_id, "ticket": ticket.name, "status": "not_open_yet", "approvers": list(ticket.approvers), "quorum": ticket.quorum}
@@ -121,7 +122,7 @@ def of_decision(decision: DecisionRecord) -> dict[str, Any]:
         "roles": list(decision.roles),
         "reason": decision.reason,
         "source": decision.source,
-        "edits": to_json(decision.edits),
+        "edits": data(decision.edits),
         "target": decision.target,
         "seen": decision.payload_digest,
         "decided_at": iso(decision.decided_at),
@@ -131,13 +132,13 @@ def of_decision(decision: DecisionRecord) -> dict[str, Any]:
 
 def of_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """A state."""
-    return {key: to_json(value) for key, value in values.items()}
+    return {key: data(value) for key, value in values.items()}
 
 
 def of_difference(pairs: Mapping[str, tuple[Any, Any]], absent: object) -> dict[str, dict[str, Any]]:
     """Keys that differ; a side that holds nothing has no ``before`` or no ``after``."""
     return {
-        key: {side: to_json(value) for side, value in (("before", before), ("after", after)) if value is not absent}
+        key: {side: data(value) for side, value in (("before", before), ("after", after)) if value is not absent}
         for key, (before, after) in pairs.items()
     }
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_stores.deciding import EarlyTicket
-from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
 from trailmark.cli.plain import local, one_line, printable, shortened, span, value_text
 
 if TYPE_CHECKING:
@@ -14,6 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from checkpoint_stores.deciding import EarlyTicket
+    from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
     from engine.handle import RunResult
     from engine.operations import StepLine
 
@@ -59,7 +59,7 @@ def titled(title: str, body: RenderableType) -> RenderableType:
     from rich.padding import Padding
     from rich.text import Text
 
-    return Group(Text(""), Text(printable(title), style="bold underline"), Padding(body, (0, 0, 0, 2)))
+    return Group(Text(""), Text(printable(title), style="bold underline"), Padding(body, (0, 0, 0, 2), expand=False))
 
 
 def status(word: str) -> Text:
@@ -79,7 +79,7 @@ def of_result(result: RunResult) -> RenderableType:
     """Where a run stands, after `run` and `resume`."""
     from rich.console import Group
 
-    told = [
+    told: list[tuple[str, str | Text]] = [
         ("run", result.run_id),
         ("status", status(result.status)),
         ("steps", f"{result.steps}" + (f" (attempt {result.attempt})" if result.attempt > 1 else "")),
@@ -90,7 +90,10 @@ def of_result(result: RunResult) -> RenderableType:
 
 def runs(records: Sequence[RunRecord]) -> RenderableType:
     """`runs ls`."""
-    rows = [(run.run_id, one_line(run.flow), status(run.status), one_line(run.run_key or ""), local(run.updated_at), labels(run)) for run in records]
+    rows = [
+        (run.run_id, one_line(run.flow), status(run.status), one_line(run.run_key or ""), local(run.updated_at), labels(run))
+        for run in records
+    ]
     used = [index for index, name in enumerate(_RUN_COLUMNS) if name not in ("key", "labels") or any(str(row[index]) for row in rows)]
     chosen = [_RUN_COLUMNS[index] for index in used]
     return table(chosen, [[row[index] for index in used] for row in rows], whole=("run", "status", "updated"))
@@ -108,38 +111,42 @@ def of_run(run: RunRecord, place: Sequence[tuple[str, str]], steps: int) -> Rend
     error = run.error or {}
     origin = f"fork of {run.parent_run_id} at checkpoint {run.forked_at_seq}" if run.parent_run_id else ""
     phases = {"at": "before", "parked": "waits at", "retry": "will retry"}
-    return facts([
-        ("run", run.run_id),
-        ("status", status(run.status)),
-        ("flow", f"{run.flow} (version {run.flow_version}, graph {run.graph_hash[:12]})"),
-        ("key", run.run_key or ""),
-        ("labels", labels(run)),
-        ("stands", ", ".join(f"{phases.get(phase, phase)} {node}" for node, phase in place)),
-        ("steps", f"{steps} of at most {run.max_steps}"),
-        ("attempts", f"{run.attempt}"),
-        ("driven by", run.owner or ""),
-        ("due", local(run.wake_at)),
-        ("origin", origin),
-        ("error", one_line(f"{error.get('type')}: {error.get('message')}") if error else ""),
-        ("started", local(run.created_at)),
-        ("updated", local(run.updated_at)),
-    ])
+    return facts(
+        [
+            ("run", run.run_id),
+            ("status", status(run.status)),
+            ("flow", f"{run.flow} (version {run.flow_version}, graph {run.graph_hash[:12]})"),
+            ("key", run.run_key or ""),
+            ("labels", labels(run)),
+            ("stands", ", ".join(f"{phases.get(phase, phase)} {node}" for node, phase in place)),
+            ("steps", f"{steps} of at most {run.max_steps}"),
+            ("attempts", f"{run.attempt}"),
+            ("driven by", run.owner or ""),
+            ("due", local(run.wake_at)),
+            ("origin", origin),
+            ("error", one_line(f"{error.get('type')}: {error.get('message')}") if error else ""),
+            ("started", local(run.created_at)),
+            ("updated", local(run.updated_at)),
+        ]
+    )
 
 
 def steps(lines: Sequence[StepLine]) -> Table:
     """`runs steps`."""
     from rich.text import Text
 
+    def right(text: str) -> Text:
+        return Text(text, justify="right")
+
     made = []
     for line in lines:
         row = line.row
+        went = f"→ {row.next.replace(',', ', ')}" if row.next and row.next != row.node else ""
+        wrote = f"wrote {', '.join(line.keys)}" if line.keys else ""
+        happened = one_line("; ".join(part for part in (went, wrote, line.detail) if part))
         took = span(row.committed_at - row.started_at) if row.started_at else ""
-        where = f"{row.path} {row.node}".strip()
-        made.append((
-            Text(str(row.seq), justify="right"), Text(str(row.step), justify="right"), row.kind, where, row.next, ", ".join(line.keys),
-            one_line(line.detail), Text(took, justify="right"), local(row.committed_at),
-        ))  # fmt: skip
-    return table(("seq", "step", "kind", "node", "next", "changed", "detail", "took", "at"), made, whole=("seq", "step", "kind", "took", "at"))
+        made.append((right(str(row.seq)), local(row.committed_at)[5:], row.kind, f"{row.path} {row.node}".strip(), right(took), happened))
+    return table(("seq", "at", "kind", "node", "took", "what happened"), made, whole=("seq", "at", "kind", "node", "took"))
 
 
 def differences(pairs: Mapping[str, tuple[Any, Any]], absent: object) -> Table:
@@ -154,7 +161,9 @@ def differences(pairs: Mapping[str, tuple[Any, Any]], absent: object) -> Table:
 
 def barriers(records: Sequence[BarrierRecord]) -> Table:
     """`approvals ls`."""
-    rows = [(each.run_id, each.ticket, one_line(each.prompt), ", ".join(each.approvers) or "anybody", local(each.deadline)) for each in records]
+    rows = [
+        (each.run_id, each.ticket, one_line(each.prompt), ", ".join(each.approvers) or "anybody", local(each.deadline)) for each in records
+    ]
     return table(("run", "ticket", "asks", "of", "until"), rows, whole=("run", "ticket", "until"))
 
 
@@ -162,21 +171,25 @@ def of_ticket(run_id: str, barrier: BarrierRecord | EarlyTicket) -> RenderableTy
     """`approvals show`: all that a person decides over; nothing is cut."""
     from rich.console import Group
 
+    from checkpoint_stores.deciding import EarlyTicket
+
     if isinstance(barrier, EarlyTicket):
         approvers = ", ".join(barrier.approvers) or "anybody"
         return facts([("run", run_id), ("ticket", barrier.name), ("status", "not open yet: the run has not come there"), ("of", approvers)])
     votes = f"{barrier.quorum} approvals needed" if barrier.quorum > 1 else ""
-    told = facts([
-        ("run", barrier.run_id),
-        ("ticket", barrier.ticket),
-        ("status", status(barrier.status)),
-        ("asks", printable(barrier.prompt)),
-        ("of", ", ".join(barrier.approvers) or "anybody"),
-        ("votes", votes),
-        ("until", f"{local(barrier.deadline)}, then {barrier.on_timeout}" if barrier.deadline else ""),
-        ("since", local(barrier.opened_at)),
-        ("digest", barrier.digest),
-    ])
+    told = facts(
+        [
+            ("run", barrier.run_id),
+            ("ticket", barrier.ticket),
+            ("status", status(barrier.status)),
+            ("asks", printable(barrier.prompt)),
+            ("of", ", ".join(barrier.approvers) or "anybody"),
+            ("votes", votes),
+            ("until", f"{local(barrier.deadline)}, then {barrier.on_timeout}" if barrier.deadline else ""),
+            ("since", local(barrier.opened_at)),
+            ("digest", barrier.digest),
+        ]
+    )
     parts: list[RenderableType] = [told]
     if barrier.payload:
         parts.append(titled("shown", values(barrier.payload, limit=None)))
@@ -189,7 +202,15 @@ def of_ticket(run_id: str, barrier: BarrierRecord | EarlyTicket) -> RenderableTy
 def decisions(records: Sequence[DecisionRecord]) -> Table:
     """Who decided what, when and why."""
     rows = [
-        (each.ticket, status(each.action), each.actor, one_line(each.reason), each.source, local(each.decided_at), "" if each.payload_digest else "unseen")
+        (
+            each.ticket,
+            status(each.action),
+            each.actor,
+            one_line(each.reason),
+            each.source,
+            local(each.decided_at),
+            "" if each.payload_digest else "unseen",
+        )
         for each in records
     ]
     return table(("ticket", "decision", "by", "reason", "from", "at", ""), rows, whole=("at",))

@@ -65,11 +65,8 @@ class Terminal:
 
         Raises StoreUnavailableError, SchemaVersionError.
         """
-        file = sqlite_file(self.url)
-        if file and not create and not file.startswith("file:") and not Path(file).exists():
-            from checkpoint_stores.errors import StoreUnavailableError
-
-            raise StoreUnavailableError(self.url, "there is no such file; say --store URL, or start a run, which makes it")
+        if not create:
+            _check_file(self.url)
         from trailmark.checkpoint_stores import open_store
 
         async with open_store(self.url) as store:
@@ -107,8 +104,13 @@ class Terminal:
     def show(self, *renderables: RenderableType) -> None:
         """Tables and text for people."""
         console = self.console(error=False)
-        for renderable in renderables:
-            console.print(renderable, soft_wrap=isinstance(renderable, str))
+        if console.is_terminal:
+            console.print(*renderables, sep="\n")
+            return
+        # Rich fills every cell up; a file or a pipe shall not get the blanks.
+        with console.capture() as captured:
+            console.print(*renderables, sep="\n")
+        self.write("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
     # --- stderr -----------------------------------------------------------------------------------------------------
     def say(self, text: str) -> None:
@@ -137,3 +139,11 @@ class Terminal:
         stream = sys.stderr if error else sys.stdout
         width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPED_WIDTH
         return Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
+
+
+def _check_file(url: str) -> None:
+    file = sqlite_file(url)
+    if file and not file.startswith("file:") and not Path(file).exists():
+        from checkpoint_stores.errors import StoreUnavailableError
+
+        raise StoreUnavailableError(url, "there is no such file; say --store URL, or start a run, which makes it")

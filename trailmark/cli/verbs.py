@@ -7,7 +7,6 @@ here and nowhere else.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import signal
 from collections.abc import Callable, Coroutine
@@ -19,6 +18,7 @@ from trailmark.cli.exits import ExitCode
 from trailmark.cli.terminal import Output, Terminal
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 StoreOption = Annotated[
     str | None,
@@ -31,7 +31,9 @@ StoreOption = Annotated[
 ]
 OutputOption = Annotated[
     Output | None,
-    typer.Option("--output", "-o", help="What is printed: a table for people, JSON, or bare ids for other commands.", rich_help_panel="Everywhere"),
+    typer.Option(
+        "--output", "-o", help="What is printed: a table for people, JSON, or bare ids for other commands.", rich_help_panel="Everywhere"
+    ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
 
@@ -59,9 +61,12 @@ def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[F], F]:
         # typer reads a command's options from its signature, and hands everything over by name.
         by_name = [("context", typer.Context, inspect.Parameter.empty), *((each.name, each.annotation, each.default) for each in own)]
         by_name += [(each, annotation, default) for each, (annotation, default) in _EVERYWHERE.items()]
-        called.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
-            inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default) for each, annotation, default in by_name
-        ])
+        called.__signature__ = inspect.Signature(
+            [  # type: ignore[attr-defined]
+                inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+                for each, annotation, default in by_name
+            ]
+        )
         called.__annotations__ = {each: annotation for each, annotation, _default in by_name}
         called.__doc__ = function.__doc__
         app.command(name, **settings)(called)
@@ -75,7 +80,7 @@ def carried_out(terminal: Terminal, work: Callable[[], Any]) -> int:
     try:
         outcome = work()
         if inspect.iscoroutine(outcome):
-            outcome = _in_loop(outcome)
+            outcome = in_loop(outcome)
     except (typer.Exit, typer.Abort, typer.TyperException):
         raise
     except KeyboardInterrupt:
@@ -93,10 +98,13 @@ class TerminatedError(BaseException):
     """The process was asked to end (SIGTERM)."""
 
 
-def _in_loop(work: Coroutine[Any, Any, Any]) -> Any:
+def in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; SIGTERM cancels it (and becomes TerminatedError), as Ctrl-C does."""
+    import asyncio
+
     asked: list[bool] = []
 
-    async def ending_on_sigterm() -> Any:
+    async def ending_on_sigterm() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # noqa: S101 - inside asyncio.run
 
@@ -139,4 +147,3 @@ def _told(terminal: Terminal, error: Exception) -> ExitCode:
     bug = " (--debug shows where)" if fault.code is ExitCode.BUG and not terminal.debug else ""
     terminal.say(f"trailmark: {fault.line}{bug}{hint}")
     return fault.code
-

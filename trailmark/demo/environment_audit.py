@@ -20,9 +20,10 @@ trailmark but its public names.  How things are checked stands in `audit_checks`
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +31,9 @@ from trailmark import END, Flow, StepContext, approved, rejected
 from trailmark.demo import audit_checks, audit_report
 from trailmark.demo.audit_checks import Finding, Installed, UnreadableMetadataError
 from trailmark.reducers import append, counter
+
+Body: TypeAlias = Callable[..., dict[str, Any]]
+"""A node's function."""
 
 
 class Audit(BaseModel):
@@ -213,45 +217,52 @@ def facts_of(state: Audit) -> audit_report.Facts:
 
 # --- the flow ---------------------------------------------------------------------------------------------------------
 
-files_flow = Flow("files")
-files_flow.add_node("verify_batch", verify_batch)
-files_flow.set_entry("verify_batch")
-files_flow.add_edge("verify_batch", "verify_batch", when=distributions_left)
-files_flow.add_edge("verify_batch", END)
 
-sizes_flow = Flow("sizes")
-sizes_flow.add_node("measure", measure)
-sizes_flow.add_node("rank", rank)
-sizes_flow.set_entry("measure")
-sizes_flow.add_edge("measure", "rank")
-sizes_flow.add_edge("rank", END)
+def audit_flow(around: Callable[[Body], Body] = lambda body: body) -> Flow:
+    """Build the flow.  ``around`` may wrap every node's function, for example to note when it runs: the graph stays the same."""
+    files = Flow("files")
+    files.add_node("verify_batch", around(verify_batch))
+    files.set_entry("verify_batch")
+    files.add_edge("verify_batch", "verify_batch", when=distributions_left)
+    files.add_edge("verify_batch", END)
 
-flow = Flow("environment_audit", Audit)
-flow.add_node("collect_strict", collect_strict)
-flow.add_node("collect_tolerant", collect_tolerant)
-flow.add_parallel("checks", [files_flow, licences, dependencies, sizes_flow])
-flow.add_node("score", score)
-flow.add_barrier(
-    "review",
-    prompt="The risk of this environment is {risk}, above {threshold}. Accept it?",
-    show=["risk", "threshold", "findings", "ignore", "largest"],
-    form=ReviewForm,
-)
-for outcome in ("accepted", "refused", "amended"):
-    flow.add_node(outcome, record_decision)
-flow.add_node("report", report)
+    sizes = Flow("sizes")
+    sizes.add_node("measure", around(measure))
+    sizes.add_node("rank", around(rank))
+    sizes.set_entry("measure")
+    sizes.add_edge("measure", "rank")
+    sizes.add_edge("rank", END)
 
-flow.set_entry("collect_strict")
-flow.add_edge("collect_strict", "checks")
-flow.add_fallback("collect_strict", "collect_tolerant", on=(UnreadableMetadataError,))
-flow.add_edge("collect_tolerant", "checks")
-flow.add_edge("checks", "score")
-flow.add_edge("score", "report", when=low_risk)
-flow.add_edge("score", "review")
-flow.add_edge("review", "accepted", when=approved)
-flow.add_edge("review", "refused", when=rejected)
-flow.add_edge("review", "amended")  # edited, neither approved nor rejected: score again, ask again where it is still too much
-flow.add_edge("accepted", "report")
-flow.add_edge("refused", "report")
-flow.add_edge("amended", "score")
-flow.add_edge("report", END)
+    audit = Flow("environment_audit", Audit)
+    audit.add_node("collect_strict", around(collect_strict))
+    audit.add_node("collect_tolerant", around(collect_tolerant))
+    audit.add_parallel("checks", [files, around(licences), around(dependencies), sizes])
+    audit.add_node("score", around(score))
+    audit.add_barrier(
+        "review",
+        prompt="The risk of this environment is {risk}, above {threshold}. Accept it?",
+        show=["risk", "threshold", "findings", "ignore", "largest"],
+        form=ReviewForm,
+    )
+    for outcome in ("accepted", "refused", "amended"):
+        audit.add_node(outcome, around(record_decision))
+    audit.add_node("report", around(report))
+
+    audit.set_entry("collect_strict")
+    audit.add_edge("collect_strict", "checks")
+    audit.add_fallback("collect_strict", "collect_tolerant", on=(UnreadableMetadataError,))
+    audit.add_edge("collect_tolerant", "checks")
+    audit.add_edge("checks", "score")
+    audit.add_edge("score", "report", when=low_risk)
+    audit.add_edge("score", "review")
+    audit.add_edge("review", "accepted", when=approved)
+    audit.add_edge("review", "refused", when=rejected)
+    audit.add_edge("review", "amended")  # edited, neither approved nor rejected: score again, ask again where it is still too much
+    audit.add_edge("accepted", "report")
+    audit.add_edge("refused", "report")
+    audit.add_edge("amended", "score")
+    audit.add_edge("report", END)
+    return audit
+
+
+flow = audit_flow()

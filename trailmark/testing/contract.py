@@ -982,6 +982,15 @@ class StoreContract:
         assert (first.ticket, second.ticket) == ("review#1", "review#2")
         assert await store.decide(run.run_id, "review#1", Verdict()) == replace(first, consumed_seq=2)
 
+    async def test_a_ticket_whose_decision_was_refused_takes_another(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False, form={})
+        refused = await store.decide(run.run_id, "review", Verdict("modify", edits={"amount": -1}))
+        await store.commit(run.next_commit(closed=(("review#1", "open"),), consumed=((refused.id, run.seq),)))
+        better = await store.decide(run.run_id, "review", Verdict("modify", edits={"amount": 1}))
+        assert (await store.inbox(run.run_id)).decisions == (better,)
+        assert [found.status for found in await store.barriers(status=None)] == ["decided"]
+
     async def test_an_ended_run_takes_no_decision(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         await run.open_barrier(park=False)
