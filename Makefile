@@ -18,8 +18,8 @@ WORKERS ?= 2
 help: ## Print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## Install what is needed and run the demo
-	$(BIN)/trailmark demo
+demo: $(STAMP) ## Install what is needed and run the demo (ARGS="--decision approve --by NAME" where nobody can be asked)
+	$(BIN)/python examples/environment_audit.py $(ARGS)
 
 test: $(STAMP) ## Install what is needed and run all tests and doctests (WORKERS=n, ARGS="-k name")
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

@@ -37,7 +37,7 @@ def sound_part(chain: Chain, stored: Stored, upto: int | None) -> tuple[Snapshot
     """
     run_id, rows = stored.run_id, stored.rows
     head = max(rows[-1].seq if rows else -1, stored.snapshots[-1].seq if stored.snapshots else -1)
-    last = head if upto is None else upto
+    last = max(head, stored.anchor_seq) if upto is None else upto
     if last > head and last > stored.anchor_seq:
         raise CheckpointNotFoundError(run_id, last)
     snapshot = usable_snapshot(stored.snapshots, rows, last)
@@ -57,7 +57,7 @@ def sound_part(chain: Chain, stored: Stored, upto: int | None) -> tuple[Snapshot
     if broken is not None:
         raise CheckpointCorruptError(broken.run_id, broken.seq, broken.reason)
     end = start + len(part) - 1
-    if end < (max(last, stored.anchor_seq) if upto is None else last):
+    if end < last:
         raise CheckpointCorruptError(run_id, end + 1, f"it is missing, the run went on to {max(stored.anchor_seq, head)}")
     return snapshot, part
 

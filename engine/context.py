@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from checkpoint_stores.codec import materialise as copied
 from engine.decisions import Decision
 from engine.errors import StaleContextError
 from engine.identity import idempotency_key
@@ -80,13 +81,13 @@ class StepContext:
     def error(self) -> Mapping[str, Any] | None:
         """In a fallback node: the error that led here (``type``, ``message``, ``node``, ``path``, ``causes``); else None."""
         self.check()
-        return self._error
+        return copied(self._error)
 
     @property
     def decisions(self) -> dict[str, Decision]:
         """The newest decision of each barrier passed so far, by barrier name."""
         self.check()
-        return {name: Decision.of_data(data) for name, data in self._decisions.items()}
+        return {name: Decision.of_data(copied(data)) for name, data in self._decisions.items()}
 
     @property
     def ended(self) -> bool:

@@ -16,16 +16,17 @@ from functools import partial
 from typing import Any, Final
 
 from checkpoint_stores.codec import encode
-from checkpoint_stores.errors import LeaseLostError
-from checkpoint_stores.fold import RETRY, RunState
-from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.deciding import name_of
+from checkpoint_stores.errors import LeaseLostError, StoreError
+from checkpoint_stores.fold import DONE, FAILED, RETRY, RunState
+from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import Commit, DecisionRecord, Inbox, RunChange, Snapshot
 from engine.barriers import verdict
 from engine.clock import Clock, Timer
 from engine.commands import SetTimer, StartBody
 from engine.context import StepContext
 from engine.errors import BranchError, NodeTimeoutError
-from engine.events import BodyFailed, BodyReturned, CancelAsked, Event, SuspendAsked, Voted
+from engine.events import BodyFailed, BodyReturned, CancelAsked, DeadlinePassed, Event, SuspendAsked, Voted
 from engine.observing import Committed, Observer
 from engine.plan import NodePlan
 from engine.threads import NodeThreads, ThreadCall
@@ -33,6 +34,9 @@ from engine.walk import Batch, Walk
 
 SHORT_WAIT: Final = timedelta(seconds=5)
 """A retry that is due sooner is waited for in this process; a later one parks the run."""
+
+WATCH_AFTER: Final = timedelta(milliseconds=50)
+"""Every commit tells whether the inbox moved.  Only a run that is still going on after this also listens between commits."""
 
 SMALLEST_SNAPSHOT: Final = 64 * 1024
 """Bytes of checkpoints that are always folded without a snapshot."""
@@ -64,25 +68,34 @@ class RunDriver:
     """Drives one run until it ends, stops or parks.  One per run and process."""
 
     def __init__(
-        self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, observers: Sequence[Observer], inbox: Inbox | None
-    ) -> None:
+        self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, observers: Sequence[Observer], inbox: Inbox | None,
+        watch: Watch | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
         self._walk = walk
         self._clock = clock
         self._threads = threads
         self._observers = observers
         self._bodies: dict[str, _Body] = {}
-        self._abandoned: dict[str, ThreadCall] = {}
-        """By path: threads whose attempt timed out and that have not returned yet."""
+        self._abandoned: dict[tuple[str, str, int], ThreadCall] = {}
+        """By path, node and visit: threads whose attempt timed out and that had not returned then."""
         self._timers: dict[Event, Timer] = {}
+        self._timers_rang = False
         self._mailbox: deque[Event | Inbox] = deque()
         self._wake = asyncio.Event()
+        self._watch = watch or store.watch(walk.state.run_id)
+        """Made before ``inbox`` was read, so that nothing falls between the two."""
+        self._listener: asyncio.Task[None] | None = None
+        self._deaf: StoreError | None = None
         self._inbox_rev = inbox.rev if inbox else 0
         self._votes: tuple[DecisionRecord, ...] = inbox.decisions if inbox else ()
         """Decisions that no checkpoint has consumed yet."""
+        self._used: set[str] = set()
+        """Ids of those that one of ours has."""
         self._task: asyncio.Task[Any] | None = None
         self._inline = False
-        self._interrupted = False
+        self._interrupts = 0
+        """How often `cancel` and `suspend` have cancelled our own task, to wake the body that runs in it."""
         self._causes: dict[str, BaseException] = {}
         """By path: the exceptions this process saw, for whoever asks why the run failed."""
         self.error: BaseException | None = None
@@ -112,7 +125,7 @@ class RunDriver:
             self._mailbox.append(event)
         self._wake.set()
         if self._inline and self._task is not None and event is not None:
-            self._interrupted = True
+            self._interrupts += 1
             self._task.cancel()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -122,13 +135,19 @@ class RunDriver:
         Raises LeaseLostError, StoreUnavailableError: the run stays as its last commit left it, and can be resumed.
         """
         self._task = asyncio.current_task()
-        watcher = asyncio.create_task(self._watch())
+        listening = asyncio.get_running_loop().call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
         try:
             batch = self._walk.begin(self._clock.now())
             while not await self._commit(batch):
-                batch = self._walk.feed(await self._carry_out(batch), self._clock.now())
+                events = await self._carry_out(batch)
+                if self._timers_rang:
+                    events = await self._people_first(events)
+                batch = self._walk.feed(events, self._clock.now())
         finally:
-            watcher.cancel()
+            listening.cancel()
+            if self._listener is not None:
+                self._listener.cancel()
+            self._watch.close()
             for timer in self._timers.values():
                 timer.cancel()
             await self._cancel_bodies(list(self._bodies), "the run is no longer driven here")
@@ -181,7 +200,7 @@ class RunDriver:
             return RunChange(status=state.status, clear_wake_at=True, error=failed, release=True)  # type: ignore[arg-type]
         if self._mailbox or not state.at_rest():
             return None
-        due = [scope.due for scope in state.scopes.values() if scope.due is not None]
+        due = [scope.due for scope in state.scopes.values() if scope.due is not None and scope.phase not in (DONE, FAILED)]
         for scope in state.frontier():
             if scope.phase == RETRY:
                 due.append(scope.detail[1])
@@ -212,6 +231,8 @@ class RunDriver:
         for start in starts:
             self._launch(start)
         while not self._mailbox:
+            if self._deaf is not None:
+                raise self._deaf
             self._wake.clear()
             await self._wake.wait()
         return self._happened()
@@ -253,33 +274,39 @@ class RunDriver:
         try:
             value = await node.fn(*arguments)  # type: ignore[misc]
         except asyncio.CancelledError:
-            task = self._task
-            if self._interrupted and task is not None:
-                self._interrupted = False
-                task.uncancel()
+            if self._interrupts:
+                await self._absorb_interrupts()
                 return None
-            if task is not None and task.cancelling():
+            if self._task is not None and self._task.cancelling():
                 raise
             return self._failed(start, RuntimeError("the node was cancelled from inside (it raised CancelledError)"), started_at)
         except Exception as error:  # noqa: BLE001 - whatever a node raises is an outcome
+            if self._interrupts:
+                # What a body raises when it is told to stop is no failure of the node: the request is read next.
+                await self._absorb_interrupts()
+                return None
             return self._failed(start, error, started_at)
         finally:
             self._inline = False
             if context is not None:
                 context.revoke("the node has returned")
-        if self._interrupted and self._task is not None:
+        if self._interrupts:
             # The body finished although it was told to stop: its work counts, and the request is read next.
-            await self._absorb_interrupt()
+            await self._absorb_interrupts()
         return BodyReturned(start.path, start.node, start.visit, value, started_at)
 
-    async def _absorb_interrupt(self) -> None:
-        """Take back our own cancellation of this task, which may not have been delivered yet; another's goes on."""
-        self._interrupted = False
+    async def _absorb_interrupts(self) -> None:
+        """Take back our own cancellations of this task, which may not have been delivered yet; another's goes on."""
+        self._inline = False
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             pass
-        if self._task is not None and self._task.uncancel():
+        assert self._task is not None  # noqa: S101 - only `drive` runs bodies
+        for _ in range(self._interrupts):
+            self._task.uncancel()
+        self._interrupts = 0
+        if self._task.cancelling():
             raise asyncio.CancelledError
 
     def _launch(self, start: StartBody) -> None:
@@ -294,7 +321,7 @@ class RunDriver:
         started_at = self._clock.now()
         event: Event
         try:
-            before = self._abandoned.pop(start.path, None)
+            before = self._abandoned.pop(start[:3], None)
             if before is not None and not node.overlap and not before.over.done():
                 await asyncio.shield(before.over)
             if node.timeout is not None:
@@ -319,7 +346,7 @@ class RunDriver:
             assert node.timeout is not None  # noqa: S101
             event = self._failed(start, NodeTimeoutError(start.node, start.path, node.timeout.total_seconds()), started_at)
             if body.call is not None and not body.call.over.done():
-                self._abandoned[start.path] = body.call
+                self._abandoned[start[:3]] = body.call
         if self._bodies.get(start.path) is body:
             del self._bodies[start.path]
             self._post(event)
@@ -347,9 +374,13 @@ class RunDriver:
             await asyncio.wait(tasks)
 
     def _explained(self, error: BaseException) -> BaseException:
-        """Chain the exception of the branch that failed below a BranchError, where this process saw it."""
-        if isinstance(error, BranchError) and error.__cause__ is None:
-            error.__cause__ = self._causes.get(error.error.get("path", ""))
+        """Chain the exceptions of the branches that failed below their BranchErrors, where this process saw them."""
+        for failed in error.exceptions if isinstance(error, BaseExceptionGroup) else (error,):
+            if isinstance(failed, BranchError) and failed.__cause__ is None:
+                cause = self._causes.get(failed.error.get("path", ""))
+                # The newest exception seen there may have been an earlier one, which took a fallback.
+                if cause is not None and type(cause).__qualname__ == failed.error.get("type"):
+                    failed.__cause__ = cause
         return error
 
     # --- timers, inbox, lease, snapshots ----------------------------------------------------------------------------
@@ -359,27 +390,41 @@ class RunDriver:
 
     def _ring(self, event: Event) -> None:
         self._timers.pop(event, None)
+        self._timers_rang = True
         self._post(event)
 
-    async def _watch(self) -> None:
+    async def _people_first(self, events: list[Event]) -> list[Event]:
+        """A decision that the store took before a deadline counts, though nobody has read it yet."""
+        self._timers_rang = False
+        if not any(isinstance(event, DeadlinePassed) for event in events):
+            return events
+        self._read(await self._store.inbox(self._walk.state.run_id))
+        return [*self._happened(), *events]
+
+    def _begin_to_listen(self) -> None:
+        self._listener = asyncio.create_task(self._watch_inbox())
+
+    async def _watch_inbox(self) -> None:
         """Read the inbox whenever an outsider wrote to it."""
-        watch = self._store.watch(self._walk.state.run_id)
         try:
             while True:
-                await watch.changed()
+                await self._watch.changed()
                 inbox = await self._store.inbox(self._walk.state.run_id)
                 if inbox.rev != self._inbox_rev:
                     self._post(inbox)
                     if inbox.cancel is not None:
                         self._interrupt(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
-        finally:
-            watch.close()
+        except StoreError as error:
+            # Deaf to people the run must not go on: whoever waits is told, and the run can be resumed.
+            self._deaf = error
+            self._wake.set()
 
     def _read(self, inbox: Inbox) -> None:
         if inbox.rev <= self._inbox_rev:
             return
         self._inbox_rev = inbox.rev
-        self._votes = inbox.decisions
+        # The inbox may have been read before a commit of ours that consumed something landed.
+        self._votes = tuple(vote for vote in inbox.decisions if vote.id not in self._used)
         if inbox.cancel is not None:
             self._post(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
         self._match_votes(Batch())
@@ -388,14 +433,22 @@ class RunDriver:
         """Post the decisions that are complete and whose ticket is open."""
         if batch.consumed:
             used = {decision_id for decision_id, _seq in batch.consumed}
+            self._used |= used
             self._votes = tuple(vote for vote in self._votes if vote.id not in used)
         if not self._votes:
             return
-        posted = {item.ticket for item in self._mailbox if isinstance(item, Voted)}
+        posted = [item for item in self._mailbox if isinstance(item, Voted)]
+        tickets = {event.ticket for event in posted}
+        spoken_for = {vote.id for event in posted for vote in event.records}
         for scope in self._walk.parked():
             ticket, details = scope.detail
-            votes = tuple(vote for vote in self._votes if vote.ticket in (ticket, scope.node))
-            if votes and ticket not in posted and verdict(details["quorum"], votes) is not None:
+            if ticket in tickets:
+                continue
+            # Early decisions name the barrier; each counts for one ticket only.
+            names = (ticket, name_of(ticket), scope.node) if details["early"] else (ticket,)
+            votes = tuple(vote for vote in self._votes if vote.ticket in names and vote.id not in spoken_for)
+            if votes and verdict(details["quorum"], votes) is not None:
+                spoken_for.update(vote.id for vote in votes)
                 self._post(Voted(scope.path, ticket, votes))
 
     async def _confirm_lease(self) -> None:

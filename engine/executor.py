@@ -16,8 +16,8 @@ from checkpoint_stores.codec import pack
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError, StoreError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id
-from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import ENDED, DecisionRecord, NewRun, RunRecord
+from checkpoint_stores.protocol import CheckpointStore, Watch
+from checkpoint_stores.records import ENDED, STOPPED, DecisionRecord, Inbox, NewRun, RunRecord
 from engine import operations
 from engine.clock import Clock, StoreClock
 from engine.decisions import Decision
@@ -33,6 +33,9 @@ from engine.walk import Walk
 from reducers.changes import ABSENT
 
 ResumeMode = Literal["strict", "force"]
+
+_OVER = (ENDED | STOPPED) - {"waiting"}
+"""Statuses in which a run goes on only when somebody says so."""
 
 
 class GraphExecutor:
@@ -98,7 +101,9 @@ class GraphExecutor:
         values = plan.schema.validate_input(plan.flow, input)
         clock = await self._ready_clock()
         run_id = run_id or new_id(clock.now())
-        limit = max_steps or self.max_steps
+        limit = self.max_steps if max_steps is None else max_steps
+        if limit < 1:
+            raise ValueError(f"max_steps must be at least 1, not {limit}")
         details = {"max_steps": limit, "owner": self.store.worker_id}
         ops = [["set", key, value] for key, value in values.items()] + [["attempt", 1, details]]
         payload, folded = pack(ops)
@@ -159,11 +164,13 @@ class GraphExecutor:
                 )
             details["max_steps"] = max_steps
         lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
+        watch = self.store.watch(record.run_id)
         try:
             await catch_up(self.store, state)
             inbox = await self.store.inbox(record.run_id)
-            self._drive(state, lease.epoch, await self._ready_clock(), inbox=inbox)
+            self._drive(state, lease.epoch, await self._ready_clock(), inbox=inbox, watch=watch)
         except BaseException:
+            watch.close()
             await self.store.release(record.run_id, lease.epoch)
             raise
         return RunHandle(self, record.run_id)
@@ -218,9 +225,9 @@ class GraphExecutor:
             self._clock = StoreClock(await self.store.now())
         return self._clock
 
-    def _drive(self, state: RunState, epoch: int, clock: Clock, *, inbox: Any) -> None:
+    def _drive(self, state: RunState, epoch: int, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:
         walk = Walk(self.graph.plan, state, self.store.chain, epoch)
-        driver = RunDriver(self.store, walk, clock=clock, threads=self._threads, observers=self._observers, inbox=inbox)
+        driver = RunDriver(self.store, walk, clock=clock, threads=self._threads, observers=self._observers, inbox=inbox, watch=watch)
         self._drivers[state.run_id] = driver
         task = asyncio.create_task(self._driven(driver, epoch), name=f"trailmark run {state.run_id}")
         self._tasks[state.run_id] = task
@@ -301,7 +308,7 @@ class GraphExecutor:
         try:
             while True:
                 record = await self.store.run(run_id)
-                if record.status in ENDED or run_id in self._tasks:
+                if record.status in _OVER or run_id in self._tasks:
                     return
                 if record.owner is None and (record.status != "waiting" or await self._can_move(record, clock)):
                     try:
@@ -309,8 +316,10 @@ class GraphExecutor:
                     except (LeaseHeldError, RunEndedError):
                         continue
                     return
-                if timer is None and record.wake_at is not None:
-                    timer = clock.call_at(record.wake_at, due.set)
+                if timer is not None:
+                    timer.cancel()
+                due.clear()
+                timer = clock.call_at(record.wake_at, due.set) if record.wake_at is not None and record.owner is None else None
                 await _first_of(watch.changed(), due.wait())
         finally:
             watch.close()
@@ -327,10 +336,17 @@ class GraphExecutor:
     async def decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord:
         """See `RunHandle.decide`."""
         record = await self.store.decide(run_id, barrier, decision)
-        if run_id not in self._tasks:
-            run = await self.store.run(run_id)
-            if run.owner is None and run.status == "waiting" and await self._can_move(run, await self._ready_clock()):
-                await self.attach(run_id)
+        run = await self.store.run(run_id)
+        if run.owner is None and run.status == "waiting":
+            task = self._tasks.get(run_id)
+            if task is not None:
+                # It had parked before the decision came and is only about to say so; an owner that parks later sees the decision.
+                await _outlast(task)
+            if await self._can_move(await self.store.run(run_id), await self._ready_clock()):
+                try:
+                    await self.attach(run_id)
+                except (LeaseHeldError, RunEndedError):
+                    pass  # somebody else goes on with it
         return record
 
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult:
@@ -342,7 +358,8 @@ class GraphExecutor:
         if task is not None:
             self._drivers[run_id].cancel(by, reason)
             await _outlast(task)
-        else:
+        if (await self.store.run(run_id)).status not in ENDED:
+            # Nobody drives it here, or it parked in the very moment.
             await operations.cancel_run(self.store, run_id, actor=by, reason=reason, clock=await self._ready_clock())
         return await self._stored_result(run_id)
 

@@ -92,7 +92,8 @@ class Walk:
         self._chain = chain
         self._gates: dict[str, _Gate] = {}
         """By the path and visit of the open parallel node; only where a limit is declared."""
-        self._starved = False
+        self._starved: dict[str, None] = {}
+        """Paths of what could not start because the step limit is used up, in the order they came."""
         self._turn = 0
 
     # --- what the driver asks ---------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ class Walk:
     @property
     def starved(self) -> bool:
         """Whether something could not start because the step limit is used up."""
-        return self._starved
+        return bool(self._starved)
 
     def parked(self) -> Iterator[Scope]:
         """Scopes that wait for people."""
@@ -148,6 +149,8 @@ class Walk:
             self._follow(event, now, batch)
             if self._gates:
                 self._call_waiting(batch)
+            if self._starved:
+                self._start_starved(now, batch)
             if self.state.status != "running":
                 # Nothing starts any more; what is in flight can commit nothing and is cancelled.
                 batch.starts.clear()
@@ -217,10 +220,9 @@ class Walk:
                 self._cancel_below(path, batch)
             case CancelBody(path=path):
                 if path in self.state.running:
-                    self._landed(path)
-                    batch.cancels += (path,)
-            case Starve():
-                self._starved = True
+                    self._cancel(path, batch)
+            case Starve(path=path):
+                self._starved[path] = None
             case Fail(error=error):
                 batch.error = error
 
@@ -236,7 +238,7 @@ class Walk:
                 heapq.heappush(gate.queue, (0 if scope.visits or start.failed else 1, self._turn, start))
                 return
         if state.step + len(state.running) >= state.max_steps:
-            self._starved = True
+            self._starved[start.path] = None
             return
         for gate in gates:
             gate.running += 1
@@ -249,11 +251,10 @@ class Walk:
         if path not in state.running:
             return
         state.running.discard(path)
-        scope = state.scopes.get(path)
-        if scope is None or scope.parent is None:
-            return
-        for gate in self._gates_above(scope):
-            gate.running -= 1
+        for key, gate in self._gates.items():
+            # A gate's key is the path of its first branch: bodies below share it up to the index.  Scopes may be gone by now.
+            if path.startswith(key[:-2]):
+                gate.running -= 1
 
     def _call_waiting(self, batch: Batch) -> None:
         """Start what waits under a concurrency limit and now has a place."""
@@ -280,12 +281,27 @@ class Walk:
             parent = parent.parent
         return found
 
+    def _start_starved(self, now: int, batch: Batch) -> None:
+        """Forget what need not start any more, and start what can: bodies that were cancelled or failed gave their steps back."""
+        state = self.state
+        for path in list(self._starved):
+            scope = state.scopes.get(path)
+            if scope is None or scope.phase not in (AT, RETRY):
+                del self._starved[path]
+            elif state.step + len(state.running) < state.max_steps:
+                del self._starved[path]
+                self._follow(Arrived(path) if scope.phase == AT else RetryDue(path), now, batch)
+
+    def _cancel(self, path: str, batch: Batch) -> None:
+        """Take a body out of flight, or keep it from starting where this very batch was to start it."""
+        self._landed(path)
+        batch.cancels += (path,)
+        batch.starts = [start for start in batch.starts if start.path != path]
+
     def _cancel_below(self, path: str, batch: Batch) -> None:
         prefix = f"{path}." if path else ""
         gone = sorted(running for running in self.state.running if running.startswith(prefix))
         for running in gone:
-            batch.cancels += (running,)
-            self.state.running.discard(running)
-        batch.starts = [start for start in batch.starts if start.path not in gone]
+            self._cancel(running, batch)
         for key in [key for key in self._gates if key.startswith(prefix)]:
             del self._gates[key]

@@ -7,7 +7,9 @@ more than the commit itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -66,26 +68,6 @@ def runs_newest_first(*, flow: str | None, status: str | None, tenant: str, limi
     return chosen.order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
 
 
-def run_to_change(run_id: bytes, now: int | None) -> sa.Select[Any]:
-    """The run's line, locked until the transaction ends, and the clock."""
-    return sa.select(runs, clock(now).label("clock")).where(runs.c.run_id == run_id).with_for_update()
-
-
-def insert_run(line: dict[str, Any], now: int | None) -> sa.Insert:
-    return sa.insert(runs).values(**line, created_at=clock(now), updated_at=clock(now)).returning(*runs.c)
-
-
-def run_taking_name(run_id: bytes, tenant: str, flow: str, run_key: str | None) -> sa.Select[Any]:
-    by_id = runs.c.run_id == run_id
-    if run_key is None:  # runs without a key never take each other's
-        return sa.select(runs.c.run_id).where(by_id)
-    return sa.select(runs.c.run_id).where(sa.or_(by_id, sa.and_(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key)))
-
-
-def take_run(run_id: bytes, values: dict[str, Any], now: int | None) -> sa.Update:
-    return sa.update(runs).where(runs.c.run_id == run_id).values(epoch=runs.c.epoch + 1, updated_at=clock(now), **values).returning(*runs.c)
-
-
 def give_back(run_id: bytes, epoch: int, owner: str) -> sa.Update:
     head = (
         sa.select(checkpoints.c.seq, checkpoints.c.digest).where(checkpoints.c.run_id == run_id).order_by(checkpoints.c.seq.desc()).limit(1)
@@ -106,20 +88,6 @@ def owned_by(owner: str) -> sa.Select[Any]:
     return sa.select(runs.c.run_id, runs.c.epoch).where(runs.c.owner == owner)
 
 
-def bump_inbox(run_id: bytes, now: int | None, **values: Any) -> sa.Update:
-    return (
-        sa.update(runs)
-        .where(runs.c.run_id == run_id)
-        .values(inbox_rev=runs.c.inbox_rev + 1, updated_at=clock(now), **values)
-        .returning(*runs.c)
-    )
-
-
-def notify(run_id: bytes) -> sa.Select[Any]:
-    """PostgreSQL only."""
-    return sa.select(sa.func.pg_notify(CHANNEL, run_id.hex()))
-
-
 def inbox_states_text(number: int) -> str:
     """What a watcher compares, for the bare sqlite3 driver: where it differs, a watch must wake."""
     return f"SELECT run_id, inbox_rev, status FROM {runs.name} WHERE run_id IN ({', '.join('?' * number)})"
@@ -131,10 +99,6 @@ def beat(line: dict[str, Any], lease: int, now: int | None, dialect: str) -> Any
     insert = postgresql.insert(workers) if dialect == "postgresql" else sqlite.insert(workers)
     filled = insert.values(**line, started_at=clock(now), lease_expires_at=clock(now) + lease)
     return filled.on_conflict_do_update(index_elements=[workers.c.worker_id], set_={"lease_expires_at": filled.excluded.lease_expires_at})
-
-
-def worker(worker_id: str) -> sa.Select[Any]:
-    return sa.select(workers).where(workers.c.worker_id == worker_id)
 
 
 def forget_worker(worker_id: str) -> sa.Delete:
@@ -149,24 +113,6 @@ def forget_dead_workers(before: int) -> sa.Delete:
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
-def insert_row(values: Sequence[Any], now: int | None) -> sa.Insert:
-    """``values`` are the columns of a row but committed_at, in their order."""
-    return sa.insert(checkpoints).values(dict(zip(_ROW_COLUMNS, values, strict=False)) | {"committed_at": clock(now)})
-
-
-def head_of(run_id: bytes) -> sa.Select[Any]:
-    return (
-        sa.select(checkpoints.c.seq, checkpoints.c.digest, checkpoints.c.step)
-        .where(checkpoints.c.run_id == run_id)
-        .order_by(checkpoints.c.seq.desc())
-        .limit(1)
-    )
-
-
-def row_digest(run_id: bytes, seq: int | None) -> sa.Select[Any]:
-    return sa.select(checkpoints.c.digest).where(checkpoints.c.run_id == run_id, checkpoints.c.seq == seq)
-
-
 # --- snapshots ------------------------------------------------------------------------------------------------------
 def put_snapshot(line: dict[str, Any], epoch: int, dialect: str) -> Any:
     insert = postgresql.insert(snapshots) if dialect == "postgresql" else sqlite.insert(snapshots)
@@ -181,14 +127,6 @@ def put_snapshot(line: dict[str, Any], epoch: int, dialect: str) -> Any:
 
 
 # --- barriers and decisions -----------------------------------------------------------------------------------------
-def insert_barrier(line: dict[str, Any], now: int | None) -> sa.Insert:
-    return sa.insert(barriers).values(**line | {"opened_at": line["opened_at"] or clock(now)})
-
-
-def barriers_of_node(run_id: bytes, node: str, ticket: str) -> sa.Select[Any]:
-    return sa.select(barriers).where(barriers.c.run_id == run_id, sa.or_(barriers.c.node == node, barriers.c.ticket == ticket))
-
-
 def barriers_oldest_first(*, run_id: bytes | None, status: str | None, tenant: str, limit: int | None) -> sa.Select[Any]:
     chosen = sa.select(barriers)
     chosen = chosen.where(barriers.c.tenant == tenant) if run_id is None else chosen.where(barriers.c.run_id == run_id)
@@ -205,14 +143,6 @@ def live_barriers(run_id: bytes) -> sa.Select[Any]:
     )
 
 
-def set_barrier(run_id: bytes, ticket: str, status: str) -> sa.Update:
-    return sa.update(barriers).where(barriers.c.run_id == run_id, barriers.c.ticket == ticket).values(status=status)
-
-
-def insert_decision(line: dict[str, Any]) -> sa.Insert:
-    return sa.insert(decisions).values(**line)
-
-
 def decisions_of(run_id: bytes) -> sa.Select[Any]:
     return sa.select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decided_at, decisions.c.id)
 
@@ -221,23 +151,14 @@ def pending_decisions(run_id: bytes) -> sa.Select[Any]:
     return decisions_of(run_id).where(decisions.c.consumed_seq.is_(None))
 
 
-def votes(run_id: bytes, tickets: Sequence[str]) -> sa.Select[Any]:
-    return decisions_of(run_id).where(decisions.c.ticket.in_(tickets))
-
-
 # --- graphs ---------------------------------------------------------------------------------------------------------
-def put_graph(graph_hash: str, definition: str, dialect: str) -> Any:
-    insert = postgresql.insert(graphs) if dialect == "postgresql" else sqlite.insert(graphs)
-    return insert.values(graph_hash=graph_hash, definition=definition).on_conflict_do_nothing()
-
-
 def graph(graph_hash: str) -> sa.Select[Any]:
     return sa.select(graphs.c.definition).where(graphs.c.graph_hash == graph_hash)
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
 def runs_by_status() -> sa.Select[Any]:
-    return sa.select(runs.c.status, sa.func.count()).group_by(runs.c.status)
+    return sa.select(runs.c.status, sa.func.count().label("number")).group_by(runs.c.status)
 
 
 def counts() -> sa.Select[int, int, int, int]:
@@ -319,8 +240,63 @@ def for_driver(text: str, dialect: str) -> str:
     return text.replace("%", mark)
 
 
-SQLITE_SIZE: Final = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
-POSTGRES_SIZE: Final = "SELECT " + " + ".join(f"pg_total_relation_size('{table.name}')" for table in metadata.sorted_tables)
+SQLITE_SIZE: Final = "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()"
+POSTGRES_SIZE: Final = "SELECT " + " + ".join(f"pg_total_relation_size('{table.name}')" for table in metadata.sorted_tables) + " AS bytes"
+
+# --- what transactions say, as text for the bare drivers: places are %1, %2 ...; {now:N} is the clock, place N its given value ------
+_RUN_COLUMNS: Final = tuple(column.name for column in runs.columns)
+_RUN: Final = ", ".join(_RUN_COLUMNS)
+_TIMES: Final = ("created_at", "updated_at")
+
+
+def _places(number: int, start: int = 1) -> str:
+    return ", ".join(f"%{place}" for place in range(start, start + number))
+
+
+@cache
+def text_for(template: str, dialect: str) -> str:
+    """Return a template of this section in the words of a dialect."""
+    if dialect == "postgresql":
+        template = re.sub(r"\{now:(\d+)\}", rf"coalesce(%\1::bigint, {POSTGRES_CLOCK})", template)
+        return template.replace("{lock}", " FOR UPDATE").replace("%", "$")
+    return re.sub(r"\{now:(\d+)\}", r"%\1", template).replace("{lock}", "").replace("%", "?")
+
+
+LOCK_RUN: Final = f"SELECT {_RUN}, {{now:2}} FROM {runs.name} WHERE run_id = %1{{lock}}"
+"""(run_id, now): the run's line, locked until the transaction ends, and the clock."""
+WORKER: Final = f"SELECT lease_expires_at, host, pid, pid_started FROM {workers.name} WHERE worker_id = %1"
+HEAD: Final = f"SELECT seq, digest, step FROM {checkpoints.name} WHERE run_id = %1 ORDER BY seq DESC LIMIT 1"
+ROW_DIGEST: Final = f"SELECT digest FROM {checkpoints.name} WHERE run_id = %1 AND seq = %2"
+INSERT_ROW: Final = f"INSERT INTO {checkpoints.name} ({_ROWS}) VALUES ({_places(len(_ROW_COLUMNS) - 1)}, {{now:{len(_ROW_COLUMNS)}}})"
+NAME_TAKEN: Final = f"SELECT run_id FROM {runs.name} WHERE run_id = %1 OR (tenant = %2 AND flow = %3 AND run_key = %4) LIMIT 1"
+NEW_RUN_COLUMNS: Final = tuple(name for name in _RUN_COLUMNS if name not in _TIMES)
+_NOW_OF_NEW: Final = f"{{now:{len(NEW_RUN_COLUMNS) + 1}}}"
+INSERT_RUN: Final = (
+    f"INSERT INTO {runs.name} ({', '.join(NEW_RUN_COLUMNS)}, {', '.join(_TIMES)})"
+    f" VALUES ({_places(len(NEW_RUN_COLUMNS))}, {_NOW_OF_NEW}, {_NOW_OF_NEW}) RETURNING {_RUN}"
+)
+TAKE_RUN: Final = (
+    f"UPDATE {runs.name} SET epoch = epoch + 1, attempt = attempt + 1, status = 'running', owner = %2,"
+    " max_steps = coalesce(%3, max_steps), graph_hash = coalesce(%4, graph_hash), head_seq = %5, head_digest = %6,"
+    f" updated_at = {{now:7}} WHERE run_id = %1 RETURNING {_RUN}"
+)
+BUMP_INBOX: Final = (
+    f"UPDATE {runs.name} SET inbox_rev = inbox_rev + 1, updated_at = %2, cancel = coalesce(%3, cancel) WHERE run_id = %1 RETURNING {_RUN}"
+)
+INSERT_BARRIER: Final = f"INSERT INTO {barriers.name} ({', '.join(barriers.columns.keys())}) VALUES ({_places(len(barriers.columns))})"
+BARRIERS_OF_NODE: Final = (
+    f"SELECT {', '.join(barriers.columns.keys())} FROM {barriers.name} WHERE run_id = %1 AND (node = %2 OR ticket = %3)"
+)
+SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = %3 WHERE run_id = %1 AND ticket = %2"
+VOTES: Final = (
+    f"SELECT {', '.join(decisions.columns.keys())} FROM {decisions.name} WHERE run_id = %1 AND ticket IN (%2, %3) ORDER BY decided_at, id"
+)
+INSERT_DECISION: Final = f"INSERT INTO {decisions.name} ({', '.join(decisions.columns.keys())}) VALUES ({_places(len(decisions.columns))})"
+PUT_GRAPH: Final = f"INSERT INTO {graphs.name} (graph_hash, definition) VALUES (%1, %2) ON CONFLICT DO NOTHING"
+GRAPH: Final = f"SELECT definition FROM {graphs.name} WHERE graph_hash = %1"
+NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %1)"
+"""PostgreSQL only."""
+
 
 _POSTGRES_TYPES: Final = {sa.LargeBinary: "bytea", sa.Text: "text", sa.Integer: "integer", sa.BigInteger: "bigint"}
 

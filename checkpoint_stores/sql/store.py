@@ -13,12 +13,12 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, Self, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import LeaseLostError, RunExistsError, RunNotFoundError, StoreError, StoreUnavailableError
@@ -144,13 +144,15 @@ class SQLCheckpointStore:
         self._outside = SQLitePoller(self._connect_sqlite)
 
     async def _open_postgres(self, *, may_upgrade: bool) -> None:
-        self._engine = create_async_engine(self._sa_url, pool_pre_ping=True)
+        self._engine = create_async_engine(self._sa_url, isolation_level="AUTOCOMMIT")
         try:
             async with self._engine.connect() as connection:
                 is_current = migrate.is_current(await connection.run_sync(migrate.revision_of), self.url)
             if not is_current:
-                async with self._engine.begin() as connection:
-                    await connection.run_sync(migrate.prepare, self.url, may_upgrade=may_upgrade)
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(isolation_level="READ COMMITTED")
+                    async with connection.begin():
+                        await connection.run_sync(migrate.prepare, self.url, may_upgrade=may_upgrade)
             writer = PostgresWriter(self.url, self._connect_postgres, self._clock)
             await writer.open()
         except BaseException:
@@ -161,9 +163,8 @@ class SQLCheckpointStore:
 
     def _connect_sqlite(self) -> sqlite3.Connection:
         args, options = self._sa_url.get_dialect()().create_connect_args(self._sa_url)
-        connection: sqlite3.Connection = sqlite3.connect(
-            *args, **{**options, "timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
-        )
+        given: dict[str, Any] = {**options, "timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+        connection: sqlite3.Connection = sqlite3.connect(args[0], **given)
         return connection
 
     def _connect_sqlite_writer(self) -> sqlite3.Connection:
@@ -377,7 +378,7 @@ class SQLCheckpointStore:
 
     async def put_graph(self, graph_hash: str, definition: str) -> None:
         if graph_hash not in self._known_graphs:
-            await self._transact(lambda connection: transactions.put_graph(connection, self._scribe, graph_hash, definition))
+            await self._transact(lambda connection: transactions.put_graph(connection, graph_hash, definition))
             self._known_graphs.add(graph_hash)
 
     async def verify(self, run_id: str) -> list[Problem]:
@@ -391,10 +392,10 @@ class SQLCheckpointStore:
         return problems
 
     async def stats(self) -> dict[str, Any]:
-        by_status = {line[0]: line[1] for line in await self._read(statements.runs_by_status())}
+        by_status = {line.status: line.number for line in await self._read(statements.runs_by_status())}
         counts = (await self._read(statements.counts()))[0]._asdict()
-        size = statements.SQLITE_SIZE if self._dialect == "sqlite" else statements.POSTGRES_SIZE
-        return {"runs": by_status, **counts, "bytes": int((await self._read(sa.text(size)))[0][0]), "schema": migrate.HEAD}
+        sizes = await self._read(sa.text(statements.SQLITE_SIZE if self._dialect == "sqlite" else statements.POSTGRES_SIZE))
+        return {"runs": by_status, **counts, "bytes": int(sizes[0].bytes), "schema": migrate.HEAD}
 
     # --- the outsider's side ----------------------------------------------------------------------------------------
     async def barriers(
@@ -460,7 +461,7 @@ class SQLCheckpointStore:
         with faults.typed_errors(self.url):
             try:
                 return await self._write(work)
-            except sa.exc.IntegrityError as error:
+            except Exception as error:
                 if may_be_taken and faults.is_taken(error):
                     raise _TakenError from error
                 raise
@@ -469,8 +470,40 @@ class SQLCheckpointStore:
         if isinstance(self._writer, SQLiteWriter):
             result: T = await self._writer.submit(work)
             return result
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
+        # The transaction is the driver's, since most statements go to the driver itself.
+        async with self._driver() as (connection, driver):
+            try:
+                transaction = driver.transaction()
+                await transaction.start()
+            except Exception as error:
+                if not faults.is_connection_lost(error):
+                    raise
+                await connection.invalidate()
+            else:
+                return await self._within(transaction, connection, work)
+        # Connections may have broken while they rested; nothing was asked of this one yet, so a new one is asked.
+        await self._engine.dispose()
+        async with self._driver() as (connection, driver):
+            transaction = driver.transaction()
+            await transaction.start()
+            return await self._within(transaction, connection, work)
+
+    async def _within(self, transaction: Any, connection: AsyncConnection, work: Callable[[sa.Connection], T]) -> T:
+        try:
+            result = await connection.run_sync(work)
+        except BaseException as error:
+            if faults.is_connection_lost(error):
+                await connection.invalidate()
+            else:
+                await transaction.rollback()
+            raise
+        await transaction.commit()
+        return result
+
+    @contextlib.asynccontextmanager
+    async def _driver(self) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+        async with self._engine.connect() as connection:
+            yield connection, (await connection.get_raw_connection()).driver_connection
 
     async def _read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
         return (await self._read_all(statement))[0]
@@ -478,24 +511,41 @@ class SQLCheckpointStore:
     async def _read_all(self, *wanted: sa.Executable) -> list[Sequence[sa.Row[Any]]]:
         if not self._is_open:
             await self._open()
-        with faults.typed_errors(self.url):
+
+        async def read() -> list[Sequence[sa.Row[Any]]]:
             async with self._engine.connect() as connection:
                 return [(await connection.execute(statement)).all() for statement in wanted]
+
+        return await self._once_more(read)
+
+    async def _once_more(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read; and read again on another connection where one had broken while it rested."""
+        with faults.typed_errors(self.url):
+            try:
+                return await read()
+            except Exception as error:
+                if not faults.is_connection_lost(error):
+                    raise
+            await self._engine.dispose()
+            return await read()
 
     async def _fetch(self, wanted: Sequence[tuple[str, tuple[Any, ...]]]) -> list[list[Any]]:
         """Bare tuples from the bare driver, all from one moment of the database."""
         if not self._is_open:
             await self._open()
         texts = [(statements.for_driver(text, self._dialect), values) for text, values in wanted]
-        with faults.typed_errors(self.url):
-            if self._dialect == "sqlite":
+        if self._dialect == "sqlite":
+            with faults.typed_errors(self.url):
                 return await asyncio.to_thread(self._fetch_sqlite, texts)
-            async with self._engine.connect() as connection:
-                driver: Any = (await connection.get_raw_connection()).driver_connection
+
+        async def read() -> list[list[Any]]:
+            async with self._driver() as (_, driver):
                 if len(texts) == 1:
                     return [await driver.fetch(texts[0][0], *texts[0][1])]
                 async with driver.transaction(isolation="repeatable_read", readonly=True):
                     return [await driver.fetch(text, *values) for text, values in texts]
+
+        return await self._once_more(read)
 
     def _fetch_sqlite(self, texts: Sequence[tuple[str, tuple[Any, ...]]]) -> list[list[Any]]:
         with self._reader_lock:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trailmark.cli import approvals, db, demo, flows, running, runs
-from trailmark.cli import steering as steering  # adds its commands to `runs`
+from trailmark.cli import approvals, db, demo, flows, running, runs, steering
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.plain import one_line
 from trailmark.cli.terminal import Output, Terminal
@@ -47,6 +46,8 @@ def root(
 verb(app, "demo")(demo.demo)
 verb(app, "run")(running.run)
 verb(app, "resume")(running.resume)
+verb(runs.app, "fork")(steering.fork)
+verb(runs.app, "cancel")(steering.cancel)
 app.add_typer(runs.app)
 app.add_typer(approvals.app)
 app.add_typer(flows.app)
@@ -60,7 +61,7 @@ def invoke(arguments: list[str]) -> int:
         code = command.main(arguments, prog_name="trailmark", standalone_mode=False)
         sys.stdout.flush()
     except typer.Abort:
-        Terminal().say("trailmark: interrupted; nothing was changed")
+        Terminal().say("trailmark: nothing was changed")
         return ExitCode.INTERRUPTED
     except typer.TyperException as error:
         return _misused(error)
@@ -69,7 +70,9 @@ def invoke(arguments: list[str]) -> int:
 
 def _misused(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
-    said = one_line(error.format_message()).rstrip(".")
+    said = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")
+    if not said:
+        return ExitCode.USAGE  # a bare `trailmark` or `trailmark runs`: its help was printed
     asked = getattr(context, "command_path", "trailmark")
     Terminal().say(f"trailmark: {said[:1].lower()}{said[1:]}; next: {asked} --help")
     return ExitCode.USAGE

@@ -19,7 +19,7 @@ from trailmark.cli.terminal import Output, Terminal
 from trailmark.cli.verbs import group, in_loop, verb
 
 if TYPE_CHECKING:
-    from engine.decisions import Decision
+    from trailmark import Decision
     from trailmark.cli.tickets import Ticket
 
 app = group("approvals", "List what waits for people, look at it, approve or reject it.")
@@ -46,7 +46,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask back.")
 
 @verb(app, "ls")
 async def list_barriers(
-    terminal: Terminal, limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 100
+    terminal: Terminal, limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many at most.")] = 100
 ) -> None:
     """List what waits for people, oldest first.
 
@@ -102,7 +102,7 @@ def approve(
     yes: YesOption = False,
 ) -> None:
     """Let the run pass; on a terminal, after showing over what and asking back."""
-    from engine.decisions import Decision
+    from trailmark import Decision
 
     edits = given.assignments(edit or (), "--edit")
 
@@ -128,7 +128,7 @@ def reject(
     yes: YesOption = False,
 ) -> None:
     """Do not let the run pass; on a terminal, after showing over what and asking back."""
-    from engine.decisions import Decision
+    from trailmark import Decision
 
     def decision(who: str, digest: str | None) -> Decision:
         return Decision.reject(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")

@@ -31,12 +31,12 @@ class ExitCode(IntEnum):
     STOPPED = 4, "the run stopped at its step limit or is suspended; it can be resumed"
     CANCELLED = 5, "the run was cancelled"
     NOT_FOUND = 6, "there is no such run, checkpoint or barrier"
-    CONFLICT = 7, "somebody else has the run, decided otherwise or may decide alone, or the run has ended; nothing was changed"
+    CONFLICT = 7, "somebody else has the run or decided otherwise, that person may not decide, or the run has ended; nothing was changed"
     FLOW = 8, "the flow cannot be loaded, is not valid, or is not the one the run was started with"
     STORE = 9, "the store cannot be reached or written, or its schema does not fit"
     CORRUPT = 10, "stored checkpoints are damaged"
     BUG = 70, "an error trailmark did not expect; please report it with what --debug shows"
-    INTERRUPTED = 130, "Ctrl-C; a run that was under way is suspended and can be resumed"
+    INTERRUPTED = 130, "Ctrl-C, or No to a question; a run that was under way is suspended and can be resumed"
     TERMINATED = 143, "SIGTERM; a run that was under way is suspended and can be resumed"
 
 

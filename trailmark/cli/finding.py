@@ -18,7 +18,7 @@ from reducers.errors import TrailmarkError
 from trailmark._origin import PACKAGES
 
 if TYPE_CHECKING:
-    from engine.graph import FlowGraph
+    from trailmark import FlowGraph
 
 FLOW_VARIABLE = "TRAILMARK_FLOW"
 
@@ -41,8 +41,7 @@ def load_graph(reference: str) -> FlowGraph:
 
     Raises FlowReferenceError (it names none), FlowLoadError (it cannot be imported, or is no flow), FlowValidationError.
     """
-    from engine.flow import Flow
-    from engine.graph import FlowGraph
+    from trailmark import Flow, FlowGraph
 
     place, name = split(reference)
     module = _file_module(Path(place)) if place.endswith(".py") else _module(place)

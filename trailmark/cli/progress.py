@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from checkpoint_stores.records import Row
-    from engine.observing import Committed
+    from trailmark import Committed
 
 _PAUSE: Final = 0.08
 """Seconds between two looks at what was committed."""

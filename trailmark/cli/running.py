@@ -17,10 +17,9 @@ from trailmark.cli.progress import Progress
 from trailmark.cli.terminal import Output, Terminal
 
 if TYPE_CHECKING:
-    from engine.executor import GraphExecutor
-    from engine.graph import FlowGraph
     from engine.handle import RunHandle
     from engine.result import RunResult
+    from trailmark import FlowGraph, GraphExecutor
 
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", min=1, metavar="N", help="How many node entries the run may make over its whole life.")
@@ -111,7 +110,7 @@ async def _driven(
 
     from checkpoint_stores.errors import RunEndedError
     from checkpoint_stores.records import ENDED
-    from engine.errors import RunFailedError
+    from trailmark import RunFailedError
 
     interrupted: RunResult | None = None
     try:
@@ -141,7 +140,7 @@ async def _driven(
 @asynccontextmanager
 async def _executor(terminal: Terminal, graph: FlowGraph, *, create: bool) -> AsyncIterator[GraphExecutor]:
     """An executor over the terminal's store, whose steps are shown as they are committed."""
-    from engine.executor import GraphExecutor
+    from trailmark import GraphExecutor
 
     async with terminal.opened_store(create=create) as store:
         if not terminal.shows_progress():

@@ -1,8 +1,8 @@
-"""`trailmark runs`: what runs there are, and what happened in one.  Needs nobody's code; `steering` adds what changes a run."""
+"""`trailmark runs`: what runs there are, and what happened in one.  Needs nobody's code; what changes a run is in `steering`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -23,9 +23,11 @@ AtOption = Annotated[int | None, typer.Option("--at", metavar="SEQ", min=0, help
 @verb(app, "ls")
 async def list_runs(
     terminal: Terminal,
-    status: Annotated[RunStatus | None, typer.Option("--status", help="Only runs in this status.")] = None,
+    status: Annotated[
+        RunStatus | None, typer.Option("--status", metavar="STATUS", help=f"Only runs in this status: {', '.join(get_args(RunStatus))}.")
+    ] = None,
     flow: Annotated[str | None, typer.Option("--flow", metavar="NAME", help="Only runs of the flow with this name.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many at most.")] = 50,
 ) -> None:
     """List runs, newest first."""
     async with terminal.opened_store() as store:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
-    from engine.handle import RunResult
     from engine.operations import StepLine
+    from trailmark import RunResult
 
 STATUS_STYLES = {
     "completed": "green", "running": "cyan", "waiting": "yellow", "failed": "red", "cancelled": "red", "suspended": "magenta",
@@ -59,7 +59,7 @@ def titled(title: str, body: RenderableType) -> RenderableType:
     from rich.padding import Padding
     from rich.text import Text
 
-    return Group(Text(""), Text(printable(title), style="bold underline"), Padding(body, (0, 0, 0, 2), expand=False))
+    return Group(Text(""), Text(printable(title), style="bold underline"), Padding(body, (0, 0, 0, 2)))
 
 
 def status(word: str) -> Text:

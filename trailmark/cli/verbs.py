@@ -32,7 +32,11 @@ StoreOption = Annotated[
 OutputOption = Annotated[
     Output | None,
     typer.Option(
-        "--output", "-o", help="What is printed: a table for people, JSON, or bare ids for other commands.", rich_help_panel="Everywhere"
+        "--output",
+        "-o",
+        metavar="table|json|ids",
+        help="What is printed: a table for people, JSON, or bare ids for other commands.",
+        rich_help_panel="Everywhere",
     ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
@@ -61,8 +65,8 @@ def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[F], F]:
         # typer reads a command's options from its signature, and hands everything over by name.
         by_name = [("context", typer.Context, inspect.Parameter.empty), *((each.name, each.annotation, each.default) for each in own)]
         by_name += [(each, annotation, default) for each, (annotation, default) in _EVERYWHERE.items()]
-        called.__signature__ = inspect.Signature(
-            [  # type: ignore[attr-defined]
+        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
                 inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
                 for each, annotation, default in by_name
             ]

@@ -70,8 +70,8 @@ def _licences(facts: Facts) -> str:
 
 def _sizes(facts: Facts) -> str:
     total = sum(facts["sizes"].values())
-    rows = [(name, _size(facts["sizes"][name]), f"{facts['sizes'][name] / (total or 1):.1%}") for name in facts["largest"][:LARGEST]]
-    title = f"Largest distributions ({_size(total)} in all)"
+    rows = [(name, size_text(facts["sizes"][name]), f"{facts['sizes'][name] / (total or 1):.1%}") for name in facts["largest"][:LARGEST]]
+    title = f"Largest distributions ({size_text(total)} in all)"
     return _section(title, ("distribution", "size", "share"), rows, "No sizes are recorded.")
 
 
@@ -94,10 +94,10 @@ def _plain(value: object) -> str:
     return "".join("\\" + sign if sign in "\\|<>`*_[]#" else sign for sign in line)
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """Bytes for people.
 
-    >>> _size(1_500_000)
+    >>> size_text(1_500_000)
     '1.5 MB'
     """
     return f"{count / 1_000_000:.1f} MB" if count >= 100_000 else f"{count / 1000:.1f} kB"

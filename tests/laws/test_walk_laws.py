@@ -1,0 +1,401 @@
+"""Laws of the walk, on random flows with random outcomes: no loop, no clock, no store.
+
+A flow is drawn from a `random.Random` that hypothesis can shrink; what its nodes answer depends on a seed and on where, and how
+often, they are asked, and on what they read: never on the order of things.  `Journey` drives a `Walk` by hand and checks, after
+every batch, everything that must always be true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from checkpoint_stores.chain import Chain
+from checkpoint_stores.codec import decode, encode, pack, unpack
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, fold
+from checkpoint_stores.records import DecisionRecord, Row
+from engine.commands import SetTimer, StartBody
+from engine.decide import decide
+from engine.events import BodyFailed, BodyReturned, CancelAsked, Event, SuspendAsked, Voted
+from engine.flow import Flow, best_effort, branch
+from engine.graph import FlowGraph
+from engine.outcomes import DELETE, End, Fallback, Goto, Update
+from engine.plan import END, NodePlan, Plan, Retry
+from engine.walk import Batch, Walk
+from reducers.builtin import all_, any_, append, counter, deep_merge, extend, first, max_, merge, min_, replace, sum_, unique
+from trailmark.testing import crash_at_every_checkpoint
+
+STATE = {
+    "plain": int,
+    "last": Annotated[int, replace],
+    "first": Annotated[int, first],
+    "log": Annotated[list[str], append],
+    "seen": Annotated[list[int], extend],
+    "kinds": Annotated[list[int], unique],
+    "facts": Annotated[dict[str, int], merge],
+    "deep": Annotated[dict[str, Any], deep_merge],
+    "total": Annotated[int, sum_],
+    "least": Annotated[int, min_],
+    "most": Annotated[int, max_],
+    "some": Annotated[bool, any_],
+    "every": Annotated[bool, all_],
+    "counts": Annotated[dict[str, int], counter],
+    "failures": list[dict[str, Any]],
+}
+SCALARS = ("plain", "last", "first", "total", "least", "most")
+
+
+def is_even(state: Any) -> bool:
+    return bool(state.get("total", 0) % 2 == 0)
+
+
+def has_few(state: Any) -> bool:
+    return len(state.get("log", [])) < 4
+
+
+def is_high(state: Any) -> bool:
+    return bool(state.get("most", 0) > 3)
+
+
+def breaks(state: Any) -> bool:
+    return bool(1 // (state.get("least", 1) - 1))
+
+
+def approves(state: Any, outcome: Any) -> bool:
+    return bool(getattr(outcome, "approves", False))
+
+
+CONDITIONS = (is_even, has_few, is_high, approves) * 4 + (breaks,)
+ERRORS = (ValueError, KeyError, TimeoutError)
+
+
+# --- random flows -----------------------------------------------------------------------------------------------------
+def random_flow(random: Random, *, timely: bool, depth: int = 2, name: str = "flow") -> Flow:
+    """``timely``: with fail_fast, branch timeouts and deadlines, whose effect depends on what happens first."""
+    flow = Flow(name, STATE if name == "flow" else None)
+    nodes = [f"{name[0]}{index}" for index in range(random.choice((1, 2, 2, 3, 4)))]
+    for node in nodes:
+        kind = random.choice("ttbpp" if depth else "tttb")
+        cap = random.choice((None, None, None, None, 2, 3))
+        if kind == "t":
+            retry = Retry(attempts=random.randint(2, 3), on=(random.choice(ERRORS),)) if random.random() < 0.4 else None
+            flow.add_node(node, answer, retry=retry, max_visits=cap)
+        elif kind == "b":
+            flow.add_barrier(
+                node, prompt="{total}", show=["total", "log"], form=["plain", "facts"], quorum=random.randint(1, 2), max_visits=cap,
+                timeout=timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.5 else None,
+                on_reject=random.choice((None, "continue", "fail")),
+            )  # fmt: skip
+        else:
+            add_random_parallel(flow, node, random, timely=timely, depth=depth, cap=cap)
+    flow.set_entry(nodes[0])
+    for node, following in zip(nodes, [*nodes[1:], END], strict=True):
+        for _ in range(random.randint(0, 2)):
+            cap = random.choice((None, 1, 2, 3))
+            flow.add_edge(node, random.choice([*nodes, END]), random.choice(CONDITIONS), max_visits=cap)
+        flow.add_edge(node, following, max_visits=random.choice((None, None, None, None, None, 2)))
+        others = [other for other in [*nodes, END] if other != node]
+        for _ in range(random.randint(0, 3)):
+            on = random.choice(((), (ValueError,), (TimeoutError, KeyError)))
+            flow.add_fallback(node, random.choice(others), on, max_visits=random.choice((None, 1)))
+    return flow
+
+
+def add_random_parallel(flow: Flow, node: str, random: Random, *, timely: bool, depth: int, cap: int | None) -> None:
+    branches = {}
+    for index in range(random.randint(1, 3)):
+        called = f"{node}{'xyz'[index]}"
+        inner = random_flow(random, timely=timely, depth=depth - 1, name=called)
+        # The node names of a branch must differ from nothing: paths tell them apart.
+        wait = timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.3 else None
+        branches[called] = branch(inner, name=called, timeout=wait)
+    policies: list[Any] = ["collect", best_effort(min_success=random.randint(0, len(branches)), failures_to="failures")]
+    policy = random.choice([*policies, "fail_fast", "fail_fast"] if timely else policies)
+    flow.add_parallel(node, branches, on_error=policy, max_concurrency=random.choice((None, 1, 2)), max_visits=cap)
+
+
+def answer(state: Any, ctx: Any) -> Any:
+    return answered(SEED[0], ctx.path, ctx.node, ctx.visit, ctx.attempt, state)
+
+
+SEED = [0]
+"""What `answer` of a compiled flow answers from; set by the test that runs it."""
+
+
+def answered(seed: int, path: str, node: str, visit: int, attempt: int, state: Any) -> Any:
+    """What a node returns; raises what it raises."""
+    random = Random(f"{seed}/{path}/{node}/{visit}/{attempt}")
+    chance = random.random()
+    if chance < 0.09:
+        raise random.choice(ERRORS)(f"attempt {attempt}")
+    update: dict[str, Any] = {}
+    for key in random.sample(list(STATE), random.randint(0, 3)):
+        update[key] = random_value(random, key, state)
+    if chance < 0.12:
+        return Fallback("tired", update)
+    if chance < 0.16:
+        return End(update)
+    if chance < 0.20:
+        return Goto(f"{node[:-1]}{random.randint(0, 1)}", update, force=random.random() < 0.5)
+    if chance < 0.22:
+        return random.choice(({"nobody": 1}, {"log": 7}, {"plain": object()}, "nonsense", Update({"seen": [object()]})))
+    return update
+
+
+def random_value(random: Random, key: str, state: Any) -> Any:
+    number = random.randint(0, 6) + len(state.get("log", [])) + state.get("total", 0)
+    if random.random() < 0.07 and key != "failures":
+        return DELETE
+    if key in SCALARS:
+        return number
+    if key in ("some", "every"):
+        return number % 2 == 0
+    if key in ("facts", "counts"):
+        return {random.choice("abc"): number}
+    if key == "deep":
+        return random.choice(({"a": {"b": number}}, {"a": {random.choice("bc"): {"d": number}}}, {"e": [number]}, {"a": number}))
+    if key == "failures":
+        return [{"n": number}]
+    return [str(number)] * random.randint(0, 2) if key == "log" else [number] * random.randint(0, 2)
+
+
+def random_decision(seed: int, ticket: str, actor: str) -> dict[str, Any]:
+    random = Random(f"{seed}/{ticket}/{actor}")
+    action = random.choice(("approve", "approve", "approve", "reject", "modify", "skip"))
+    edits = random.choice(({"plain": 9}, {"facts": {"z": 1}}, {"plain": "no number"}, {"nobody": 1})) if action == "modify" else None
+    return {"action": action, "edits": edits, "approves": action == "approve" or (action == "modify" and random.random() < 0.5)}
+
+
+# --- driving a walk by hand -------------------------------------------------------------------------------------------
+class CheckedWalk(Walk):
+    """A walk that asks every decision twice: it must be the same both times and change nothing."""
+
+    def _take(self, event: Event, now: int, batch: Batch) -> tuple[Event, ...]:
+        before = encode(self.state.dump())
+        once, again = (decide(self.plan, self.state, event, now) for _ in range(2))
+        assert repr(once.draft) == repr(again.draft)
+        assert encode(self.state.dump()) == before, f"deciding {event} changed the state"
+        return super()._take(event, now, batch)
+
+
+@dataclass
+class Journey:
+    """A run that a test drives: it is the driver, the store and the people."""
+
+    plan: Plan
+    seed: int
+    max_steps: int = 40
+    now: int = 0
+    rows: list[Row] = field(default_factory=list)
+    in_flight: dict[str, StartBody] = field(default_factory=dict)
+    gone: list[StartBody] = field(default_factory=list)
+    """Bodies that were cancelled: their answers come too late."""
+    timers: dict[Event, int] = field(default_factory=dict)
+    tickets: set[str] = field(default_factory=set)
+    votes: dict[str, list[DecisionRecord]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    reloads: Random | None = None
+    """Where given: from time to time everything but the rows is thrown away."""
+
+    def __post_init__(self) -> None:
+        self.chain = Chain()
+        payload, ops = pack([["set", "total", 0], ["set", "log", []], ["attempt", 1, {"max_steps": self.max_steps}]])
+        row = self.chain.seal(self.chain.genesis("r"), "r", 1, 1, 0, "start", "", "", self.plan.entry, payload, 0)
+        self.rows.append(row)
+        state = RunState("r")
+        fold(state, row, ops)
+        self.shadow = RunState("r")
+        fold(self.shadow, row, unpack(payload))
+        self.walk = CheckedWalk(self.plan, state, self.chain, 1)
+        self.absorb(self.walk.begin(self.now))
+
+    # --- what the driver does
+    def absorb(self, batch: Batch) -> None:
+        self.rows += batch.rows
+        for row in batch.rows:
+            fold(self.shadow, row, unpack(row.payload))
+        for path in batch.cancels:
+            if path in self.in_flight:
+                self.gone.append(self.in_flight.pop(path))
+        self.tickets |= {record.ticket for record in batch.opened}
+        for ticket, status in batch.closed:
+            assert ticket in self.tickets, f"{ticket} was closed and never opened"
+            if status != "open":
+                self.tickets.discard(ticket)
+            else:
+                self.refused.add(ticket)
+        for start in batch.starts:
+            assert start.path not in self.in_flight, f"{start.path} was started twice"
+            self.in_flight[start.path] = start
+        for timer in batch.timers:
+            self.timers.setdefault(timer.event, timer.due)
+        self.check()
+        if self.reloads is not None and not self.walk.stopped and self.reloads.random() < 0.3:
+            self.reload(self.reloads.randint(0, len(batch.rows)) if self.reloads.random() < 0.5 else 0)
+
+    def reload(self, lost: int) -> None:
+        """Forget everything but the rows, and the last ``lost`` of those."""
+        if lost:
+            del self.rows[-lost:]
+            self.refused.clear()
+            self.votes.clear()
+        state = RunState("r")
+        for row in self.rows:
+            fold(state, row, unpack(row.payload))
+            if self.reloads is not None and self.reloads.random() < 0.1:
+                state = RunState.restored("r", decode(encode(state.dump())), state.digest)
+        shadow = RunState("r")
+        for row in self.rows:
+            fold(shadow, row, unpack(row.payload))
+        assert encode(shadow.dump()) == encode(state.dump()), "a snapshot and the rest are not the whole"
+        self.shadow = shadow
+        self.in_flight.clear()
+        self.timers.clear()
+        self.tickets = {scope.detail[0] for scope in state.frontier() if scope.phase == PARKED}
+        self.walk = CheckedWalk(self.plan, state, self.chain, 1)
+        reloads, self.reloads = self.reloads, None
+        self.absorb(self.walk.begin(self.now))
+        self.reloads = reloads
+
+    # --- what must always be true
+    def check(self) -> None:
+        state = self.walk.state
+        assert encode(self.shadow.dump()) == encode(state.dump()), "the live state is not the restored one"
+        assert [row.seq for row in self.rows] == list(range(1, len(self.rows) + 1))
+        steps = [row.step for row in self.rows]
+        assert steps[0] == 0 and steps[-1] == state.step
+        assert all(after - before in (0, 1) for before, after in zip(steps, steps[1:], strict=False))
+        assert state.step + len(self.in_flight) <= self.max_steps
+        assert set(self.in_flight) == state.running
+        if not self.walk.stopped:
+            assert {scope.detail[0] for scope in state.frontier() if scope.phase == PARKED} == self.tickets
+            for start in self.in_flight.values():
+                scope = state.scopes[start.path]
+                assert scope.node == start.node and scope.phase in (AT, RETRY) and scope.visits.get(scope.node, 0) + 1 == start.visit
+        elif self.walk.ended:
+            assert not self.tickets, "the run has ended and tickets are open"
+        for scope in state.scopes.values():
+            if scope.phase == OPEN:
+                self.check_open(scope)
+
+    def check_open(self, scope: Scope) -> None:
+        parallel = self.plan.at(scope.path).nodes[scope.node].parallel
+        assert parallel is not None
+        assert any(child.phase not in (DONE, FAILED) for child in scope.children) or self.walk.stopped, "all branches are over and nothing joined them"
+        if parallel.max_concurrency is not None:
+            inside = [path for path in self.in_flight if any(path == child.path or path.startswith(f"{child.path}.") for child in scope.children)]
+            assert len(inside) <= parallel.max_concurrency
+
+    # --- what can happen next
+    def choices(self) -> list[Any]:
+        parked = [scope.path for scope in self.walk.parked() if scope.detail[0] not in self.refused]
+        return [*sorted(self.in_flight.values()), *sorted(self.timers, key=lambda event: (self.timers[event], repr(event))), *parked]
+
+    def happen(self, choice: Any) -> None:
+        if isinstance(choice, StartBody):
+            del self.in_flight[choice.path]
+            self.feed([self.ending(choice)])
+        elif isinstance(choice, str):
+            self.feed(self.vote(choice))
+        else:
+            self.now = max(self.now, self.timers.pop(choice))
+            self.feed([choice])
+
+    def feed(self, events: list[Event]) -> None:
+        self.absorb(self.walk.feed(events, self.now))
+
+    def ending(self, start: StartBody) -> Event:
+        scope = self.walk.state.scopes[start.path]
+        view = self.plan.at(start.path).schema.view(scope.read)
+        try:
+            value = answered(self.seed, start.path, start.node, start.visit, start.failed + 1, view)
+        except Exception as error:  # noqa: BLE001
+            return BodyFailed(start.path, start.node, start.visit, error, 0)
+        return BodyReturned(start.path, start.node, start.visit, value, 0)
+
+    def vote(self, path: str) -> list[Event]:
+        scope = self.walk.state.scopes[path]
+        ticket, details = scope.detail
+        votes = self.votes.setdefault(ticket, [])
+        actor = ("ana", "ben")[len(votes) % 2]
+        said = random_decision(self.seed, ticket, actor)
+        votes.append(DecisionRecord(f"{ticket}/{actor}", "r", ticket, actor=actor, payload_digest=details["digest"], decided_at=1, **said))
+        return [Voted(path, ticket, tuple(votes))]
+
+    def run(self, order: Random, late: Random | None = None) -> Journey:
+        """Let things happen in a random order until nothing can."""
+        for _ in range(2000):
+            if self.walk.stopped:
+                return self
+            choices = self.choices()
+            if not choices:
+                if self.refused & self.tickets:
+                    return self  # waits for a decision that fits
+                assert self.walk.starved, "nothing is going on and nothing is waited for"
+                self.absorb(self.walk.stop_at_limit(self.now))
+                return self
+            if late is not None and self.gone and late.random() < 0.3:
+                self.answer_late()
+            self.happen(order.choice(choices))
+        raise AssertionError("the run never ends")
+
+    def answer_late(self) -> None:
+        start = self.gone.pop()
+        rows = len(self.rows)
+        self.feed([BodyReturned(start.path, start.node, start.visit, {"total": 1000}, 0)])
+        scope = self.walk.state.scopes.get(start.path)
+        may_count = scope is not None and scope.node == start.node and scope.phase in (AT, RETRY)
+        assert len(self.rows) == rows or may_count
+
+    def end(self) -> tuple[Any, ...]:
+        state = self.walk.state
+        return state.status, state.step, encode(state.root.values), encode(state.root.visits), encode(state.root.error), encode(state.root.detail)
+
+
+# What is drawn is a seed: a failure names it, and `Random` makes the same flow of it again.
+seeds = st.integers(0, 2**32)
+laws = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def random_plan(seed: int, *, timely: bool) -> Plan:
+    return random_flow(Random(seed), timely=timely).compile().plan
+
+
+@given(seeds)
+@laws
+def test_the_live_state_is_the_restored_one_after_every_batch_whatever_happens_first(seed: int) -> None:
+    journey = Journey(random_plan(seed, timely=True), seed, max_steps=Random(seed).choice((5, 15, 60)))
+    journey.run(Random(seed + 1), late=Random(seed + 2))
+
+
+@given(seeds)
+@laws
+def test_the_order_in_which_branches_end_changes_nothing(seed: int) -> None:
+    plan = random_plan(seed, timely=False)
+    one, other = (Journey(plan, seed, max_steps=200).run(Random(seed + number)) for number in (1, 2))
+    assume("limit_reached" not in (one.walk.state.status, other.walk.state.status))
+    assert one.end() == other.end()
+
+
+@given(seeds)
+@laws
+def test_a_run_that_is_reloaded_after_any_checkpoint_ends_as_if_it_had_not_been(seed: int) -> None:
+    plan = random_plan(seed, timely=False)
+    whole = Journey(plan, seed, max_steps=200).run(Random(seed + 1))
+    pieces = Journey(plan, seed, max_steps=200, reloads=Random(seed + 3)).run(Random(seed + 2))
+    assume("limit_reached" not in (whole.walk.state.status, pieces.walk.state.status))
+    assert whole.end() == pieces.end()
+
+
+@given(seeds)
+@laws
+def test_a_run_can_be_reloaded_after_any_checkpoint_where_time_and_order_matter_too(seed: int) -> None:
+    journey = Journey(random_plan(seed, timely=True), seed, max_steps=Random(seed).choice((5, 15, 60)), reloads=Random(seed + 3))
+    journey.run(Random(seed + 1))

@@ -1,0 +1,545 @@
+"""The command line in one process: every verb, every form of output, every error's code and words."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from trailmark.cli import main
+from trailmark.cli.exits import ExitCode
+
+SHOP = """
+from typing import Annotated, Any
+from pydantic import BaseModel, Field
+from trailmark import END, Flow, approved
+from trailmark.reducers import append
+
+flow = Flow("order", {"amount": float, "vendor": str, "notes": Annotated[list[str], append], "extra": Any})
+
+@flow.node
+async def read(state):
+    return {"notes": [f"read {state['amount']:g}"]}
+
+async def stock(state):
+    return {"notes": ["in stock"]}
+
+async def credit(state):
+    return {"notes": ["has credit"]}
+
+@flow.node
+async def pay(state):
+    if state["amount"] == 13:
+        raise RuntimeError("the bank\\nis down")
+    return {"notes": ["paid"]}
+
+@flow.node
+async def refuse(state):
+    return {"notes": ["refused"]}
+
+def is_small(state):
+    return state["amount"] < 1000
+
+class Form(BaseModel):
+    amount: float = Field(le=9999)
+
+LIMITS = {"amount": 9999}
+
+flow.add_parallel("checks", [stock, credit])
+flow.add_barrier("manager", prompt="Pay {vendor} {amount}?", show=["vendor", "amount", "extra"], approvers={"finance"}, form=Form)
+flow.set_entry("read")
+flow.add_edge("read", "checks")
+flow.add_edge("checks", "pay", when=is_small)
+flow.add_edge("checks", "manager")
+flow.add_edge("manager", "pay", when=approved)
+flow.add_edge("manager", "refuse")
+flow.add_edge("pay", END)
+flow.add_edge("refuse", END)
+"""
+
+SMALL = '{"amount": 3, "vendor": "ACME"}'
+LARGE = '{"amount": 3000, "vendor": "ACME"}'
+FAILING = '{"amount": 13, "vendor": "ACME"}'
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Carries out a command line in a folder of its own that holds ``shop.py``."""
+    for variable in ("TRAILMARK_STORE", "TRAILMARK_FLOW", "TRAILMARK_USER"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "shop.py").write_text(SHOP)
+    loaded = set(sys.modules)
+
+    def carried_out(*arguments: str) -> Outcome:
+        code = main(arguments)
+        return Outcome(code, *capsys.readouterr())
+
+    yield carried_out
+    for name in set(sys.modules) - loaded:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def started(cli: Cli, given: str = LARGE, *options: str) -> str:
+    return cli("run", "shop.py:flow", "--input", given, "-o", "ids", *options).out.strip()
+
+
+def one_line(text: str) -> str:
+    assert text.endswith("\n")
+    assert text.count("\n") == 1, text
+    assert text.startswith("trailmark: ")
+    return text.strip()
+
+
+# --- running ------------------------------------------------------------------------------------------------------------
+def test_a_run_that_completes_prints_its_state_and_ends_with_0(cli: Cli) -> None:
+    done = cli("run", "shop.py:flow", "--input", SMALL)
+    assert done.code == ExitCode.OK
+    assert "completed" in done.out
+    assert 'notes   ["read 3", "in stock", "has credit", "paid"]' in done.out
+    assert done.err == ""
+
+
+def test_json_of_a_run_has_stable_fields_and_nothing_else_is_printed(cli: Cli) -> None:
+    done = cli("-o", "json", "run", "shop.py:flow", "--input", SMALL)
+    assert done.err == ""
+    assert list(done.json) == ["run_id", "status", "steps", "attempt", "seq", "waiting_for", "error", "values"]
+    assert done.json["values"] == {"amount": 3.0, "vendor": "ACME", "notes": ["read 3", "in stock", "has credit", "paid"]}
+    assert (done.json["status"], done.json["steps"], done.json["attempt"]) == ("completed", 5, 1)
+
+
+def test_ids_are_bare_and_options_may_stand_before_or_behind_the_command(cli: Cli) -> None:
+    before = cli("-o", "ids", "run", "shop.py:flow", "-i", SMALL)
+    behind = cli("run", "shop.py:flow", "-i", SMALL, "-o", "ids")
+    assert UUID.fullmatch(before.out.strip())
+    assert UUID.fullmatch(behind.out.strip())
+
+
+def test_the_input_comes_from_a_file_or_from_stdin(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "order.json").write_text(SMALL)
+    assert cli("run", "shop.py:flow", "--input", "order.json").code == ExitCode.OK
+    with (tmp_path / "order.json").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert cli("run", "shop.py:flow", "--input", "-").code == ExitCode.OK
+
+
+def test_a_module_in_the_working_folder_is_found(cli: Cli) -> None:
+    assert cli("run", "shop:flow", "--input", SMALL).code == ExitCode.OK
+
+
+def test_a_failed_run_ends_with_1_and_one_line_that_says_why(cli: Cli) -> None:
+    failed = cli("run", "shop.py:flow", "--input", FAILING)
+    assert failed.code == ExitCode.FAILED
+    run_id = UUID.search(failed.out)
+    assert run_id
+    assert one_line(failed.err).endswith(f"RuntimeError: the bank; is down; next: trailmark runs steps {run_id[0]}")
+    assert cli("resume", run_id[0], "--flow", "shop.py:flow").code == ExitCode.FAILED
+
+
+def test_debug_shows_the_traceback_of_a_failed_node(cli: Cli) -> None:
+    failed = cli("run", "shop.py:flow", "--input", FAILING, "--debug")
+    assert "Traceback" in failed.err
+    assert "shop.py" in failed.err
+
+
+def test_a_run_that_waits_ends_with_3_and_says_what_to_type(cli: Cli) -> None:
+    waiting = cli("run", "shop.py:flow", "--input", LARGE)
+    assert waiting.code == ExitCode.WAITING
+    run_id = UUID.search(waiting.out)
+    assert run_id
+    assert waiting.err == (
+        f"next: trailmark approvals approve {run_id[0]} 'manager#1' --by NAME\n      trailmark resume {run_id[0]} --flow shop.py:flow\n"
+    )
+
+
+def test_a_run_at_its_step_limit_ends_with_4_and_goes_on_with_a_larger_one(cli: Cli) -> None:
+    stopped = cli("run", "shop.py:flow", "--input", SMALL, "--max-steps", "2", "-o", "json")
+    assert (stopped.code, stopped.json["status"], stopped.json["steps"]) == (ExitCode.STOPPED, "limit_reached", 2)
+    again = cli("resume", stopped.json["run_id"], "--flow", "shop.py:flow", "--max-steps", "1")
+    assert again.code == ExitCode.USAGE
+    assert "must be larger" in one_line(again.err)
+    assert cli("resume", stopped.json["run_id"], "--flow", "shop.py:flow", "--max-steps", "9").code == ExitCode.OK
+
+
+def test_a_cancelled_run_ends_with_5_when_it_is_asked_for(cli: Cli) -> None:
+    run_id = started(cli)
+    cancelled = cli("runs", "cancel", run_id, "--by", "ana", "--reason", "a typo", "-o", "json")
+    assert (cancelled.code, cancelled.json["status"]) == (ExitCode.OK, "cancelled")
+    assert cli("runs", "cancel", run_id, "--by", "ben").code == ExitCode.OK
+    assert cli("resume", run_id, "--flow", "shop.py:flow").code == ExitCode.CANCELLED
+    assert cli("approvals", "ls", "-o", "ids").out == ""
+
+
+def test_a_run_key_names_one_run(cli: Cli) -> None:
+    run_id = started(cli, LARGE, "--run-key", "order-1", "--label", "team=billing")
+    again = cli("run", "shop.py:flow", "--input", LARGE, "--run-key", "order-1")
+    assert again.code == ExitCode.CONFLICT
+    assert one_line(again.err).endswith(f"next: trailmark resume {run_id} --flow shop.py:flow")
+    listed = cli("runs", "ls", "-o", "json").json
+    assert [(run["run_key"], run["labels"]) for run in listed] == [("order-1", {"team": "billing"})]
+
+
+def test_resume_without_a_flow_says_which_flow_and_how(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = started(cli)
+    asked = cli("resume", run_id[:13])
+    assert asked.code == ExitCode.USAGE
+    said = one_line(asked.err)
+    assert "is of flow 'order'" in said
+    assert said.endswith(f"next: trailmark resume {run_id} --flow MODULE:NAME")
+    monkeypatch.setenv("TRAILMARK_FLOW", "shop.py:flow")
+    assert cli("resume", run_id).code == ExitCode.WAITING
+
+
+def test_a_changed_flow_is_refused_with_what_changed_unless_forced(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    (tmp_path / "shop2.py").write_text(SHOP.replace('"refuse", END)', '"refuse", "pay")'))
+    changed = cli("resume", run_id, "--flow", "shop2.py:flow")
+    assert changed.code == ExitCode.FLOW
+    said = one_line(changed.err)
+    assert "edge refuse -> pay added" in said
+    assert said.endswith(f"next: trailmark resume {run_id} --flow shop2.py:flow --force")
+    assert cli("resume", run_id, "--flow", "shop2.py:flow", "--force").code == ExitCode.WAITING
+
+
+def test_the_flow_of_another_run_is_refused(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    (tmp_path / "other.py").write_text(SHOP.replace('Flow("order"', 'Flow("offer"'))
+    assert cli("resume", run_id, "--flow", "other.py:flow").code == ExitCode.FLOW
+
+
+# --- looking ------------------------------------------------------------------------------------------------------------
+def test_runs_are_listed_newest_first_and_filtered(cli: Cli) -> None:
+    done, waiting = started(cli, SMALL), started(cli, LARGE)
+    assert cli("runs", "ls", "-o", "ids").out.split() == [waiting, done]
+    assert cli("runs", "ls", "-o", "ids", "--status", "completed").out.split() == [done]
+    assert cli("runs", "ls", "-o", "ids", "--flow", "offer").out == ""
+    assert cli("runs", "ls", "-o", "ids", "--limit", "1").out.split() == [waiting]
+    table = cli("runs", "ls").out.splitlines()
+    assert table[0].split() == ["run", "flow", "status", "updated"]
+    assert [line.split()[:3] for line in table[1:]] == [[waiting, "order", "waiting"], [done, "order", "completed"]]
+
+
+def test_a_run_is_shown_with_its_place_its_tickets_and_its_decisions(cli: Cli) -> None:
+    run_id = started(cli)
+    cli("approvals", "approve", run_id, "manager", "--by", "ana", "--role", "finance", "--reason", "known vendor")
+    shown = cli("runs", "show", run_id[:13])
+    for words in (run_id, "waits at manager", "5 of at most 1000", "approve", "ana", "known vendor", "cli"):
+        assert words in shown.out
+    data = cli("runs", "show", run_id, "-o", "json").json
+    assert data["stands"] == [{"path": "", "node": "manager", "phase": "parked"}]
+    assert [(each["by"], each["source"]) for each in data["decisions"]] == [("ana", "cli")]
+
+
+def test_steps_tell_node_branch_change_and_time(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    steps = cli("runs", "steps", run_id, "-o", "json").json
+    assert [step["kind"] for step in steps] == ["start", "step", "parallel", "step", "step", "join", "step"]
+    assert {(step["path"], step["node"]) for step in steps} >= {("checks[0]", "stock"), ("checks[1]", "credit"), ("", "pay")}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", step["committed_at"]) for step in steps)
+    table = cli("runs", "steps", run_id).out
+    assert "checks[1] credit" in table
+    assert "→ checks; wrote notes" in table
+    assert cli("runs", "steps", run_id, "--after", "5", "-o", "ids").out.split() == ["6", "7"]
+
+
+def test_the_state_of_any_checkpoint_and_what_changed_between_two(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    assert cli("runs", "state", run_id, "--at", "2", "-o", "json").json["notes"] == ["read 3"]
+    changed = cli("runs", "diff", run_id, "1", "2", "-o", "json").json
+    assert changed == {"notes": {"after": ["read 3"]}}
+    assert "(nothing)" in cli("runs", "diff", run_id, "1").out
+    assert cli("runs", "diff", run_id, "2", "2").err == "nothing changed\n"
+
+
+def test_a_fork_stands_where_the_original_stood_with_other_values(cli: Cli) -> None:
+    run_id = started(cli)
+    made = cli("runs", "fork", run_id, "--at", "2", "--set", "amount=5", "-o", "ids").out.strip()
+    assert cli("resume", made, "--flow", "shop.py:flow", "-o", "json").json["values"]["notes"][-1] == "paid"
+    assert cli("runs", "show", run_id, "-o", "json").json["status"] == "waiting"
+    assert "amuont" in one_line(cli("runs", "fork", run_id, "--set", "amuont=5").err)
+
+
+def test_what_a_run_wrote_cannot_control_the_terminal(cli: Cli) -> None:
+    run_id = started(cli, json.dumps({"amount": 3000, "vendor": "ACME\x1b[2K\rSafe \u202etxt", "extra": {"\x1b]0;x\x07": "\x9b1A"}}))
+    for command in (("runs", "state", run_id), ("approvals", "show", run_id, "manager"), ("approvals", "ls"), ("runs", "show", run_id)):
+        shown = cli(*command)
+        assert not set("\x1b\r\x07\x9b\u202e") & set(shown.out + shown.err)
+
+
+# --- deciding -----------------------------------------------------------------------------------------------------------
+def test_a_ticket_is_listed_shown_approved_and_the_run_resumed(cli: Cli) -> None:
+    run_id = started(cli)
+    assert cli("approvals", "ls", "-o", "ids").out == f"{run_id} manager#1\n"
+    assert "Pay ACME 3000.0?" in cli("approvals", "ls").out
+    shown = cli("approvals", "show", run_id, "manager")
+    for words in ("Pay ACME 3000.0?", "finance", 'vendor  "ACME"', "may be edited", '"maximum": 9999'):
+        assert words in shown.out
+    taken = cli("approvals", "approve", run_id, "manager#1", "--by", "ana", "--role", "finance", "-o", "json")
+    assert taken.code == ExitCode.OK
+    assert {key: taken.json[key] for key in ("action", "approves", "by", "source", "ticket")} == {
+        "action": "approve", "approves": True, "by": "ana", "source": "cli", "ticket": "manager#1",
+    }  # fmt: skip
+    assert cli("resume", run_id, "--flow", "shop.py:flow", "-o", "json").json["values"]["notes"][-1] == "paid"
+    assert "resolved" in cli("approvals", "show", run_id, "manager").out
+
+
+def test_edits_approve_with_other_values_and_must_fit_the_form(cli: Cli) -> None:
+    run_id = started(cli)
+    approve = ("approvals", "approve", run_id, "manager", "--by", "ana", "--role", "finance")
+    refused = cli(*approve, "--edit", "amount=10000")
+    assert refused.code == ExitCode.USAGE
+    assert "10000 is greater than the maximum" in one_line(refused.err)
+    assert cli(*approve, "--edit", "amount=1500", "-o", "json").json["action"] == "modify"
+    assert cli("resume", run_id, "--flow", "shop.py:flow", "-o", "json").json["values"]["amount"] == 1500
+
+
+def test_a_rejection_takes_the_other_way(cli: Cli) -> None:
+    run_id = started(cli)
+    cli("approvals", "reject", run_id, "manager", "--by", "ana", "--role", "finance", "--reason", "too much")
+    assert cli("resume", run_id, "--flow", "shop.py:flow", "-o", "json").json["values"]["notes"][-1] == "refused"
+
+
+def test_nobodys_name_is_guessed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = started(cli)
+    for command in (("approvals", "approve", run_id, "manager"), ("approvals", "reject", run_id, "manager"), ("runs", "cancel", run_id)):
+        refused = cli(*command)
+        assert refused.code == ExitCode.USAGE
+        assert "--by NAME" in one_line(refused.err)
+    monkeypatch.setenv("TRAILMARK_USER", "ben")
+    taken = cli("approvals", "approve", run_id, "manager", "--role", "finance", "-o", "json")
+    assert taken.json["by"] == "ben"
+
+
+def test_refused_decisions_end_with_7_and_change_nothing(cli: Cli) -> None:
+    run_id = started(cli)
+    stranger = cli("approvals", "approve", run_id, "manager", "--by", "ana")
+    assert (stranger.code, "approvers are: finance" in one_line(stranger.err)) == (ExitCode.CONFLICT, True)
+    stale = cli("approvals", "approve", run_id, "manager", "--by", "ana", "--role", "finance", "--seen", "0123456789")
+    assert stale.code == ExitCode.CONFLICT
+    assert one_line(stale.err).endswith(f"next: trailmark approvals show {run_id} 'manager#1'")
+    digest = cli("approvals", "show", run_id, "manager", "-o", "json").json["digest"]
+    approve = ("approvals", "approve", run_id, "manager", "--by", "ana", "--role", "finance")
+    assert cli(*approve, "--seen", digest[:8]).code == ExitCode.OK
+    assert cli(*approve).code == ExitCode.OK
+    other = cli("approvals", "reject", run_id, "manager", "--by", "ben", "--role", "finance")
+    assert (other.code, "already decided by ana" in one_line(other.err)) == (ExitCode.CONFLICT, True)
+
+
+def test_a_barrier_may_be_decided_before_it_is_reached(cli: Cli) -> None:
+    run_id = cli("run", "shop.py:flow", "-i", LARGE, "--max-steps", "1", "-o", "ids").out.strip()
+    assert "not open yet" in cli("approvals", "show", run_id, "manager").out
+    early = cli("approvals", "approve", run_id, "manager", "--by", "ana", "--role", "finance")
+    assert "before it was asked" in early.out
+    done = cli("resume", run_id, "--flow", "shop.py:flow", "--max-steps", "50", "-o", "json")
+    assert (done.code, done.json["values"]["notes"][-1]) == (ExitCode.OK, "paid")
+
+
+# --- flows --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("form", "words"), [("text", "barrier manager"), ("mermaid", "flowchart TD"), ("dot", "digraph"), ("svg", "<svg ")]
+)
+def test_a_flow_is_drawn_in_every_form(cli: Cli, form: str, words: str) -> None:
+    assert words in cli("flows", "graph", "shop.py:flow", "--format", form).out
+
+
+def test_a_run_is_drawn_from_the_store_alone_with_the_path_it_took(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    (tmp_path / "shop.py").unlink()
+    drawn = cli("flows", "graph", "--run", run_id)
+    assert "path taken: read -> checks -> " in drawn.out
+    assert "stands at: manager" in drawn.out
+    assert "class n" in cli("flows", "graph", "--run", run_id, "--format", "mermaid").out
+    assert cli("flows", "graph", "--run", run_id, "-o", "json").json["current"] == ["manager"]
+
+
+def test_validation_lists_all_problems_and_ends_with_8(cli: Cli, tmp_path: Path) -> None:
+    assert "is valid: 5 nodes" in cli("flows", "validate", "shop.py:flow").out
+    (tmp_path / "bad.py").write_text(
+        'from trailmark import Flow\nflow = Flow("bad", {"n": int})\n'
+        "@flow.node\ndef a(state): ...\n@flow.node\ndef b(state): ...\nflow.set_entry('a')\nflow.add_edge('a', 'nowhere')\n"
+    )
+    bad = cli("flows", "validate", "bad.py:flow", "-o", "json")
+    assert (bad.code, bad.json["valid"]) == (ExitCode.FLOW, False)
+    assert len(bad.json["problems"]) >= 2
+    assert cli("flows", "validate", "bad.py:flow").out.count("problem: ") == len(bad.json["problems"])
+    ran = cli("run", "bad.py:flow")
+    assert ran.code == ExitCode.FLOW
+    assert "nowhere" in one_line(ran.err)
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "words"),
+    [
+        ("shop.py", ExitCode.USAGE, "write module:name or file.py:name"),
+        ("a b:flow", ExitCode.USAGE, "neither a module nor a .py file"),
+        ("nowhere:flow", ExitCode.FLOW, "there is no module 'nowhere'"),
+        ("nowhere.py:flow", ExitCode.FLOW, "there is no file nowhere.py"),
+        ("shop.py:flaw", ExitCode.FLOW, "it has the flow(s): shop.py:flow"),
+        ("shop.py:SHOP_LIMITS", ExitCode.FLOW, "has no 'SHOP_LIMITS'"),
+        ("shop.py:LIMITS", ExitCode.FLOW, "has a dict called 'LIMITS', which is no Flow"),
+        ("broken.py:flow", ExitCode.FLOW, "importing"),
+        ("needs.py:flow", ExitCode.FLOW, "No module named 'not_installed_here'"),
+    ],
+)
+def test_a_flow_that_cannot_be_loaded_is_told_in_one_line(cli: Cli, tmp_path: Path, reference: str, code: ExitCode, words: str) -> None:
+    (tmp_path / "broken.py").write_text("flow = \n")
+    (tmp_path / "needs.py").write_text("import not_installed_here\n")
+    refused = cli("run", reference)
+    assert refused.code == code
+    assert words in one_line(refused.err)
+    assert not (tmp_path / "trailmark.db").exists()
+
+
+# --- the store ----------------------------------------------------------------------------------------------------------
+def test_the_store_is_named_by_option_then_environment_then_default(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("run", "shop.py:flow", "-i", SMALL)
+    monkeypatch.setenv("TRAILMARK_STORE", "env.db")
+    cli("run", "shop.py:flow", "-i", SMALL)
+    named = cli("--store", f"sqlite+aiosqlite:///{tmp_path / 'option.db'}", "run", "shop.py:flow", "-i", LARGE)
+    assert f"next: trailmark --store sqlite+aiosqlite:///{tmp_path / 'option.db'} approvals approve" in named.err
+    assert {file.name for file in tmp_path.glob("*.db")} == {"trailmark.db", "env.db", "option.db"}
+    assert len(cli("runs", "ls", "-o", "ids", "--store", "option.db").out.split()) == 1
+
+
+def test_looking_makes_no_file_and_a_store_that_is_not_there_ends_with_9(cli: Cli, tmp_path: Path) -> None:
+    for command in (("runs", "ls"), ("approvals", "ls"), ("db", "stats"), ("runs", "show", "0123456789"), ("db", "verify", "--all")):
+        looked = cli(*command)
+        assert looked.code == ExitCode.STORE
+        assert "there is no such file" in one_line(looked.err)
+    assert not list(tmp_path.glob("*.db*"))
+
+
+@pytest.mark.parametrize("url", ["mysql://localhost/x", "postgresql+asyncpg://127.0.0.1:1/x", "nowhere/runs.db"])
+def test_a_store_that_cannot_be_opened_ends_with_9(cli: Cli, url: str) -> None:
+    refused = cli("run", "shop.py:flow", "-i", SMALL, "--store", url)
+    assert refused.code == ExitCode.STORE
+    assert "cannot be used" in one_line(refused.err)
+
+
+def test_a_store_of_a_newer_trailmark_ends_with_9(cli: Cli, tmp_path: Path) -> None:
+    assert cli("db", "upgrade").code == ExitCode.OK
+    with sqlite3.connect(tmp_path / "trailmark.db") as database:
+        database.execute("UPDATE trailmark_schema SET version_num = '9999'")
+    database.close()
+    refused = cli("runs", "ls")
+    assert refused.code == ExitCode.STORE
+    assert "install a newer trailmark" in one_line(refused.err)
+
+
+def test_damage_is_found_named_and_ends_with_10(cli: Cli, tmp_path: Path) -> None:
+    run_id, sound = started(cli, SMALL), started(cli, SMALL)
+    assert cli("db", "verify", "--all").out == "2 runs verified: sound\n"
+    with sqlite3.connect(tmp_path / "trailmark.db") as database:
+        database.execute(
+            "UPDATE checkpoints SET payload = X'315B5D' WHERE seq = 4 AND run_id = ?", [bytes.fromhex(run_id.replace("-", ""))]
+        )
+    database.close()
+    verified = cli("db", "verify", "--all", "-o", "json")
+    assert verified.code == ExitCode.CORRUPT
+    assert {problem["run_id"] for problem in verified.json["problems"]} == {run_id}
+    assert cli("db", "verify", "--all", "-o", "ids").out == f"{run_id}\n"
+    assert cli("db", "verify", sound).code == ExitCode.OK
+    state = cli("runs", "state", run_id)
+    assert state.code == ExitCode.CORRUPT
+    assert one_line(state.err).endswith(f"next: trailmark db verify {run_id}")
+    assert cli("runs", "state", run_id, "--at", "3").code == ExitCode.OK
+
+
+def test_stats_count_runs_by_status(cli: Cli) -> None:
+    started(cli, SMALL)
+    started(cli, LARGE)
+    assert cli("db", "stats", "-o", "json").json["runs"] == {"completed": 1, "waiting": 1}
+    assert "1 completed, 1 waiting" in cli("db", "stats").out
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("runs", "lss"), "next: trailmark runs --help"),
+        (("runs", "ls", "--limit", "x"), "next: trailmark runs ls --help"),
+        (("runs", "ls", "--status", "asleep"), "'asleep' is not one of 'created'"),
+        (("run",), "next: trailmark run --help"),
+        (("run", "shop.py:flow", "--input", "{"), "--input holds no JSON"),
+        (("run", "shop.py:flow", "--input", "[1]"), "holds a JSON list"),
+        (("run", "shop.py:flow", "--input", "gone.json"), "--input gone.json: No such file"),
+        (("run", "shop.py:flow", "--input", '{"amount": "x"}'), "the input does not fit flow 'order'"),
+        (("run", "shop.py:flow", "--label", "team"), "--label key=value"),
+        (("db", "verify"), "say which run, or --all"),
+        (("flows", "validate"), "say which flow"),
+    ],
+)
+def test_a_mistake_on_the_command_line_ends_with_2_in_one_line(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
+    cli("run", "shop.py:flow", "-i", SMALL)
+    refused = cli(*arguments)
+    assert refused.code == ExitCode.USAGE
+    assert words in one_line(refused.err)
+    assert refused.out == ""
+
+
+def test_what_is_not_there_ends_with_6(cli: Cli) -> None:
+    run_id = started(cli)
+    gone = cli("runs", "show", "00000000-0000-7000-8000-000000000000")
+    assert (gone.code, one_line(gone.err).endswith("next: trailmark runs ls")) == (ExitCode.NOT_FOUND, True)
+    assert "at least 8 characters" in one_line(cli("runs", "show", "0123").err)
+    assert "or several do" in one_line(cli("runs", "show", "0123456789").err)
+    beyond = cli("runs", "state", run_id, "--at", "99")
+    assert (beyond.code, "has no checkpoint 99" in one_line(beyond.err)) == (ExitCode.NOT_FOUND, True)
+    unknown = cli("approvals", "show", run_id, "boss")
+    assert (unknown.code, "its barriers are: manager" in one_line(unknown.err)) == (ExitCode.NOT_FOUND, True)
+
+
+def test_what_has_ended_ends_with_7(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    for command in (
+        ("runs", "cancel", run_id, "--by", "ana"), ("runs", "fork", run_id), ("approvals", "approve", run_id, "manager", "--by", "ana"),
+    ):  # fmt: skip
+        refused = cli(*command)
+        assert refused.code == ExitCode.CONFLICT
+        assert "completed" in one_line(refused.err)
+
+
+def test_an_error_nobody_expected_ends_with_70_and_asks_for_debug(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from trailmark import Flow\nclass Odd(Flow):\n    def compile(self):\n        raise KeyError('odd')\nflow = Odd('odd', {'n': int})\n"
+    )
+    odd = cli("run", "odd.py:flow")
+    assert odd.code == ExitCode.BUG
+    assert one_line(odd.err) == "trailmark: KeyError: 'odd' (--debug shows where)"
+    assert "Traceback" in cli("run", "odd.py:flow", "--debug").err
+
+
+def test_the_version_and_the_help_are_there(cli: Cli) -> None:
+    assert cli("--version").out.startswith("trailmark 0.")
+    shown = cli("--help")
+    assert shown.code == ExitCode.OK
+    for word in ("run", "resume", "runs", "approvals", "flows", "db", "demo"):
+        assert word in shown.out
+    bare = cli("runs")
+    assert (bare.code, bare.err) == (ExitCode.USAGE, "")
+    assert "cancel" in bare.out

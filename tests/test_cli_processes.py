@@ -1,0 +1,227 @@
+"""The command line as processes: what two of them do to one run, what signals do, what a terminal sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trailmark
+from trailmark.cli.exits import ExitCode
+
+HOME = Path(trailmark.__file__).resolve().parent.parent
+CONSOLE_SCRIPT = "import sys; from trailmark.cli import main; sys.exit(main())"
+"""What an installer writes for the entry point; -P keeps the working folder off the path, as for a script in bin."""
+
+FLOW = """
+import asyncio
+from pathlib import Path
+from typing import Annotated
+from trailmark import END, Flow, approved
+from trailmark.reducers import append
+
+flow = Flow("order", {"vendor": str, "notes": Annotated[list[str], append]})
+
+@flow.node
+async def read(state):
+    return {"notes": ["read"]}
+
+@flow.node
+async def work(state):
+    if not Path("go").exists():
+        print("working", flush=True)
+        await asyncio.Event().wait()
+    return {"notes": ["worked"]}
+
+@flow.node
+async def pay(state):
+    return {"notes": ["paid"]}
+
+flow.add_barrier("manager", prompt="Pay {vendor}?", show=["vendor"])
+flow.set_entry("read")
+flow.add_edge("read", "work")
+flow.add_edge("work", "manager")
+flow.add_edge("manager", "pay", when=approved)
+flow.add_edge("manager", END)
+flow.add_edge("pay", END)
+"""
+RUN = ("run", "shop:flow", "--input", '{"vendor": "ACME"}')
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(FLOW)
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRAILMARK_")}
+    return {**kept, "PYTHONPATH": str(HOME), "COLUMNS": "120", "TERM": "xterm", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def process(folder: Path, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+    """A command line under way."""
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.Popen([sys.executable, "-P", "-c", CONSOLE_SCRIPT, *arguments], cwd=folder, env=environment(), text=True, **pipes)
+
+
+def done(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command line."""
+    with process(folder, *arguments) as under_way:
+        out, err = under_way.communicate(timeout=60)
+    return under_way.returncode, out, err
+
+
+def on_a_terminal(folder: Path, *arguments: str, typed: str = "") -> tuple[int, str]:
+    """Exit code and everything a person sees who has all three streams on a terminal."""
+    ours, theirs = pty.openpty()
+    with process(folder, *arguments, stdin=theirs, stdout=theirs, stderr=theirs) as under_way:
+        os.close(theirs)
+        if typed:
+            os.write(ours, typed.encode())
+        seen = b""
+        while chunk := _read(ours):
+            seen += chunk
+        under_way.wait(timeout=60)
+    os.close(ours)
+    return under_way.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux's way to say that the other side is closed
+        return b""
+
+
+def test_the_installed_script_is_this_entry_point() -> None:
+    declared = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["scripts"]
+    assert declared == {"trailmark": "trailmark.cli:main"}
+
+
+def test_a_run_parks_is_approved_by_another_process_and_completed_by_a_third(folder: Path) -> None:
+    (folder / "go").touch()
+    code, out, _ = done(folder, *RUN, "-o", "json")
+    parked = json.loads(out)
+    assert (code, parked["status"], parked["waiting_for"]) == (ExitCode.WAITING, "waiting", ["manager#1"])
+    code, _, err = done(folder, "approvals", "approve", parked["run_id"], "manager", "--by", "ana")
+    assert (code, err) == (ExitCode.OK, f"next: trailmark resume {parked['run_id']} --flow MODULE:NAME\n")
+    code, out, _ = done(folder, "resume", parked["run_id"][:18], "--flow", "shop.py:flow", "-o", "json")
+    completed = json.loads(out)
+    assert (code, completed["status"], completed["attempt"]) == (ExitCode.OK, "completed", 2)
+    assert completed["values"]["notes"] == ["read", "worked", "paid"]
+    assert completed["run_id"] == parked["run_id"]
+
+
+def test_a_process_that_stays_goes_on_when_another_approves(folder: Path) -> None:
+    with process(folder, *RUN, "--through-barriers", "-o", "json") as stays:
+        assert stays.stdout is not None
+        assert stays.stdout.readline() == "working\n"
+        (run_id,) = done(folder, "runs", "ls", "-o", "ids")[1].split()
+        # Decided before the barrier is reached: whichever of the two is first, the run goes on.
+        assert done(folder, "approvals", "approve", run_id, "manager", "--by", "ana")[0] == ExitCode.OK
+        (folder / "go").touch()
+        held = done(folder, "resume", run_id, "--flow", "shop:flow")
+        assert held[0] == ExitCode.CONFLICT
+        assert "is being advanced by" in held[2]
+        assert held[2].endswith(f"next: trailmark resume {run_id} --flow shop:flow --takeover\n")
+        taken = done(folder, "resume", run_id, "--flow", "shop:flow", "--takeover", "-o", "json")
+        assert json.loads(taken[1])["values"]["notes"] == ["read", "worked", "paid"]
+        stays.send_signal(signal.SIGINT)
+        stays.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)])
+def test_an_interrupted_run_is_suspended_and_goes_on_later(folder: Path, sent: signal.Signals, code: ExitCode) -> None:
+    with process(folder, *RUN) as under_way:
+        assert under_way.stdout is not None
+        assert under_way.stdout.readline() == "working\n"
+        under_way.send_signal(sent)
+        _, err = under_way.communicate(timeout=60)
+    assert under_way.returncode == code
+    said = re.fullmatch(
+        r"trailmark: interrupted; run (\S+) is suspended after 1 step\(s\); next: (trailmark resume \1 --flow shop:flow)\n", err
+    )
+    assert said
+    (folder / "go").touch()
+    code_of_resume, out, _ = done(folder, *said[2].split()[1:], "-o", "json")
+    resumed = json.loads(out)
+    assert (code_of_resume, resumed["values"]["notes"], resumed["steps"]) == (ExitCode.WAITING, ["read", "worked"], 3)
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(folder: Path) -> None:
+    (folder / "go").touch()
+    code, seen = on_a_terminal(folder, *RUN)
+    assert code == ExitCode.WAITING
+    for line in (r"✓ read +[\d.]+ ms  → work", r"✓ work +[\d.]+ ms  → manager", r"◆ manager +waits for manager#1"):
+        assert re.search(line, seen), seen
+    assert done(folder, *RUN)[2].startswith("next: ")
+    _, quiet = on_a_terminal(folder, *RUN, "-o", "json")
+    assert json.loads(quiet)["status"] == "waiting"
+
+
+@pytest.mark.parametrize(("typed", "code", "status"), [("y\n", ExitCode.OK, "decided"), ("n\n", ExitCode.INTERRUPTED, "open")])
+def test_on_a_terminal_a_decision_is_asked_back_over_what_is_shown(folder: Path, typed: str, code: ExitCode, status: str) -> None:
+    (folder / "go").touch()
+    run_id = done(folder, *RUN, "-o", "ids")[1].strip()
+    left, seen = on_a_terminal(folder, "approvals", "approve", run_id, "manager", "--by", "ana", typed=typed)
+    assert left == code, seen
+    assert "Pay ACME?" in seen
+    assert 'vendor  "ACME"' in seen
+    assert "Approve? [y/N]" in seen
+    assert json.loads(done(folder, "approvals", "show", run_id, "manager#1", "-o", "json")[1])["status"] == status
+    assert on_a_terminal(folder, "approvals", "approve", run_id, "manager", "--by", "ana", "--yes")[0] == ExitCode.OK
+
+
+def test_a_reader_that_has_had_enough_is_no_error(folder: Path) -> None:
+    (folder / "go").touch()
+    done(folder, *RUN)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with process(folder, "runs", "ls", stdout=writing) as unheard:
+        os.close(writing)
+        _, err = unheard.communicate(timeout=60)
+    assert (unheard.returncode, err) == (0, "")
+
+
+def test_the_help_loads_no_graph_and_no_database(folder: Path) -> None:
+    heavy = ("networkx", "sqlalchemy", "alembic", "asyncpg", "aiosqlite", "jsonschema", "pydantic")
+    script = f"import sys; from trailmark.cli import main; main(['--help']); sys.exit(str([m for m in {heavy} if m in sys.modules]))"
+    helped = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert helped.stderr == "[]\n"
+
+
+def test_python_dash_m_is_the_same_command(folder: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "trailmark", "--version"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert shown.stdout == f"trailmark {trailmark.__version__}\n"
+
+
+def test_a_users_own_engine_py_neither_hides_ours_nor_fails_without_being_named(folder: Path) -> None:
+    (folder / "go").touch()
+    (folder / "engine.py").write_text("raise RuntimeError('the wrong engine')\n")
+    (folder / "reducers.py").write_text("mine = 1\n")
+    assert done(folder, *RUN)[0] == ExitCode.WAITING
+    (folder / "needs.py").write_text("from reducers import mine\n")
+    code, _, err = done(folder, "run", "needs:flow")
+    assert code == ExitCode.FLOW
+    assert "reducers.py has the name of trailmark's own package 'reducers', rename it" in err
+    assert err.count("\n") == 1

@@ -1,0 +1,563 @@
+"""What only a real database can show: tampering, full and missing disks, lost connections, dead processes, small rows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from checkpoint_stores.codec import encode
+from checkpoint_stores.errors import (
+    CheckpointCorruptError,
+    CodecError,
+    LeaseHeldError,
+    LeaseLostError,
+    StoreUnavailableError,
+)
+from checkpoint_stores.records import Commit, Receipt, RunChange, Snapshot
+from checkpoint_stores.sql import writers
+from checkpoint_stores.sql.store import SQLCheckpointStore
+from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
+
+
+def file_of(url: str) -> str:
+    return url.removeprefix("sqlite+aiosqlite:///")
+
+
+def tamper(url: str, *statements: str) -> None:
+    with closing(sqlite3.connect(file_of(url), isolation_level=None)) as connection:
+        for statement in statements:
+            assert connection.execute(statement).rowcount > 0, statement
+
+
+async def walked(store: SQLCheckpointStore, steps: int = 5) -> OwnedRun:
+    run = await new_run(store)
+    for _ in range(steps):
+        await run.step()
+    return run
+
+
+# --- tampering ------------------------------------------------------------------------------------------------------
+EDITS = {
+    "payload": "x'315b5d'",
+    "node": "'other'",
+    "kind": "'join'",
+    "path": "'checks[1]'",
+    "next": "'pay'",
+    "step": "step + 1",
+    "epoch": "epoch + 1",
+    "started_at": "started_at + 1",
+    "digest": "zeroblob(32)",
+}
+
+
+@pytest.mark.parametrize("column", EDITS)
+async def test_an_edit_of_any_column_is_found(sqlite_url: str, column: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store)
+        tamper(sqlite_url, f"UPDATE checkpoints SET {column} = {EDITS[column]} WHERE seq = 4")
+        with pytest.raises(CheckpointCorruptError) as caught:
+            await store.load(run.run_id)
+        assert (caught.value.run_id, caught.value.seq) == (run.run_id, 4)
+        assert len((await store.load(run.run_id, upto=3))[1]) == 3
+        assert (await store.verify(run.run_id))[0].seq == 4
+
+
+async def test_a_reorder_is_found(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store)
+        tamper(
+            sqlite_url,
+            "UPDATE checkpoints SET seq = 99 WHERE seq = 3",
+            "UPDATE checkpoints SET seq = 3 WHERE seq = 4",
+            "UPDATE checkpoints SET seq = 4 WHERE seq = 99",
+        )
+        with pytest.raises(CheckpointCorruptError) as caught:
+            await store.load(run.run_id)
+        assert caught.value.seq == 3
+        assert [problem.seq for problem in await store.verify(run.run_id)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("seq", [1, 3])
+async def test_a_missing_row_is_found(sqlite_url: str, seq: int) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store)
+        tamper(sqlite_url, f"DELETE FROM checkpoints WHERE seq = {seq}")
+        with pytest.raises(CheckpointCorruptError, match="missing") as caught:
+            await store.load(run.run_id)
+        assert caught.value.seq == seq
+        assert seq in [problem.seq for problem in await store.verify(run.run_id)]
+
+
+async def test_a_cut_at_the_end_is_found_against_the_anchor(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store)
+        await run.end()
+        tamper(sqlite_url, "DELETE FROM checkpoints WHERE seq >= 6")
+        with pytest.raises(CheckpointCorruptError, match="missing") as caught:
+            await store.load(run.run_id)
+        assert caught.value.seq == 6
+        assert [problem.seq for problem in await store.verify(run.run_id)] == [6]
+        assert len((await store.load(run.run_id, upto=5))[1]) == 5
+
+
+async def test_a_run_without_any_row_is_corrupt_not_empty(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store)
+        tamper(sqlite_url, "DELETE FROM checkpoints")
+        for ask in (store.load(run.run_id), store.load(run.run_id, upto=1), store.acquire(run.run_id, takeover=True)):
+            with pytest.raises(CheckpointCorruptError):
+                await ask
+        assert await store.verify(run.run_id) != []
+
+
+async def test_a_row_moved_from_another_run_is_found(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run, donor = await walked(store, 3), await walked(store, 3)
+        columns = "kind, payload, digest, node"
+        tamper(
+            sqlite_url,
+            f"UPDATE checkpoints SET ({columns}) = (SELECT {columns} FROM checkpoints o WHERE o.seq = 3 AND hex(o.run_id) = "
+            f"'{donor.run_id.replace('-', '').upper()}') WHERE seq = 3 AND hex(run_id) = '{run.run_id.replace('-', '').upper()}'",
+        )
+        with pytest.raises(CheckpointCorruptError):
+            await store.load(run.run_id)
+
+
+async def test_an_edited_snapshot_is_not_used_and_is_reported(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await new_run(store)
+        await store.put_snapshot(Snapshot(run.run_id, 1, b"old", run.digest), 1)
+        await run.step()
+        await store.put_snapshot(Snapshot(run.run_id, 2, b"state", run.digest), 1)
+        await run.step()
+        tamper(sqlite_url, "UPDATE snapshots SET payload = x'00' WHERE seq = 2")
+        snapshot, rows = await store.load(run.run_id)
+        assert snapshot is not None
+        assert (snapshot.seq, [row.seq for row in rows]) == (1, [2, 3])
+        assert [problem.seq for problem in await store.verify(run.run_id)] == [2]
+
+
+async def test_a_pruned_run_is_loaded_from_its_snapshot_and_goes_on(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store)
+        await store.put_snapshot(Snapshot(run.run_id, 6, b"state", run.digest), 1)
+        tamper(sqlite_url, "DELETE FROM checkpoints WHERE seq <= 6")
+        await run.step()
+        snapshot, rows = await store.load(run.run_id)
+        assert (snapshot and snapshot.payload, [row.seq for row in rows]) == (b"state", [7])
+        assert await store.verify(run.run_id) == []
+
+
+async def test_with_a_key_only_its_holder_can_write_a_sound_row(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url, chain_key=b"secret") as store, SQLCheckpointStore(sqlite_url) as forger:
+        run = await walked(store, 2)
+        forged = OwnedRun(forger, await forger.acquire(run.run_id, takeover=True))
+        await forged.step()
+        assert [problem.seq for problem in await store.verify(run.run_id)] == [4, 5]
+
+
+# --- a database that cannot be used ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+def test_sqlite_in_memory_is_refused_with_the_remedy(url: str) -> None:
+    with pytest.raises(StoreUnavailableError, match="MemoryCheckpointStore"):
+        SQLCheckpointStore(url)
+
+
+@pytest.mark.parametrize("url", ["mysql://u:hidden@h/d", "nonsense", "postgresql+psycopg://u:hidden@h/d", ""])
+def test_another_kind_of_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        SQLCheckpointStore(url)
+    assert "hidden" not in str(caught.value)
+
+
+async def test_an_unreachable_server_is_told_without_the_password() -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        async with SQLCheckpointStore("postgresql+asyncpg://ana:hidden@127.0.0.1:1/runs"):
+            pass
+    assert "hidden" not in str(caught.value)
+    assert "hidden" not in SQLCheckpointStore("postgresql+asyncpg://ana:hidden@127.0.0.1:1/runs").url
+
+
+async def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="unable to open"):
+        async with SQLCheckpointStore(f"sqlite+aiosqlite:///{tmp_path}/nowhere/runs.db"):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreUnavailableError, match="not a database"):
+        async with SQLCheckpointStore(f"sqlite+aiosqlite:///{tmp_path}/runs.db"):
+            pass
+
+
+async def test_a_read_only_database_is_told(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await new_run(store)
+    read_only = f"sqlite+aiosqlite:///file:{file_of(sqlite_url)}?mode=ro&uri=true"
+    with pytest.raises(StoreUnavailableError, match="readonly"):
+        async with SQLCheckpointStore(read_only) as store:
+            await new_run(store)
+
+
+async def pragma(store: SQLCheckpointStore, text: str) -> Any:
+    """Ask or set a PRAGMA on the writer's own connection."""
+    writer = store._writer
+    assert isinstance(writer, writers.SQLiteWriter)
+    return await writer.submit(lambda connection: connection.exec_driver_sql(f"PRAGMA {text}").scalar())
+
+
+async def test_a_full_disk_refuses_the_commit_and_keeps_the_run(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run, others = await walked(store), [await new_run(store) for _ in range(3)]
+        seq, digest = run.seq, run.digest
+        await pragma(store, "max_page_count = 1")
+        with pytest.raises(StoreUnavailableError, match="full"):
+            await run.step(b"x" * 1_000_000)
+        answers = await asyncio.gather(*(other.step(b"x" * 1_000_000) for other in others), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [StoreUnavailableError] * 3
+        await pragma(store, "max_page_count = 100000")
+        run.seq, run.digest = seq, digest
+        await run.step(b"x" * 1_000_000)
+        assert await store.verify(run.run_id) == []
+        assert [len((await store.load(other.run_id))[1]) for other in others] == [1, 1, 1]
+
+
+async def test_a_file_that_stays_locked_is_told(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("checkpoint_stores.sql.store.BUSY_SECONDS", 0.05)
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store)
+        with closing(sqlite3.connect(file_of(sqlite_url), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for ask in (lambda: store.commit(run.next_commit()), lambda: store.decide(run.run_id, "review", Verdict())):
+                with pytest.raises(StoreUnavailableError, match="locked"):
+                    await ask()
+                run.seq = 6
+            other.execute("ROLLBACK")
+        run.digest = (await store.load(run.run_id))[1][-1].digest
+        await run.step()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_text_the_database_cannot_hold_fails_its_own_commit_alone(request: pytest.FixtureRequest, kind: str) -> None:
+    async with SQLCheckpointStore(request.getfixturevalue(f"{kind}_url")) as store:
+        runs = [await new_run(store) for _ in range(6)]
+        unholdable = {"sqlite": "lone \ud800", "postgres": "nul \0"}[kind]
+        bad = Commit(runs[2].run_id, 1, (runs[2].row(node="fine"),))
+        bad = bad._replace(rows=(bad.rows[0]._replace(node=unholdable),))
+        commits = [bad if run is runs[2] else run.next_commit() for run in runs]
+        answers = await asyncio.gather(*(store.commit(commit) for commit in commits), return_exceptions=True)
+        assert [isinstance(answer, Receipt) for answer in answers] == [True, True, False, True, True, True]
+        assert isinstance(answers[2], CodecError)
+
+
+# --- a connection that breaks ---------------------------------------------------------------------------------------
+async def killed(url: str) -> None:
+    """Break every connection to the database but one's own."""
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+
+
+async def test_a_commit_survives_a_connection_that_broke_before_it(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        run = await walked(store, 2)
+        await killed(postgres_url)
+        assert isinstance(await run.step(), Receipt)
+        await killed(postgres_url)
+        await store.commit(run.next_commit(change=RunChange(status="waiting", release=True)))
+        assert (await store.run(run.run_id)).status == "waiting"
+        assert await store.verify(run.run_id) == []
+
+
+async def test_connections_that_broke_while_they_rested_are_replaced(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        run = await new_run(store)
+        for ask in (
+            lambda: store.run(run.run_id),
+            lambda: store.load(run.run_id),
+            lambda: store.inbox(run.run_id),
+            lambda: store.decide(run.run_id, "review", Verdict()),
+            lambda: store.acquire(run.run_id, takeover=True),
+            store.heartbeat,
+        ):
+            await asyncio.gather(*(store.run(run.run_id) for _ in range(4)))
+            await killed(postgres_url)
+            await ask()
+
+
+class Cut:
+    """A prepared statement behind which the connection breaks: the database has done it, nobody is told."""
+
+    def __init__(self, statement: Any, connection: Any) -> None:
+        self._statement = statement
+        self._connection = connection
+
+    async def fetchrow(self, *values: Any) -> Any:
+        await self._statement.fetchrow(*values)
+        self._connection.terminate()
+        raise ConnectionResetError("the wire was cut")
+
+    async def fetch(self, *values: Any) -> Any:
+        await self._statement.fetch(*values)
+        self._connection.terminate()
+        raise ConnectionResetError("the wire was cut")
+
+
+@contextmanager
+def cut_after_sending(store: SQLCheckpointStore) -> Iterator[None]:
+    writer = store._writer
+    assert isinstance(writer, writers.PostgresWriter)
+    for name in ("_append_one", "_append_many", "_transition"):
+        setattr(writer, name, Cut(getattr(writer, name), writer._connection))
+    yield
+
+
+async def test_a_commit_whose_answer_was_lost_is_found_to_be_in(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        runs = [await new_run(store) for _ in range(4)]
+        for number in (1, 4):
+            with cut_after_sending(store):
+                receipts = await asyncio.gather(*(run.step() for run in runs[:number]))
+            assert all(isinstance(receipt, Receipt) for receipt in receipts)
+        with cut_after_sending(store):
+            await runs[0].open_barrier()
+        assert [found.run_id for found in await store.barriers()] == [runs[0].run_id]
+        for run in runs:
+            assert await store.verify(run.run_id) == []
+
+
+async def test_a_commit_whose_answer_was_lost_to_another_owner_is_refused(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        run = await new_run(store)
+        await other.acquire(run.run_id, takeover=True)
+        with cut_after_sending(store), pytest.raises(LeaseLostError):
+            await run.step()
+        assert await other.verify(run.run_id) == []
+
+
+async def test_a_server_that_is_gone_is_told(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        run = await walked(store, 1)
+        writer = store._writer
+        assert isinstance(writer, writers.PostgresWriter)
+
+        async def refused() -> Any:
+            raise ConnectionRefusedError("nobody listens")
+
+        monkeypatch.setattr(writer, "_connect", refused)
+        monkeypatch.setattr(writer, "_patience", 0.1)
+        await killed(postgres_url)
+        with pytest.raises(StoreUnavailableError, match="nobody listens"):
+            await run.step()
+        monkeypatch.undo()
+        run.seq, run.digest = 2, (await store.load(run.run_id))[1][-1].digest
+        await run.step()
+
+
+async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        run = await new_run(store)
+        watch = store.watch(run.run_id)
+        async with asyncio.timeout(20):
+            await watch.changed()  # the listener is up
+            await killed(postgres_url)
+            await other.decide(run.run_id, "review", Verdict())
+            while (await store.inbox(run.run_id)).rev < 1:
+                await watch.changed()
+        watch.close()
+
+
+# --- fencing by the database's own rules ----------------------------------------------------------------------------
+async def test_a_stale_insert_that_lands_after_the_takeover_began_becomes_part_of_the_run(postgres_url: str) -> None:
+    """The old owner's statement is in flight, uncommitted, while the new owner acquires: one of the two must give way."""
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as heir:
+        run = await new_run(store)
+        row = run.row()
+        connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(
+            "INSERT INTO checkpoints SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1 FROM runs WHERE run_id = $1 AND epoch = $3",
+            bytes.fromhex(run.run_id.replace("-", "")), *row[1:11],
+        )  # fmt: skip
+        taking = asyncio.ensure_future(heir.acquire(run.run_id, takeover=True))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        async with asyncio.timeout(10):
+            while await connection.fetchval(waiting) == 0:
+                await asyncio.sleep(0)
+        await transaction.commit()
+        lease = await taking
+        await connection.close()
+        assert lease.head_seq == 3
+        assert [found.kind for found in (await heir.load(run.run_id))[1]] == ["start", "step", "attempt"]
+
+
+async def test_a_decision_that_gets_in_before_the_parking_commit_is_never_missed(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        for _ in range(10):
+            run = await new_run(store)
+            await run.open_barrier(park=False)
+            parking = RunChange(status="waiting", release=True, release_at_rev=0)
+            receipt, _ = await asyncio.gather(store.commit(run.next_commit(change=parking)), other.decide(run.run_id, "review", Verdict()))
+            record = await store.run(run.run_id)
+            assert record.inbox_rev == 1
+            assert (record.status == "waiting") == (receipt.inbox_rev == 0)
+
+
+# --- processes that died --------------------------------------------------------------------------------------------
+HOLDER = """
+import asyncio, sys
+from checkpoint_stores.sql.store import SQLCheckpointStore
+from trailmark.testing.contract import new_run
+async def main():
+    store = SQLCheckpointStore(sys.argv[1])
+    run = await new_run(store)
+    print(run.run_id, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_the_lease_of_a_killed_process_of_this_machine_may_be_taken_at_once(request: pytest.FixtureRequest, kind: str) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        run_id = (await asyncio.to_thread(process.stdout.readline)).strip()
+        async with SQLCheckpointStore(url) as store:
+            with pytest.raises(LeaseHeldError):
+                await store.acquire(run_id)
+            os.kill(process.pid, signal.SIGKILL)
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        lease = await store.acquire(run_id)  # it may be a zombie still: nobody has waited for it
+                        break
+                    except LeaseHeldError:
+                        await asyncio.sleep(0)
+            assert lease.epoch == 2
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def test_the_lease_of_a_process_of_another_machine_is_waited_for(sqlite_url: str) -> None:
+    clock = SetClock()
+    async with SQLCheckpointStore(sqlite_url, now=clock) as silent, SQLCheckpointStore(sqlite_url, now=clock) as heir:
+        run = await new_run(silent)
+        for host in ("elsewhere/boot/pid:[1]", "elsewhere"):
+            tamper(sqlite_url, f"UPDATE workers SET host = '{host}', pid = 999999999 WHERE worker_id = '{silent.worker_id}'")
+            with pytest.raises(LeaseHeldError):
+                await heir.acquire(run.run_id)
+        clock.advance(timedelta(seconds=30))
+        assert (await heir.acquire(run.run_id)).epoch == 2
+
+
+async def test_a_commit_is_durable_when_it_is_acknowledged(sqlite_url: str) -> None:
+    program = HOLDER.replace("print(run.run_id, flush=True)", "[await run.step() for _ in range(20)]; print(run.run_id, flush=True)")
+    process = subprocess.Popen([sys.executable, "-c", program, sqlite_url], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    run_id = (await asyncio.to_thread(process.stdout.readline)).strip()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    async with SQLCheckpointStore(sqlite_url) as store:
+        assert len((await store.load(run_id))[1]) == 21
+
+
+# --- how it is stored -----------------------------------------------------------------------------------------------
+async def test_the_bytes_beside_a_payload_stay_below_200_a_row(sqlite_url: str) -> None:
+    """Measured in pages of the file, so that the index and the pages' own needs count."""
+    number = 2_000
+
+    def size() -> int:
+        with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+            pages, free, each = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            )
+            return int((pages - free) * each)
+
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await new_run(store)
+        empty = size()
+        for _ in range(number // 100):
+            await store.commit(Commit(run.run_id, 1, tuple(run.row(payload=b"") for _ in range(100))))
+        assert (size() - empty) / number <= 200
+
+
+async def test_no_readable_byte_of_a_user_stands_outside_the_codecs_columns(sqlite_url: str) -> None:
+    """Every column that holds what a user wrote is one the codec made: it begins with the codec's mark of form."""
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await new_run(store, labels={"l": "secret"})
+        await run.step(encode([["set", "key", "secret"]]))
+        await run.open_barrier(prompt="secret", payload={"s": "secret"}, form={"title": "secret"}, park=False)
+        await store.decide(run.run_id, "review", Verdict("modify", edits={"s": "secret"}, reason="secret"))
+        await store.request_cancel(run.run_id, actor="ana", reason="secret")
+        await store.commit(run.next_commit(change=RunChange(status="failed", error={"message": "secret"})))
+        with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+            found = []
+            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                lines = connection.execute(f"SELECT * FROM {table}")
+                names = [column[0] for column in lines.description]
+                for line in lines:
+                    for name, value in zip(names, line, strict=True):
+                        raw = value.encode() if isinstance(value, str) else value
+                        if isinstance(raw, bytes) and b"secret" in raw:
+                            found.append((table, name, raw[:1] in (b"1", b"2")))
+    assert set(found) == {
+        ("runs", "labels", True), ("runs", "cancel", True), ("runs", "error", True), ("checkpoints", "payload", True),
+        ("barriers", "details", True), ("decisions", "details", True),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT * FROM barriers WHERE tenant = '' AND status = 'open' ORDER BY opened_at, run_id, ticket LIMIT 100",
+        "SELECT * FROM runs WHERE tenant = '' ORDER BY created_at DESC, run_id DESC LIMIT 50",
+        "SELECT * FROM runs WHERE tenant = '' AND status = 'waiting' ORDER BY created_at DESC, run_id DESC LIMIT 50",
+        "SELECT * FROM runs WHERE tenant = '' AND flow = 'f' ORDER BY created_at DESC, run_id DESC LIMIT 50",
+        "SELECT * FROM runs WHERE wake_at <= 5",
+        "SELECT * FROM runs WHERE owner = 'w'",
+        "SELECT * FROM decisions WHERE run_id = x'00' ORDER BY decided_at, id",
+        "SELECT * FROM checkpoints WHERE run_id = x'00' AND seq >= 5 ORDER BY seq",
+    ],
+)
+async def test_what_people_ask_often_is_one_index_range(sqlite_url: str, question: str) -> None:
+    async with SQLCheckpointStore(sqlite_url):
+        pass
+    with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+        plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {question}"))
+    assert "USING INDEX" in plan
+    assert "SCAN" not in plan
+    assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize("level", ["OFF", "NORMAL", "FULL", "EXTRA"])
+async def test_synchronous_is_what_was_asked_for(sqlite_url: str, level: str) -> None:
+    async with SQLCheckpointStore(sqlite_url, synchronous=level) as store:  # type: ignore[arg-type]
+        assert await pragma(store, "synchronous") == ["OFF", "NORMAL", "FULL", "EXTRA"].index(level)
+        assert await pragma(store, "journal_mode") == "wal"
+
+
+def test_an_unknown_synchronous_is_refused(sqlite_url: str) -> None:
+    with pytest.raises(ValueError, match="synchronous"):
+        SQLCheckpointStore(sqlite_url, synchronous="SOMETIMES")  # type: ignore[arg-type]

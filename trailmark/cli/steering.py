@@ -1,0 +1,70 @@
+"""`trailmark runs fork` and `cancel`: what an operator does to a run.  Needs nobody's code."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trailmark.cli import given, shapes, tables
+from trailmark.cli.given import UsageError
+from trailmark.cli.running import RunArgument
+from trailmark.cli.runs import AtOption
+from trailmark.cli.terminal import Output, Terminal
+
+
+async def fork(
+    terminal: Terminal,
+    run: RunArgument,
+    *,
+    at: AtOption = None,
+    edit: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=JSON", help="Another value for a state key; may be repeated.")
+    ] = None,
+) -> None:
+    """Make a new run that stands where this one stood; the original is untouched, decisions are not inherited."""
+    import json
+
+    from engine.clock import StoreClock
+    from engine.operations import fork_run
+
+    edits = given.assignments(edit or (), "--set")
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        definition = await store.graph(record.graph_hash)
+        keys = tuple(json.loads(definition).get("keys", ())) if definition else ()
+        made = await fork_run(store, record.run_id, at=at, clock=StoreClock(await store.now()), edits=edits, keys=keys)
+        new = await store.run(made)
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_run(new))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([made])
+    else:
+        terminal.show(tables.facts([("run", made), ("origin", f"fork of {record.run_id} at checkpoint {new.forked_at_seq}")]))
+        terminal.next_steps([terminal.resume_command(made, "--flow", "MODULE:NAME")])
+
+
+async def cancel(
+    terminal: Terminal,
+    run: RunArgument,
+    *,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who cancels it; recorded.")] = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")] = "",
+) -> None:
+    """End a run as cancelled, wherever it is driven."""
+    from checkpoint_stores.errors import RunEndedError
+    from engine.clock import StoreClock
+    from engine.operations import cancel_run
+
+    if not by:
+        raise UsageError("say who cancels: --by NAME (or set TRAILMARK_USER); it is recorded")
+    async with terminal.opened_store() as store:
+        record = await cancel_run(store, (await store.run(run)).run_id, actor=by, reason=reason, clock=StoreClock(await store.now()))
+    if record.status != "cancelled":
+        raise RunEndedError(record.run_id, record.status)
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_run(record))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([record.run_id])
+    else:
+        terminal.show(tables.facts([("run", record.run_id), ("status", tables.status(record.status))]))
