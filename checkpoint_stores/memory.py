@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 from checkpoint_stores.chain import Chain
-from checkpoint_stores.codec import pack
+from checkpoint_stores.codec import decode, encode, pack
 from checkpoint_stores.deciding import find_ticket, judge, node_of, tickets_counting_for
 from checkpoint_stores.errors import (
     LeaseHeldError,
@@ -370,12 +370,13 @@ class MemoryCheckpointStore:
         now = self._now()
         verdict = judge(held.record, ticket, votes, decision, now=now, decision_id=new_id(now))
         if verdict.is_new:
-            held.decisions[verdict.record.id] = verdict.record
+            # Through the codec like everywhere else: what is no data is refused, and nobody can change it afterwards.
+            held.decisions[verdict.record.id] = replace(verdict.record, edits=decode(encode(verdict.record.edits)))
             held.inbox_rev += 1
             if isinstance(ticket, BarrierRecord):
                 self._set_barrier(held, ticket.ticket, verdict.status)
             self._watches.wake(run_id)
-        return verdict.record
+        return held.decisions[verdict.record.id]
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         held = self._get(run_id)

@@ -1,5 +1,7 @@
 """Writes the reference pages that are made from the code (``make docs``); a test says when they are out of date."""
 
+# ruff: noqa: INP001 - a script, not a module of a package
+
 from __future__ import annotations
 
 from pathlib import Path

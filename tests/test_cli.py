@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from checkpoint_stores.codec import pack
+from checkpoint_stores.records import Row
 from trailmark.cli import main
 from trailmark.cli.exits import ExitCode
+from trailmark.cli.progress import drawn, told
+from trailmark.cli.terminal import Terminal
 
 SHOP = """
 from typing import Annotated, Any
@@ -281,6 +285,9 @@ def test_a_fork_stands_where_the_original_stood_with_other_values(cli: Cli) -> N
     made = cli("runs", "fork", run_id, "--at", "2", "--set", "amount=5", "-o", "ids").out.strip()
     assert cli("resume", made, "--flow", "shop.py:flow", "-o", "json").json["values"]["notes"][-1] == "paid"
     assert cli("runs", "show", run_id, "-o", "json").json["status"] == "waiting"
+    misfit = cli("runs", "fork", run_id, "--at", "2", "--set", "amount=many", "--flow", "shop.py:flow")
+    assert misfit.code == ExitCode.USAGE
+    assert "amount: " in one_line(misfit.err)
     assert "amuont" in one_line(cli("runs", "fork", run_id, "--set", "amuont=5").err)
 
 
@@ -543,3 +550,33 @@ def test_the_version_and_the_help_are_there(cli: Cli) -> None:
     bare = cli("runs")
     assert (bare.code, bare.err) == (ExitCode.USAGE, "")
     assert "cancel" in bare.out
+
+
+def test_the_password_of_a_store_is_never_shown(cli: Cli) -> None:
+    refused = cli("runs", "show", "0123", "--store", "postgresql+asyncpg://ana:secret@127.0.0.1:1/runs")
+    assert refused.code == ExitCode.STORE
+    assert "secret" not in refused.err
+    assert "'postgresql+asyncpg://ana:***@127.0.0.1:1/runs'" in Terminal("postgresql+asyncpg://ana:secret@127.0.0.1:1/runs").command(
+        "runs", "ls"
+    )
+
+
+def test_a_fallback_and_a_retry_are_told_as_such() -> None:
+    failed = Row(
+        "r",
+        3,
+        1,
+        2,
+        "fallback",
+        "checks[1]",
+        "pay",
+        "queue",
+        pack([["error", {"type": "OSError", "message": "no\nline"}]])[0],
+        10,
+        b"",
+        30_010,
+    )
+    line = told(failed)
+    assert (line.sign, line.name, line.took, line.depth) == ("⤳", "checks[1] pay", "30 ms", 1)
+    assert line.detail == "→ queue; OSError: no; line"
+    assert drawn(line).plain == "    ⤳ checks[1] pay" + " " * 18 + "30 ms  → queue; OSError: no; line"

@@ -179,7 +179,6 @@ def test_on_a_terminal_a_decision_is_asked_back_over_what_is_shown(folder: Path,
     assert 'vendor  "ACME"' in seen
     assert "Approve? [y/N]" in seen
     assert json.loads(done(folder, "approvals", "show", run_id, "manager#1", "-o", "json")[1])["status"] == status
-    assert on_a_terminal(folder, "approvals", "approve", run_id, "manager", "--by", "ana", "--yes")[0] == ExitCode.OK
 
 
 def test_a_reader_that_has_had_enough_is_no_error(folder: Path) -> None:

@@ -9,9 +9,11 @@ it, once nothing of the child is left: ``{"ended": -9}``.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -74,6 +76,13 @@ class MortalStore(SQLCheckpointStore):
                 die()
 
 
+def show_tasks() -> None:
+    """Say on stderr where this child stands: the test has waited for it too long."""
+    for task in asyncio.all_tasks():
+        task.print_stack()
+    faulthandler.dump_traceback()
+
+
 class Child:
     """One request, carried out in a process of its own."""
 
@@ -113,10 +122,13 @@ class Child:
             self.tell({"error": {"type": type(error).__name__, "message": str(error), "trace": traceback.format_exc(), **fields}})
 
     async def _carry_out(self, request: dict[str, Any]) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, show_tasks)
         Fire.journal = os.open(request["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         Fire.dies_in = tuple(request["dies_in"]) if "dies_in" in request else None
         Fire.waits_in = request.get("waits_in")
         Fire.tell, Fire.hear = self.tell, self.hear
+        if "file_limit" in request:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"], resource.RLIM_INFINITY))
         store = MortalStore(request["url"], lease=timedelta(seconds=request.get("lease", 30)), synchronous="OFF")
         store.dies_before, store.dies_after = request.get("dies_before"), request.get("dies_after")
         store.ticks = request.get("ticks")

@@ -21,7 +21,7 @@ import trailmark
 from trailmark.testing.postgres import PostgresServer
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds until a test that waits for a child gives up; no test that passes comes near it."""
 
 
@@ -44,7 +44,11 @@ class ChildProcess:
         return line[expected]
 
     def _line(self) -> dict[str, Any]:
-        raw = self._lines.readline()
+        try:
+            raw = self._lines.readline()
+        except TimeoutError:
+            self.kill(signal.SIGUSR1)  # it shows on stderr where it stands
+            raise
         assert raw, "the child's connection ended without a word"
         line: dict[str, Any] = json.loads(raw)
         return line

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import BaseModel
@@ -206,9 +207,25 @@ def approval_graph() -> FlowGraph:
     return flow.compile()
 
 
+def bulky_graph() -> FlowGraph:
+    """Six steps, each of which leaves 100 kB behind."""
+    flow = Flow("bulky", {"bulk": Annotated[list[str], append]})
+
+    async def step(state: Any, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"bulk": [ctx.node * 100_000]}
+
+    for name in "abcdef":
+        flow.add_node(name, step)
+    for source, target in pairwise("abcdef"):
+        flow.add_edge(source, target)
+    return flow.set_entry("a").add_edge("f", END).compile()
+
+
 GRAPHS: dict[str, Callable[[], FlowGraph]] = {
     "claim": claim_graph,
     "relay": relay_graph,
     "pair": pair_graph,
     "approval": approval_graph,
+    "bulky": bulky_graph,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 DEFAULT_STORE: Final = "sqlite+aiosqlite:///trailmark.db"
@@ -29,3 +30,12 @@ def sqlite_file(url: str) -> str | None:
         if url.startswith(prefix):
             return url.removeprefix(prefix).partition("?")[0]
     return None
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown.
+
+    >>> without_password("postgresql+asyncpg://ana:secret@db/runs")
+    'postgresql+asyncpg://ana:***@db/runs'
+    """
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)

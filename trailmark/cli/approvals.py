@@ -186,4 +186,4 @@ async def _recorded(
             tables.facts([("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{told}")])
         )
         if after.owner is None:
-            terminal.next_steps([terminal.resume_command(taken.run_id, "--flow", "MODULE:NAME")])
+            terminal.next_steps([terminal.resume_command(taken.run_id)])

@@ -52,7 +52,7 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (store_errors.SchemaVersionError, ExitCode.STORE),
     (store_errors.CheckpointCorruptError, ExitCode.CORRUPT),
     (store_errors.CodecError, ExitCode.CORRUPT),
-    (engine_errors.RunFailedError, ExitCode.FAILED),
+    (TrailmarkError, ExitCode.FAILED),
 )
 
 

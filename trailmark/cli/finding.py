@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from reducers.errors import TrailmarkError
 from trailmark._origin import PACKAGES
+from trailmark.cli.terminal import FLOW_VARIABLE
 
 if TYPE_CHECKING:
     from trailmark import FlowGraph
-
-FLOW_VARIABLE = "TRAILMARK_FLOW"
 
 
 class FlowReferenceError(TrailmarkError):

@@ -11,10 +11,10 @@ import typer
 
 from trailmark.cli import shapes
 from trailmark.cli.exits import ExitCode
-from trailmark.cli.finding import FLOW_VARIABLE, flow_reference, load_graph
+from trailmark.cli.finding import flow_reference, load_graph
 from trailmark.cli.given import UsageError
 from trailmark.cli.plain import printable
-from trailmark.cli.terminal import Output, Terminal
+from trailmark.cli.terminal import FLOW_VARIABLE, Output, Terminal
 from trailmark.cli.verbs import group, verb
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ _DETAIL: Final = 200
 
 _SIGNS: Final = {
     "start": ("▶", "cyan"), "fork": ("▶", "cyan"), "attempt": ("▶", "cyan"), "step": ("✓", "green"), "parallel": ("╤", "blue"), "join": ("╧", "blue"),
-    "barrier": ("◆", "yellow"), "decision": ("◆", "green"), "decision_refused": ("◆", "red"), "retry": ("↻", "yellow"), "failure": ("✗", "red"),
+    "barrier": ("◆", "yellow"), "decision": ("◆", "green"), "decision_refused": ("◆", "red"), "retry": ("↻", "yellow"), "fallback": ("⤳", "yellow"), "failure": ("✗", "red"),
     "limit": ("■", "yellow"), "suspended": ("■", "yellow"), "cancelled": ("■", "red"),
 }  # fmt: skip
 _OTHER: Final = ("·", "white")
@@ -54,16 +54,14 @@ def told(row: Row) -> Told:
 
     sign, style = _SIGNS.get(row.kind, _OTHER)
     detail = step_line(row).detail
-    if row.kind in ("step", "decision", "join"):
+    if row.kind in ("step", "fallback", "decision", "join"):
         went = f"→ {row.next}" if row.next and row.next != row.node else ""
-        if row.kind == "step" and detail and detail != "completed":
-            sign, style = "⤳", "yellow"  # a failure took the fallback edge
         detail = "; ".join(part for part in (went, detail) if part)
     elif row.kind == "parallel":
         branches = row.next.count(",") + 1
         detail = f"{branches} branch{'es' if branches > 1 else ''} side by side"
     took = span(row.committed_at - row.started_at) if row.started_at and row.committed_at else ""
-    name = f"{row.path} {row.node}".strip() or row.kind
+    name = one_line(f"{row.path} {row.node}".strip() or row.kind)
     return Told(sign, style, row.path.count("[") if row.path else 0, name, took, shortened(one_line(detail), _DETAIL))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Annotated
 
 import typer
 
 from trailmark.cli import given, shapes, tables
+from trailmark.cli.finding import flow_reference, load_graph
 from trailmark.cli.given import UsageError
-from trailmark.cli.running import RunArgument
+from trailmark.cli.running import FlowOption, RunArgument
 from trailmark.cli.runs import AtOption
 from trailmark.cli.terminal import Output, Terminal
 
@@ -21,19 +24,31 @@ async def fork(
     edit: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=JSON", help="Another value for a state key; may be repeated.")
     ] = None,
+    flow: FlowOption = None,
 ) -> None:
-    """Make a new run that stands where this one stood; the original is untouched, decisions are not inherited."""
-    import json
+    """Make a new run that stands where this one stood; the original is untouched, decisions are not inherited.
 
+    Where --flow or TRAILMARK_FLOW names the flow, the values of --set are checked against its types."""
     from engine.clock import StoreClock
     from engine.operations import fork_run
 
     edits = given.assignments(edit or (), "--set")
+    reference = flow_reference(flow, os.environ)
+    schema = load_graph(reference).plan.schema if reference and edits else None
+    terminal.flow = flow or ""
     async with terminal.opened_store() as store:
         record = await store.run(run)
         definition = await store.graph(record.graph_hash)
         keys = tuple(json.loads(definition).get("keys", ())) if definition else ()
-        made = await fork_run(store, record.run_id, at=at, clock=StoreClock(await store.now()), edits=edits, keys=keys)
+        made = await fork_run(
+            store,
+            record.run_id,
+            at=at,
+            clock=StoreClock(await store.now()),
+            edits=edits,
+            keys=keys,
+            validate=schema.validate_update if schema else None,
+        )
         new = await store.run(made)
     if terminal.output is Output.JSON:
         terminal.write_json(shapes.of_run(new))
@@ -41,7 +56,7 @@ async def fork(
         terminal.write_ids([made])
     else:
         terminal.show(tables.facts([("run", made), ("origin", f"fork of {record.run_id} at checkpoint {new.forked_at_seq}")]))
-        terminal.next_steps([terminal.resume_command(made, "--flow", "MODULE:NAME")])
+        terminal.next_steps([terminal.resume_command(made)])
 
 
 async def cancel(

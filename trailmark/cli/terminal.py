@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trailmark.cli.addresses import DEFAULT_STORE, sqlite_file, store_url
+from trailmark.cli.addresses import DEFAULT_STORE, sqlite_file, store_url, without_password
 from trailmark.cli.plain import printable
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.protocol import CheckpointStore
 
 STORE_VARIABLE = "TRAILMARK_STORE"
+FLOW_VARIABLE = "TRAILMARK_FLOW"
 _PIPED_WIDTH = 4000
 """Columns of a table that goes to a file or a pipe: one record is one line."""
 
@@ -57,7 +58,12 @@ class Terminal:
     @property
     def url(self) -> str:
         """The store's URL: --store, else TRAILMARK_STORE, else a SQLite file in the working folder."""
-        return store_url(self.store or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
+        return store_url(self.named_store or DEFAULT_STORE)
+
+    @property
+    def named_store(self) -> str | None:
+        """The store that --store or TRAILMARK_STORE names; None where neither does."""
+        return self.store or os.environ.get(STORE_VARIABLE) or None
 
     @asynccontextmanager
     async def opened_store(self, *, create: bool = False) -> AsyncIterator[CheckpointStore]:
@@ -73,12 +79,12 @@ class Terminal:
             yield store
 
     def command(self, *words: str) -> str:
-        """A command to type next, with this store where it was named on the command line.
+        """A command to type next, with this store where it was named on the command line (but never with its password).
 
         >>> Terminal("my runs.db").command("runs", "ls")
         "trailmark --store 'my runs.db' runs ls"
         """
-        return shlex.join(["trailmark", *(["--store", self.store] if self.store else []), *words])
+        return shlex.join(["trailmark", *(["--store", without_password(self.store)] if self.store else []), *words])
 
     def resume_command(self, run_id: str, *words: str) -> str:
         """How to go on with a run.
@@ -86,7 +92,8 @@ class Terminal:
         >>> Terminal(flow="shop:flow").resume_command("0192f7c4-...", "--takeover")
         'trailmark resume 0192f7c4-... --flow shop:flow --takeover'
         """
-        return self.command("resume", run_id, *(["--flow", self.flow] if self.flow else []), *words)
+        named = [] if os.environ.get(FLOW_VARIABLE) and not self.flow else ["--flow", self.flow or "MODULE:NAME"]
+        return self.command("resume", run_id, *named, *words)
 
     # --- stdout -----------------------------------------------------------------------------------------------------
     def write(self, text: str) -> None:

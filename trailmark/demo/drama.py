@@ -125,14 +125,17 @@ class _Demo:
     def begin(self, sites: list[str], threshold: int, batch: int | None) -> None:
         """Say what will happen, begin the audit, and kill it halfway."""
         screen = self.screen
-        self.folder = _new_folder(self.reports)
+        try:
+            installed, unreadable = audit_checks.read_sites(sites)
+            self.folder = _new_folder(self.reports)
+        except OSError as error:
+            raise DemoError(f"the demo cannot begin: {error}") from error
         screen.title("trailmark demo", "A run is killed, resumed, decided and ended. All of it is real.")
         screen.say()
         screen.say("1  A worker process audits this Python environment. Halfway it is killed.")
         screen.say("2  Another process resumes the run; what is committed is not done again.")
         screen.say("3  The run finds a risk and waits, held by no process, until you decide.")
         screen.say()
-        installed, unreadable = audit_checks.read_sites(sites)
         screen.say("Audited is the environment this runs in:" if sites == audit_checks.default_sites() else "Audited are:")
         for site in sites:
             screen.say(f"  {shown_path(site)}")
@@ -146,7 +149,7 @@ class _Demo:
         sites = [*sites, str(scratch.resolve())]
         count = len(audit_checks.read_sites(sites)[0])
         batch = batch or max(1, ceil(count / BATCHES))
-        self.batches = ceil(count / batch)
+        self.batches = max(1, ceil(count / batch))  # an empty environment has one batch, too: of nothing
         given = Audit(sites=sites, reports=str(self.folder.resolve()), batch=batch, threshold=threshold)
         self._act("A worker begins the audit")
         self._killed_halfway(given.model_dump(include=given.model_fields_set))
@@ -172,7 +175,7 @@ class _Demo:
     def _show_wreck(self) -> None:
         now = self._look()
         books = self._account(now)
-        files = sum((now.value("files") or {}).values())
+        files = (now.value("files") or {}).get("verified", 0)
         self.screen.say("What the database holds at this moment:")
         self.screen.facts([
             ("run", f"{self.run_id}, {now.state.status}, owned by a process that is dead"),
@@ -183,18 +186,25 @@ class _Demo:
 
     def find(self, run_id: str) -> None:
         """Take up a run of an earlier demo."""
+        file = sqlite_file(self.store)
+        if file and not Path(file).exists():  # opening it would make it
+            raise DemoError(f"there is no store {self.address}, and so no run {run_id} in it")
         now = asyncio.run(look(self.store, run_id))
         if now.run.flow != flow.name:
             raise DemoError(f"run {now.run.run_id} is of flow {now.run.flow!r}, and this demo plays {flow.name!r}")
         self.run_id, self.folder = now.run.run_id, Path(now.value("reports"))
-        self.screen.title("trailmark demo", f"going on with run {self.run_id}, which is {_stands(now)} after {now.state.step} steps.")
+        self.screen.title("trailmark demo", f"Run {self.run_id} {_stands(now)} after {now.state.step} steps.")
 
     def finish(self, decision: DecisionOption, by: str | None, reason: str, *, keep: bool) -> int:
         """Resume the run, have it decided, resume it again, until it has ended or nobody decides."""
         now = self._look()
         while now.run.status not in ENDED:
-            if now.run.status != "waiting" or not now.tickets:
+            if not now.tickets:
                 now = self._go_on(now)
+                if not now.tickets and now.run.status not in ENDED:
+                    self.screen.say(f"The run {_stands(now)}.", "yellow")
+                    self._show_next(None)
+                    return exit_code_of(now.run.status)
                 continue
             answer = self._decision(now.tickets[0], decision, by, reason)
             if answer is None:
@@ -215,7 +225,7 @@ class _Demo:
 
     def _go_on(self, before: Look) -> Look:
         """Have a new process resume the run, and say what it did."""
-        resumes_wreck = before.run.status != "waiting"
+        resumes_wreck = before.run.status == "running"
         self._act("Another process resumes the run" if resumes_wreck else "A further process goes on")
         self.seq = before.state.seq
         self.done, self.batches = before.batches
@@ -348,9 +358,9 @@ class _Demo:
                 if report["node"] == "verify_batch":
                     self.done += 1
                     told = told._replace(detail=f"batch {self.done} of {self.batches}")
-                elif report["fallback"]:
-                    error = told.detail.partition(":")[0]
-                    told = told._replace(sign="⤳", style="yellow", detail=f"→ {report['fallback']}, its fallback for {error}")
+                elif report["row_kind"] == "fallback":
+                    # The error's message lists every distribution: its name will do here.
+                    told = told._replace(detail=f"{told.detail.partition(':')[0]} (its fallback edge)")
                 self._committed(report["seq"], told)
             case "result" if report["status"] == "failed":
                 failure = report["error"] or {}
@@ -380,7 +390,9 @@ def _new_folder(reports: Path) -> Path:
 
 
 def _stands(now: Look) -> str:
-    return "waiting for a person" if now.tickets else now.run.status
+    if now.run.status == "waiting":
+        return "waits for a person" if now.tickets else "waits to be resumed"
+    return f"has {now.run.status}" if now.run.status in ENDED else f"is {now.run.status.replace('_', ' ')}"
 
 
 def _remarks(now: Look) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Look:
     def batches(self) -> tuple[int, int]:
         """How many batches of files are verified, and how many there are."""
         size, all_of_them = self.value("batch") or 1, len(self.value("distributions") or ())
-        return ceil((self.value("verified") or 0) / size), ceil(all_of_them / size)
+        return ceil((self.value("verified") or 0) / size), max(1, ceil(all_of_them / size))
 
 
 async def look(store: str, run_id: str) -> Look:

@@ -34,7 +34,7 @@ def say(kind: str, **facts: Any) -> None:
 def tell(done: Committed) -> None:
     """Report a checkpoint, now that it is committed."""
     row = done.row._replace(committed_at=done.committed_at)
-    say("committed", seq=row.seq, node=row.node, fallback=row.next if row.kind == "fallback" else "", told=told(row))
+    say("committed", seq=row.seq, node=row.node, row_kind=row.kind, told=told(row))
 
 
 async def drive(order: dict[str, Any]) -> RunResult:

@@ -41,6 +41,7 @@ from checkpoint_stores.errors import (
     StalePayloadError,
     StoreUnavailableError,
     UnknownBarrierError,
+    UnserialisableError,
 )
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore
@@ -930,6 +931,16 @@ class StoreContract:
             await store.decide(run.run_id, "review", Verdict("modify", edits={"amount": 1001}))
         assert await store.decisions(run.run_id) == []
         assert (await store.decide(run.run_id, "review", Verdict("modify", edits={"amount": 1000}))).edits == {"amount": 1000}
+
+    async def test_edits_are_kept_as_data_and_nobody_can_change_them_afterwards(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(form={})
+        with pytest.raises(UnserialisableError):
+            await store.decide(run.run_id, "review", Verdict("modify", edits={"file": object()}))
+        edits = {"lines": [1, 2]}
+        await store.decide(run.run_id, "review", Verdict("modify", edits=edits))
+        edits["lines"].append(3)
+        assert [decision.edits for decision in await store.decisions(run.run_id)] == [{"lines": [1, 2]}]
 
     async def test_a_form_never_fetches_a_remote_schema(self, store: CheckpointStore) -> None:
         run = await new_run(store)
