@@ -120,6 +120,10 @@ def declared_barriers(definition: str | None) -> Mapping[str, Mapping[str, Any]]
     return {name: spec if isinstance(spec, dict) else {} for name, spec in declared.items()}
 
 
+QUORUM_ACTIONS: Final = ("approve", "reject")
+"""What a person may say where several have to agree."""
+
+
 def judge(
     run: RunRecord,
     ticket: BarrierRecord | EarlyTicket,
@@ -203,6 +207,9 @@ def _check_content(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: st
     action = decision.action
     if action not in ACTIONS:
         raise refused(f"{action!r} is no action; actions are: {', '.join(ACTIONS)}")
+    if ticket.quorum > 1 and action not in QUORUM_ACTIONS:
+        # Else one person could do alone what the barrier wants several for.
+        raise refused(f"it needs {ticket.quorum} approvals, so each person may only {' or '.join(QUORUM_ACTIONS)}")
     if decision.edits is not None and action != "modify":
         raise refused(f"{action} carries no edits; use modify")
     if decision.target is not None and action != "reroute":

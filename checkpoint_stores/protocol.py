@@ -171,7 +171,7 @@ class CheckpointStore(Protocol):
         definition: then it is an early decision), it takes decisions (deadline by the store's clock), the actor is an
         approver and has not voted differently, edits fit the form, the target is allowed, the payload digest fits.
         The same decision again by the same actor returns the stored record.  Any reject decides; otherwise ``quorum``
-        votes do (one per actor).
+        votes do (one per actor).  With a quorum above 1 only approve and reject are taken, so that nobody decides alone.
 
         Raises RunNotFoundError, RunEndedError, UnknownBarrierError, AmbiguousTicketError, BarrierClosedError,
         DecisionConflictError, NotAnApproverError, StalePayloadError, InvalidDecisionError.

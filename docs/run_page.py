@@ -5,8 +5,8 @@
 
 A page is run from top to bottom in an empty folder:
 
-- a ``python`` block with ``title="file.py"`` is written to that file; any other ``python`` block is executed, all in one
-  namespace, and may ``await`` at its top level, as in ``python -m asyncio``;
+- a block with ``title="file.py"`` is written to that file;
+- any other ``python`` block is executed, all in one namespace; it may ``await`` at its top level, as in ``python -m asyncio``;
 - a ``text`` block right behind it is what it printed;
 - the lines of a ``console`` block that begin with ``$`` are typed into one shell; the others are what came out, stdout and stderr;
 - any other block is only shown.
@@ -167,7 +167,7 @@ def _run_blocks(page: Page, blocks: list[Block]) -> None:
     printed: str | None = None
     for block in blocks:
         match block.language:
-            case "python" if block.title:
+            case _ if block.title:
                 (page.folder / block.title).write_text(block.body, encoding="utf-8")
                 printed = None
             case "python":

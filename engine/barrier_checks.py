@@ -22,6 +22,8 @@ def barrier_settings(node: Barrier, scope: Scope) -> Iterator[str]:
     yield from _shown(node, where, scope)
     yield from _form(node, where, scope)
     yield from at_least_one(where, "quorum", node.quorum)
+    if node.form is not None and isinstance(node.quorum, int) and node.quorum > 1:
+        yield f"{where}: a form and quorum={node.quorum} do not go together; where several must agree each may only approve or reject"
     yield from span(where, "timeout", node.timeout)
     for approver in node.approvers:
         if not isinstance(approver, str) or not approver:

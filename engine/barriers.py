@@ -76,12 +76,14 @@ def record_of(run_id: str, scope: Scope, *, seq: int) -> BarrierRecord:
 def verdict(quorum: int, records: Sequence[DecisionRecord]) -> DecisionRecord | None:
     """The vote that decides, or None while more are needed.
 
-    Any reject, reroute, skip or modify decides at once; approvals decide when ``quorum`` different people approved.
+    A reject decides at once, and so does anything where one person is enough; else ``quorum`` different people must approve.
     """
     approvers: set[str] = set()
     for record in records:
-        if record.action != "approve":
+        if record.action == "reject" or quorum == 1:
             return record
+        if record.action != "approve":
+            continue
         approvers.add(record.actor)
         if len(approvers) >= quorum:
             return record

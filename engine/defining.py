@@ -143,8 +143,9 @@ def _merge_barrier(barriers: dict[str, Any], name: str, barrier: BarrierPlan | N
     assert barrier is not None  # noqa: S101 - a barrier's plan has one
     known = barriers.get(name)
     if known is None:
-        barriers[name] = {"approvers": list(barrier.approvers), "early": barrier.early}
+        barriers[name] = {"approvers": list(barrier.approvers), "early": barrier.early, "quorum": barrier.quorum}
         return
     anybody = not known["approvers"] or not barrier.approvers
     known["approvers"] = [] if anybody else sorted({*known["approvers"], *barrier.approvers})
     known["early"] = known["early"] and barrier.early
+    known["quorum"] = max(known["quorum"], barrier.quorum)

@@ -208,6 +208,8 @@ class RunDriver:
                     return None
             elif scope.detail[1]["deadline"] is not None:
                 due.append(scope.detail[1]["deadline"])
+        if due and min(due) <= self._clock.now():
+            return None  # it is due now (the run was parked when its time came): the timer is about to ring
         return RunChange(
             status="waiting", wake_at=min(due) if due else None, clear_wake_at=not due, release=True, release_at_rev=self._inbox_rev
         )

@@ -580,3 +580,14 @@ def test_a_fallback_and_a_retry_are_told_as_such() -> None:
     assert (line.sign, line.name, line.took, line.depth) == ("⤳", "checks[1] pay", "30 ms", 1)
     assert line.detail == "→ queue; OSError: no; line"
     assert drawn(line).plain == "    ⤳ checks[1] pay" + " " * 18 + "30 ms  → queue; OSError: no; line"
+
+
+def test_the_same_commands_work_on_postgresql(cli: Cli, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAILMARK_STORE", postgres_url)
+    assert cli("db", "upgrade").code == ExitCode.OK
+    run_id = started(cli)
+    assert cli("runs", "ls", "-o", "ids").out == f"{run_id}\n"
+    assert cli("approvals", "approve", run_id[:18], "manager", "--by", "ana", "--role", "finance").code == ExitCode.OK
+    assert cli("resume", run_id, "--flow", "shop.py:flow").code == ExitCode.OK
+    assert cli("db", "verify", "--all").out == "1 run verified: sound\n"
+    assert len(cli("runs", "steps", run_id, "-o", "json").json) == 10

@@ -479,12 +479,12 @@ def test_a_form_model_becomes_its_schema() -> None:
 # --- definition -----------------------------------------------------------------------------------------------------
 def test_the_definition_lists_every_barrier_with_who_may_decide() -> None:
     flow = parallel_flow({"one": review_flow(), "two": review_flow()})
-    flow.add_barrier("last", approvers=["ana", "ben"])
+    flow.add_barrier("last", approvers=["ana", "ben"], quorum=2)
     flow.add_edge("p", "last", when=low_risk)
     flow.add_edge("last", END)
     assert flow.compile().definition["barriers"] == {
-        "last": {"approvers": ["ana", "ben"], "early": True},
-        "sign": {"approvers": ["ben"], "early": False},
+        "last": {"approvers": ["ana", "ben"], "early": True, "quorum": 2},
+        "sign": {"approvers": ["ben"], "early": False, "quorum": 1},
     }
 
 
@@ -493,9 +493,9 @@ def test_barriers_of_one_name_are_merged() -> None:
         return Flow(name).add_barrier("sign", **options).set_entry("sign").add_edge("sign", END)
 
     named = parallel_flow([inner("x", approvers=["ana"]), inner("y", approvers=["ben"], early=False)])
-    assert named.compile().definition["barriers"] == {"sign": {"approvers": ["ana", "ben"], "early": False}}
-    anybody = parallel_flow([inner("x", approvers=["ana"]), inner("y")])
-    assert anybody.compile().definition["barriers"] == {"sign": {"approvers": [], "early": True}}
+    assert named.compile().definition["barriers"] == {"sign": {"approvers": ["ana", "ben"], "early": False, "quorum": 1}}
+    anybody = parallel_flow([inner("x", approvers=["ana"], quorum=2), inner("y")])
+    assert anybody.compile().definition["barriers"] == {"sign": {"approvers": [], "early": True, "quorum": 2}}
 
 
 def test_the_definition_names_reducers_by_key_and_says_an_inherited_state_once() -> None:

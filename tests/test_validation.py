@@ -169,6 +169,7 @@ TABLE: list[tuple[str, Callable[[], Flow], list[str]]] = [
     ("a form of undeclared keys", lambda: with_barrier(form=["colour"]), [f"barrier 'c': form names 'colour', {KEYS}"]),
     ("a form model of undeclared keys", lambda: with_barrier(form=ForeignForm), [f"barrier 'c': form ForeignForm names 'colour', {KEYS}"]),
     ("a form that is none", lambda: with_barrier(form=3), ["barrier 'c': form=3 must be a pydantic model or a list of state keys"]),
+    ("a form where several must agree", lambda: with_barrier(form=["n"], quorum=2), ["barrier 'c': a form and quorum=2 do not go together; where several must agree each may only approve or reject"]),
     ("no quorum", lambda: with_barrier(quorum=0), ["barrier 'c': quorum=0 must be a whole number from 1"]),
     ("a past deadline", lambda: with_barrier(timeout=timedelta(seconds=-1)), [f"barrier 'c': timeout={timedelta(seconds=-1)!r} must be longer than nothing"]),
     ("unknown on_timeout", lambda: with_barrier(timeout=timedelta(1), on_timeout="wait"), ["barrier 'c': on_timeout='wait' is none of approve, reject, skip, fail"]),

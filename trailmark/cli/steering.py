@@ -28,7 +28,8 @@ async def fork(
 ) -> None:
     """Make a new run that stands where this one stood; the original is untouched, decisions are not inherited.
 
-    Where --flow or TRAILMARK_FLOW names the flow, the values of --set are checked against its types."""
+    Where --flow or TRAILMARK_FLOW names the flow, the values of --set are checked against its types.
+    """
     from engine.clock import StoreClock
     from engine.operations import fork_run
 

@@ -20,8 +20,8 @@ from typing import Any, Literal
 from checkpoint_stores.errors import InvalidDecisionError
 from checkpoint_stores.records import ENDED, BarrierRecord, DecisionRecord
 from reducers.errors import TrailmarkError
-from trailmark import Decision
-from trailmark.cli.addresses import sqlite_file, store_url
+from trailmark import END, Decision
+from trailmark.cli.addresses import sqlite_file, store_url, without_password
 from trailmark.cli.exits import ExitCode, exit_code_of
 from trailmark.cli.progress import Told
 from trailmark.demo import audit_checks
@@ -43,6 +43,9 @@ REPORTS = "environment-audit"
 
 _ENTERING = frozenset({"step", "fallback", "parallel", "barrier", "failure"})
 """Kinds of checkpoints that enter a node."""
+
+_LEAVING = frozenset({"step", "join", "decision"})
+"""Kinds of checkpoints that leave a node for the next, or for the end."""
 
 
 class DemoError(TrailmarkError):
@@ -84,10 +87,12 @@ def run_demo(
     if decision != "ask" and not by:
         raise ValueError(f"a decision is made by somebody: say who wants to {decision}, with --by NAME")
     place = Path(reports)
-    address = store or f"{shown_path(place / 'runs.db')}"
+    address = without_password(store) if store else shown_path(place / "runs.db")
+    if address.startswith("memory:"):
+        raise DemoError("a store in memory ends with its process, and this demo kills one; name a database")
     demo = _Demo(store_url(store) if store else f"sqlite+aiosqlite:///{(place / 'runs.db').absolute()}", address, place, Screen())
     demo.again = [*trailmark_words(), "demo", *(["--reports", str(reports)] if str(reports) != REPORTS else [])]
-    demo.again += ["--store", store] if store else []
+    demo.again += ["--store", address] if store else []
     try:
         if resume is None:
             demo.begin([str(Path(site).resolve()) for site in sites] or audit_checks.default_sites(), threshold, batch)
@@ -105,7 +110,7 @@ class _Demo:
     def __init__(self, store: str, address: str, reports: Path, screen: Screen) -> None:
         self.store = store
         self.address = address
-        """The store as one would type it."""
+        """The store as one would type it, without a password."""
         self.reports = reports
         self.screen = screen
         self.again: list[str] = []
@@ -299,9 +304,10 @@ class _Demo:
     def _epilogue(self, now: Look, *, keep: bool) -> None:
         screen = self.screen
         graph = flow.compile()
-        entered = [(row.path, row.node) for row in now.rows if row.kind in _ENTERING]
-        visits = visits_of(entered)
-        pictures = {"graph.svg": graph.to_svg(visited=visits), "graph.mmd": graph.to_mermaid(visited=visits)}
+        visits = visits_of((row.path, row.node) for row in now.rows if row.kind in _ENTERING)
+        ends = visits_of((row.path, END) for row in now.rows if row.kind in _LEAVING and not row.next)
+        visited = [*visits, *ends]
+        pictures = {"graph.svg": graph.to_svg(visited=visited), "graph.mmd": graph.to_mermaid(visited=visited)}
         for name, text in pictures.items():
             (self.folder / name).write_text(text, encoding="utf-8")
         self._act(f"The run has {now.run.status}; the way it took")

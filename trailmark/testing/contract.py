@@ -873,6 +873,14 @@ class StoreContract:
             await store.decide(run.run_id, "review", Verdict(by="eve"))
         assert [decision.actor for decision in await store.decisions(run.run_id)] == ["ana", "ben"]
 
+    async def test_where_several_must_agree_nobody_skips_edits_or_reroutes_alone(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(quorum=2, form={"type": "object"}, targets=("pay",))
+        for alone in (Verdict("skip"), Verdict("modify", edits={}, approves=True), Verdict("reroute", target="pay")):
+            with pytest.raises(InvalidDecisionError, match="needs 2 approvals"):
+                await store.decide(run.run_id, "review", alone)
+        assert await store.decisions(run.run_id) == []
+
     async def test_one_reject_outweighs_a_quorum(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         await run.open_barrier(quorum=3)
