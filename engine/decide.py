@@ -118,14 +118,17 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     node = here.nodes[event.node]
     try:
         outcome, update = outcome_of(event.value, node.name, scope.path)
-        if isinstance(outcome, Fallback):
-            raise FallbackRequested(node.name, scope.path, outcome.reason)
         ops = ops_of_update(here.schema, scope, node.name, update)
+        if isinstance(outcome, Fallback):
+            gave_up = FallbackRequested(node.name, scope.path, outcome.reason)
+            return _fail(here, state, scope, node, gave_up, now, started_at=event.started_at, update=ops)
         if isinstance(outcome, End):
             return _step(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
         taken = _route(here, node, scope, ops, outcome or update)
     except NodeError as error:
         return _fail(here, state, scope, node, error, now, started_at=event.started_at)
+    except UnserialisableError as error:
+        return _fail(here, state, scope, node, _not_storable(node, scope, error), now, started_at=event.started_at)
     ops += _passing(node, taken)
     return _step(here, state, scope, "step", ops, taken.edge.target, node=node, started_at=event.started_at, error=taken.error)
 
@@ -156,7 +159,9 @@ def _step(
         return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(scope.parent.path),), commands)
     try:
         plan.schema.check_final(After(scope, [op for op in ops if op[0] not in _NOT_VALUES]).read)
-    except ValueError as broken:
+    except UnserialisableError:
+        pass  # the walk finds the same when it seals this checkpoint, and says so
+    except Exception as broken:  # noqa: BLE001 - the author's validators may raise anything
         failure = FinalStateError(plan.flow, str(broken))
         moved[-1] = ["fail", error_data(failure, node.name, path)]
         moved.append(["status", "failed"])
@@ -188,22 +193,26 @@ def _unstorable(plan: Plan, state: RunState, event: Unstorable, now: int) -> Dec
     scope = state.scopes[event.path]
     here = plan.at(event.path)
     node = here.nodes[event.node]
-    error = UpdateNotStorableError(node.name, scope.path, getattr(event.error, "path", ""), event.error)
-    return _fail(here, state, scope, node, error, now, started_at=event.started_at, entered=event.entered)
+    error = _not_storable(node, scope, event.error)
+    return _fail(here, state, scope, node, error, now, started_at=event.started_at, entered=event.entered, commands=_own_ticket(scope))
+
+
+def _not_storable(node: NodePlan, scope: Scope, error: Exception) -> UpdateNotStorableError:
+    return UpdateNotStorableError(node.name, scope.path, getattr(error, "path", ""), error)
 
 
 def _fail(
     plan: Plan, state: RunState, scope: Scope, node: NodePlan, error: BaseException, now: int, *, started_at: int = 0,
-    entered: bool = True, commands: tuple[Command, ...] = (), ops: Sequence[Op] = (),
+    entered: bool = True, commands: tuple[Command, ...] = (), ops: Sequence[Op] = (), update: Sequence[Op] = (),
 ) -> Decision:  # fmt: skip
-    """The node failed for good: its fallback edge, or the end of its scope."""
+    """The node failed for good: its fallback edge, or the end of its scope.  ``update`` is merged only where there is a fallback."""
     data = error_data(error, node.name, scope.path)
     edge = fallback_for(node.fallbacks, error, data)
     closing: list[Op] = [*ops, ["close"]] if scope.phase == OPEN else list(ops)
     if edge is not None:
         # A fallback edge whose own cap is used up is no way out.
         if edge.max_visits is None or scope.hops.get(hop_name(node, edge), 0) < edge.max_visits:
-            closing += _passing(node, Route(edge))
+            closing += [*update, *_passing(node, Route(edge))]
             return _step(
                 plan,
                 state,
@@ -397,8 +406,8 @@ def _edit_ops(plan: Plan, scope: Scope, node: NodePlan, deciding: DecisionRecord
         if key in edits and key in node.barrier.edit_keys:
             try:
                 ops.append(["set", key, plan.schema.validate_update(key, edits[key], scope.read)])
-            except (ValueError, TypeError) as error:
-                raise UpdateTypeError(node.name, scope.path, key, str(error)) from error
+            except Exception as error:
+                raise UpdateTypeError(node.name, scope.path, key, first_line(error)) from error
     return ops
 
 

@@ -34,7 +34,7 @@ def error_data(error: BaseException, node: str, path: str) -> dict[str, Any]:
     """
     data: dict[str, Any] = {
         "type": type(error).__qualname__,
-        "message": _readable(str(error)),
+        "message": _readable(error),
         "node": node,
         "path": path,
         "kinds": [kind.__qualname__ for kind in type(error).__mro__[:-2]],
@@ -47,7 +47,11 @@ def error_data(error: BaseException, node: str, path: str) -> dict[str, Any]:
     return data
 
 
-def _readable(message: str) -> str:
+def _readable(error: BaseException) -> str:
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - the author's own __str__; the failure must be recorded all the same
+        message = f"(its text cannot be read: {type(broken).__name__})"
     clean = message.encode("utf-8", "backslashreplace").decode()
     return clean if len(clean) <= LONGEST_MESSAGE else f"{clean[:LONGEST_MESSAGE]} ... ({len(clean)} characters)"
 
@@ -55,14 +59,17 @@ def _readable(message: str) -> str:
 def fallback_for(fallbacks: Sequence[EdgePlan], error: BaseException, data: dict[str, Any]) -> EdgePlan | None:
     """The first fallback edge that takes this error.
 
-    An edge without ``on`` takes everything but a rejection; a rejection must be named.  A branch's failure also
-    matches by the class names of its cause, because the cause may have been committed by another process.
+    An edge without ``on`` takes everything but a rejection; a rejection must be named, by its own class and also where
+    it is a branch's.  A branch's failure also matches by the class names of its cause, because the cause may have been
+    committed by another process.
     """
+    rejected = isinstance(error, RejectedError) or _named(RejectedError.__qualname__, data)
     for edge in fallbacks:
+        if rejected and not any(issubclass(kind, RejectedError) for kind in edge.on):
+            continue
         if not edge.on:
-            if not isinstance(error, RejectedError):
-                return edge
-        elif isinstance(error, edge.on) or any(_named(kind.__qualname__, data) for kind in edge.on):
+            return edge
+        if isinstance(error, edge.on) or any(_named(kind.__qualname__, data) for kind in edge.on):
             return edge
     return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import Scope
 from engine.errors import ConditionError, GotoError, LoopLimitExceeded, NodeError, UnroutedError
 from engine.failures import error_data, fallback_for
@@ -55,6 +56,8 @@ def asked(node: NodePlan, edge: EdgePlan, path: str, state: Any, outcome: Any) -
     assert edge.when is not None  # noqa: S101 - only conditional edges are asked
     try:
         return bool(edge.when(state, outcome) if edge.when_wants_outcome else edge.when(state))
+    except UnserialisableError:
+        raise  # it is not the condition's fault
     except Exception as error:
         raise ConditionError(node.name, path, f"{edge.name} -> {edge.target}", error) from error
 

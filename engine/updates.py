@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from checkpoint_stores.codec import decode, encode, materialise
+from checkpoint_stores.codec import decode, encode, materialise, pack
 from checkpoint_stores.fold import Scope, folded
 from checkpoint_stores.ops import Op
 from engine.errors import MergeError, ReturnTypeError, UndeclaredKeyError, UpdateTypeError
@@ -29,16 +29,18 @@ class After:
         self._scope = scope
         self._ops: dict[str, list[Op]] = {}
         for op in ops:
-            if op[0] == "take":
-                taken = next(child for child in scope.children if child.path == op[1])
-                self._ops.setdefault(op[2], []).extend(taken.ops[op[2]])
-            else:
-                self._ops.setdefault(op[1], []).append(op)
+            self._ops.setdefault(op[2] if op[0] == "take" else op[1], []).append(op)
 
     def read(self, key: str) -> Any:
+        """The value as it will be stored: not the very object the node returned.  Raises UnserialisableError."""
         ops = self._ops.get(key)
         before = self._scope.read(key)
-        return before if ops is None else folded(ops, before)
+        return before if ops is None else folded([each for op in ops for each in self._stored(op)], before)
+
+    def _stored(self, op: Op) -> list[Op]:
+        if op[0] != "take":
+            return pack([op])[1]
+        return next(child for child in self._scope.children if child.path == op[1]).ops[op[2]]
 
 
 def outcome_of(value: Any, node: str, path: str) -> tuple[Outcome | None, Mapping[str, Any]]:
@@ -80,8 +82,8 @@ def ops_of_update(
             continue
         try:
             value = schema.validate_update(key, raw, read)
-        except (ValueError, TypeError) as error:
-            raise UpdateTypeError(node, scope.path, key, _first_line(error)) from error
+        except Exception as error:
+            raise UpdateTypeError(node, scope.path, key, first_line(error)) from error
         op = reduced(spec.reducer, key, read(key), value, keep_update=in_branch, node=node, path=scope.path)
         if op is not None:
             ops.append(op)
@@ -118,7 +120,7 @@ def updates_in(op: Op) -> list[Any]:
     return [DELETE] if op[0] == "delete" else [op[2]]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     details = getattr(error, "errors", None)
     if callable(details):
         return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in details())

@@ -161,22 +161,24 @@ class Walk:
 
     def _follow(self, event: Event, now: int, batch: Batch) -> None:
         """Decide one event, fold its checkpoint, obey its commands, and follow what follows from it, depth first."""
-        draft, then, commands = decide(self.plan, self.state, event, now)
-        if draft is not None:
-            try:
-                batch.rows.append(self._seal(draft))
-            except UnserialisableError as error:
-                if type(event) is Unstorable:
-                    raise
-                self._follow(Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at), now, batch)
-                return
-            if draft.kind == "join" and self._gates:
-                scope = self.state.scopes[draft.path]
-                self._gates.pop(scope.child_path(draft.node, scope.visits[draft.node], 0), None)
-        for command in commands:
-            self._obey(command, batch)
-        for following in then:
-            self._follow(following, now, batch)
+        todo = [event]  # no recursion: capped nodes that fall back to one another may go on for as long as there are steps
+        while todo:
+            event = todo.pop()
+            draft, then, commands = decide(self.plan, self.state, event, now)
+            if draft is not None:
+                try:
+                    batch.rows.append(self._seal(draft))
+                except UnserialisableError as error:
+                    if type(event) is Unstorable:
+                        raise
+                    todo.append(Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at))
+                    continue
+                if draft.kind == "join" and self._gates:
+                    scope = self.state.scopes[draft.path]
+                    self._gates.pop(scope.child_path(draft.node, scope.visits[draft.node], 0), None)
+            for command in commands:
+                self._obey(command, batch)
+            todo += reversed(then)
 
     def _seal(self, draft: Draft) -> Row:
         """Number, encode and chain a draft, and fold it: what is folded is what a later load will decode."""

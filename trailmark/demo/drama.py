@@ -173,7 +173,7 @@ class _Demo:
                 self._heard(report)
         self.screen.say()
         self.screen.say(f"✗ process {worker.pid} is killed (SIGKILL, exit code {code}) in batch {hold_at} of {self.batches}.", "bold red")
-        self.screen.say("  The demo chose the moment: the files of this batch are read, nothing is written yet.", "dim")
+        self.screen.say("  The demo chose the moment: its files are read, nothing is committed.", "dim")
         self.screen.say()
         self._show_wreck()
 
@@ -183,7 +183,7 @@ class _Demo:
         files = (now.value("files") or {}).get("verified", 0)
         self.screen.say("What the database holds at this moment:")
         self.screen.facts([
-            ("run", f"{self.run_id}, {now.state.status}, owned by a process that is dead"),
+            ("status", f"{now.state.status}, and its process is dead"),
             ("committed", f"{len(now.rows)} checkpoints, {now.state.step} steps"),
             ("verified", f"{files:,} files, of {now.value('verified') or 0} of the {len(now.value('distributions') or ())} distributions"),
             ("in flight", ", ".join(f"{ran.entry.node} (entry {ran.entry.visit})" for ran in books.in_flight) + ": begun, not committed, lost"),
@@ -223,7 +223,8 @@ class _Demo:
                 self.screen.say(f"That cannot be: {refused}", "red")
             else:
                 said = f": {answer.reason!r}" if answer.reason else ""
-                self.screen.say(f"✓ {answer.action} by {answer.by}{said}. It is in the database; no process has acted on it yet.", "green")
+                self.screen.say(f"✓ {answer.action} by {answer.by}{said}", "green")
+                self.screen.say("  It is in the database; no process has acted on it yet.", "dim")
             now = self._look()
         self._epilogue(now, keep=keep)
         return exit_code_of(now.run.status) if not self.redone else ExitCode.BUG
@@ -331,15 +332,15 @@ class _Demo:
         size = sum(len(row.payload) for row in now.rows)
         file = sqlite_file(self.store)
         database = f"{self.address}, {size_text(Path(file).stat().st_size)} with all its runs" if file else self.address
-        sound = "their chain of digests is sound" if not now.problems else f"PROBLEMS: {now.problems}"
+        sound = "chain of digests sound" if not now.problems else f"PROBLEMS: {now.problems}"
         return [
             ("found", f"{found} findings in {len(now.value('distributions') or ())} distributions, risk {now.value('risk')}"),
             ("decided", "; ".join(_said(one) for one in now.decisions) or "by nobody: the risk is low"),
             ("report", shown_path(written.get("markdown", ""))),
             ("as data", shown_path(written.get("json", ""))),
-            ("graph", f"{shown_path(self.folder / 'graph.svg')} (and .mmd, for Mermaid), the way taken in green"),
+            ("graph", f"{shown_path(self.folder / 'graph.svg')} and .mmd (Mermaid), the way in green"),
             ("database", database),
-            ("run", f"{len(now.rows)} checkpoints of {size_text(size)} in all, by {now.state.attempt} processes; {sound}"),
+            ("run", f"{len(now.rows)} checkpoints, {size_text(size)}, by {now.state.attempt} processes; {sound}"),
         ]
 
     # --- what the acts are made of ----------------------------------------------------------------------------------
@@ -356,8 +357,9 @@ class _Demo:
         """Show what a worker said."""
         match report["kind"]:
             case "run":
-                name, detail = ("start", f"run {report['run_id']}") if not self.run_id else ("attempt", "takes the run")
+                name, detail = ("attempt", "takes the run") if self.run_id else ("start", "a new run")
                 self.run_id = report["run_id"]
+                self.screen.say(f"run {self.run_id}", "dim")
                 self._committed(self.seq + 1, Told("▶", "cyan", 0, name, "", detail))
             case "committed":
                 told = Told(*report["told"])
@@ -365,8 +367,8 @@ class _Demo:
                     self.done += 1
                     told = told._replace(detail=f"batch {self.done} of {self.batches}")
                 elif report["row_kind"] == "fallback":
-                    # The error's message lists every distribution: its name will do here.
-                    told = told._replace(detail=f"{told.detail.partition(':')[0]} (its fallback edge)")
+                    # The error is long, for it names every distribution; it is shown as findings later.
+                    told = told._replace(detail=f"fallback {told.detail.partition(';')[0]}")
                 self._committed(report["seq"], told)
             case "result" if report["status"] == "failed":
                 failure = report["error"] or {}
@@ -403,12 +405,8 @@ def _stands(now: Look) -> str:
 
 def _remarks(now: Look) -> dict[str, str]:
     """What is worth saying beside a node."""
-    rows = {row.node: row for row in now.rows if row.kind == "step" and not row.path}
-    failed = rows.get("collect_strict")
-    remarks = {"checks": "four branches, side by side", "review": "; ".join(_said(one) for one in now.decisions)}
-    if failed is not None and failed.next == "collect_tolerant":
-        remarks["collect_strict"] = "failed, and took its fallback edge"
-    return remarks
+    fallbacks = {row.node: "failed, and took its fallback edge" for row in now.rows if row.kind == "fallback"}
+    return {**fallbacks, "checks": "four branches, side by side", "review": "; ".join(_said(one) for one in now.decisions)}
 
 
 def _said(decision: DecisionRecord) -> str:

@@ -90,7 +90,7 @@ def _damaged_copy(one: Installed, folder: Path) -> list[str]:
     content = (folder / victim).read_bytes()
     (folder / victim).write_bytes(bytes([content[0] ^ 1]) + content[1:])
     return [
-        f"{copy}: the first byte of {victim} is changed",
+        f"{copy}: one byte of {victim} changed",
         f"{copy}: declares that it needs {name}>=9999",
     ]
 

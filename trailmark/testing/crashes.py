@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.flow import Flow
 from engine.graph import FlowGraph
-from engine.handle import RunResult
+from engine.result import RunResult
 from trailmark.testing.clock import VirtualClock
 from trailmark.testing.crashing import Death, Moment, Process, SimulatedCrash
 from trailmark.testing.journeys import Decisions, Journey, Outcome, StoreFactory, graph_of, memory_store

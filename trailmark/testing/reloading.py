@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.errors import RunFailedError
 from engine.flow import Flow
 from engine.graph import FlowGraph
-from engine.handle import RunResult
+from engine.result import RunResult
 from trailmark.testing.clock import VirtualClock
 from trailmark.testing.crashing import Death, Process, SimulatedCrash
 from trailmark.testing.journeys import Decisions, Journey, StoreFactory, graph_of, memory_store
