@@ -24,8 +24,7 @@ def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord
     """The ticket that the scope opens at this barrier.  Raises NodeError where the prompt cannot be written."""
     barrier = node.barrier
     assert barrier is not None  # noqa: S101
-    payload = shown(barrier, scope)
-    prompt = _prompt(node, barrier, scope)
+    prompt, payload = worded(node, scope)
     ticket = ticket_name(scope.path, node.name, scope.visits.get(node.name, 0) + 1)
     deadline = None if barrier.timeout is None else now + int(barrier.timeout.total_seconds() * 1_000_000)
     targets = tuple(dict.fromkeys(edge.target for edge in node.edges() if edge.kind != "fallback"))
@@ -35,6 +34,12 @@ def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord
         early=barrier.early, targets=targets, deadline=deadline, on_timeout=barrier.on_timeout if barrier.timeout else None,
         opened_at=now,
     )  # fmt: skip
+
+
+def worded(node: NodePlan, scope: Scope) -> tuple[str, dict[str, Any]]:
+    """The prompt and the payload that a ticket of this barrier shows now.  Raises NodeError where the prompt cannot be written."""
+    assert node.barrier is not None  # noqa: S101 - asked of barriers only
+    return _prompt(node, node.barrier, scope), shown(node.barrier, scope)
 
 
 def shown(barrier: BarrierPlan, scope: Scope) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
 from checkpoint_stores.ops import Op
 from checkpoint_stores.records import DecisionRecord
@@ -75,7 +76,7 @@ from engine.outcomes import End, Fallback, Goto
 from engine.plan import END, NodePlan, Plan
 from engine.retry import retry_due
 from engine.routing import Route, hop_name, route, route_goto
-from engine.updates import After, ops_of_update, outcome_of
+from engine.updates import After, first_line, ops_of_update, outcome_of
 
 
 class Draft(NamedTuple):
@@ -317,6 +318,8 @@ def _branch_ended(plan: Plan, state: RunState, event: BranchEnded, now: int) -> 
         taken = _route(here, node, scope, ops, {})
     except NodeError as error:
         return _fail(here, state, scope, node, error, now, entered=False, commands=_closing(state, scope))
+    except UnserialisableError as error:
+        return _fail(here, state, scope, node, _not_storable(node, scope, error), now, entered=False, commands=_closing(state, scope))
     ops = [*ops, *_passing(node, taken), ["close"]]
     return _step(here, state, scope, "join", ops, taken.edge.target, node=node, error=taken.error, entered=False)
 
@@ -391,6 +394,8 @@ def _resolved(  # noqa: PLR0917 - the facts of one decision
             taken = _route(plan, node, scope, ops, outcome)
     except NodeError as error:
         return _fail(plan, state, scope, node, error, now, entered=False, commands=closed, ops=[recorded])
+    except UnserialisableError as error:
+        return _fail(plan, state, scope, node, _not_storable(node, scope, error), now, entered=False, commands=closed, ops=[recorded])
     ops = [*ops, *_passing(node, taken), recorded]
     return _step(plan, state, scope, "decision", ops, taken.edge.target, node=node, error=taken.error, entered=False, commands=closed)
 

@@ -70,6 +70,8 @@ class GraphExecutor:
         self._threads = NodeThreads()
         self._tasks: dict[str, asyncio.Task[RunResult]] = {}
         self._drivers: dict[str, RunDriver] = {}
+        self._ended: weakref.WeakValueDictionary[str, asyncio.Task[RunResult]] = weakref.WeakValueDictionary()
+        """Drives that ended, for as long as a handle is kept: what this process saw is more than what the store keeps."""
         self._runner: asyncio.Runner | None = None
 
     async def __aenter__(self) -> Self:
@@ -117,7 +119,7 @@ class GraphExecutor:
         state = RunState(run_id)
         fold(state, row, folded)
         self._drive(state, lease.epoch, clock, inbox=None)
-        return RunHandle(self, run_id)
+        return RunHandle(self, run_id, self._tasks[run_id])
 
     async def execute(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
         """`start`, then wait for the result.  Takes the options of `start`, and ``through_barriers``.
@@ -173,7 +175,7 @@ class GraphExecutor:
             watch.close()
             await self.store.release(record.run_id, lease.epoch)
             raise
-        return RunHandle(self, record.run_id)
+        return RunHandle(self, record.run_id, self._tasks[record.run_id])
 
     async def resume(
         self,
@@ -249,8 +251,9 @@ class GraphExecutor:
         if self._tasks.get(run_id) is task:
             del self._tasks[run_id]
             del self._drivers[run_id]
-        if not task.cancelled():
-            task.exception()  # asked for by `result`; a run nobody waits for must not warn about it
+        # Asking for the exception keeps a run that nobody waits for from warning about it.
+        if not task.cancelled() and (task.exception() is not None or task.result().status in ENDED):
+            self._ended[run_id] = task
 
     def is_driving(self, run_id: str) -> bool:
         """Whether this executor drives the run at this moment."""
@@ -289,7 +292,7 @@ class GraphExecutor:
     async def result(self, run_id: str, *, through_barriers: bool = False) -> RunResult:
         """See `RunHandle.result`."""
         while True:
-            task = self._tasks.get(run_id)
+            task = self._tasks.get(run_id) or self._ended.get(run_id)
             if task is not None:
                 await _outlast(task)
                 result = task.result()
@@ -387,6 +390,7 @@ class GraphExecutor:
             clock=await self._ready_clock(),
             validate=schema.validate_update,
             keys=tuple(schema.keys),
+            plan=self.graph.plan,
         )
 
 

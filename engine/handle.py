@@ -26,8 +26,9 @@ class Drives(Protocol):
 class RunHandle:
     """A run that this process drives, or has just driven."""
 
-    def __init__(self, executor: Drives, run_id: str) -> None:
+    def __init__(self, executor: Drives, run_id: str, drive: object = None) -> None:
         self._executor = executor
+        self._drive = drive  # kept, so that the executor can still tell how it ended
         self.run_id = run_id
 
     async def result(self, *, through_barriers: bool = False) -> RunResult:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from checkpoint_stores.codec import materialise
 from checkpoint_stores.fold import DONE, FAILED, Scope
 from checkpoint_stores.ops import Op
 from engine.errors import BranchError, MergeConflictError, MergeError
@@ -91,7 +92,8 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
                 if update is DELETE:
                     new = ["delete", key, None]
                 else:
-                    new = reduced(reducer, key, after, update, keep_update=in_branch, node=node.name, path=scope.path, writer=name)
+                    given = update if reducer.builtin else materialise(update)
+                    new = reduced(reducer, key, after, given, keep_update=in_branch, node=node.name, path=scope.path, writer=name)
                 if new is not None:
                     made.append(new)
     return made if in_branch else _newest(made)

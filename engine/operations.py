@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from checkpoint_stores.codec import pack, unpack
+from checkpoint_stores.codec import pack, to_json, unpack
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError
-from checkpoint_stores.fold import PARKED, RunState
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED, Commit, NewRun, Row, RunChange, RunRecord
-from engine.barriers import record_of
+from engine.barriers import payload_digest, record_of, worded
 from engine.clock import Clock
 from engine.errors import ForkError, InputError
 from engine.events import CancelAsked
@@ -76,11 +76,12 @@ NO_PLAN: Final[Any] = None
 
 async def fork_run(
     store: CheckpointStore, run_id: str, *, at: int | None, clock: Clock, edits: Mapping[str, Any] | None = None,
-    validate: Callable[[str, Any], Any] | None = None, keys: Sequence[str] = (),
+    validate: Callable[[str, Any], Any] | None = None, keys: Sequence[str] = (), plan: Plan | None = None,
 ) -> str:  # fmt: skip
     """Make a run that stands where ``run_id`` stood at checkpoint ``at`` (default: its head), and return its id.
 
-    The new run depends on its parent no more; decisions are not inherited, open tickets are opened anew.
+    The new run depends on its parent no more; decisions are not inherited, open tickets are opened anew and show what was
+    edited (their prompts say it only where ``plan`` is given).
 
     Raises ForkError where nothing could follow, InputError for edits that do not fit, CheckpointNotFoundError.
     """
@@ -88,7 +89,9 @@ async def fork_run(
     state = await load_state(store, record.run_id, at)
     if state.status in ENDED:
         raise ForkError(record.run_id, state.seq, state.status)
-    _edit(state, record.flow, edits or {}, validate, keys)
+    if edits:
+        _edit(state, record.flow, edits, validate, keys)
+        _show_edited(state, edits, plan)
     state.status = "suspended"
     new_run_id = new_id(clock.now())
     barriers = tuple(record_of(new_run_id, scope, seq=0) for scope in state.frontier() if scope.phase == PARKED)
@@ -123,6 +126,22 @@ def _edit(state: RunState, flow: str, edits: Mapping[str, Any], validate: Callab
         state.root.values[key] = value
 
 
+def _show_edited(state: RunState, edits: Mapping[str, Any], plan: Plan | None) -> None:
+    """Nobody may decide over what a ticket showed before the edits."""
+    for scope in state.frontier():
+        if scope.phase != PARKED:
+            continue
+        details = scope.detail[1]
+        details["payload"] |= {key: to_json(scope.read(key)) for key in edits if key in details["payload"]}
+        node = None if plan is None else plan.at(scope.path).nodes.get(scope.node)
+        if node is not None and node.barrier is not None:
+            details["prompt"], details["payload"] = worded(node, scope)
+        details["digest"] = payload_digest(details["prompt"], details["payload"])
+
+
+_KINDS: Final = {PARKED: "barrier", OPEN: "parallel", RETRY: "task"}
+
+
 def lost_places(plan: Plan, state: RunState) -> list[str]:
     """Where the run stands that this plan does not have, in readable lines; empty where it can go on."""
     lost = []
@@ -132,8 +151,16 @@ def lost_places(plan: Plan, state: RunState) -> list[str]:
         except (KeyError, IndexError):
             lost.append(f"the run has the open branch {scope.path!r}, which this flow does not have")
             continue
-        if scope.node not in here.nodes and scope.node != END:
-            lost.append(f"the run stands at node {scope.node!r}{f' in {scope.path}' if scope.path else ''}, which this flow does not have")
+        if scope.phase in (DONE, FAILED):
+            continue
+        where = f"the run stands at node {scope.node!r}{f' in {scope.path}' if scope.path else ''}"
+        node = here.nodes.get(scope.node)
+        if node is None:
+            lost.append(f"{where}, which this flow does not have")
+        elif scope.phase != AT and node.kind != _KINDS[scope.phase]:
+            lost.append(f"{where}, which was a {_KINDS[scope.phase]} and is a {node.kind} in this flow")
+        elif node.parallel is not None and scope.phase == OPEN and len(node.parallel.branches) != len(scope.children):
+            lost.append(f"{where}, which had {len(scope.children)} branches and has {len(node.parallel.branches)} in this flow")
     return lost
 
 

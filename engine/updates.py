@@ -15,6 +15,7 @@ from checkpoint_stores.ops import Op
 from engine.errors import MergeError, ReturnTypeError, UndeclaredKeyError, UpdateTypeError
 from engine.outcomes import DELETE, End, Fallback, Goto, Update
 from engine.schema import StateSchema
+from reducers.changes import ABSENT
 from reducers.registry import Reducer
 
 Outcome = Goto | Fallback | End
@@ -96,8 +97,9 @@ def reduced(
     """The op that merges ``update`` into ``current``; None where nothing changes and nobody must know.  Raises MergeError."""
     if not reducer.independent:
         # What a reducer compares must be of one kind: committed data, or (for the user's own reducer) the user's objects.
-        update = _as_data(update) if reducer.builtin else update
-        current = current if reducer.builtin else materialise(current)
+        kept = _as_data(update, key) if reducer.builtin or keep_update else update
+        update = kept if reducer.builtin else update
+        current = current if reducer.builtin or current is ABSENT else materialise(current)
     try:
         change = reducer(current, update)
     except Exception as error:
@@ -105,12 +107,12 @@ def reduced(
     if reducer.independent:
         return None if change is None else [change.kind, key, change.value]
     if change is None:
-        return ["same", key, None, [update]] if keep_update else None
-    return [change.kind, key, change.value, [update]] if keep_update else [change.kind, key, change.value]
+        return ["same", key, None, [kept]] if keep_update else None
+    return [change.kind, key, change.value, [kept]] if keep_update else [change.kind, key, change.value]
 
 
-def _as_data(value: Any) -> Any:
-    return value if type(value) in (int, float, str, bool) else decode(encode(value))
+def _as_data(value: Any, key: str) -> Any:
+    return value if type(value) in (int, float, str, bool) else decode(encode(value, key))
 
 
 def updates_in(op: Op) -> list[Any]:

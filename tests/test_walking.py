@@ -93,6 +93,15 @@ async def kinds(store: CheckpointStore, run_id: str) -> list[str]:
     return [row.kind async for row in store.history(run_id)]
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Broken(Exception):
+    pass
+
+
 class Doors:
     """Lets a test hold node bodies where it wants them: ``arrived`` tells who is inside, ``open`` lets them go."""
 
@@ -341,9 +350,6 @@ async def test_input_that_does_not_fit_names_every_problem_and_creates_no_run() 
 
 
 async def test_a_failed_run_raises_with_its_result_and_its_cause() -> None:
-    class Broken(Exception):
-        pass
-
     async def fail(state: Any) -> None:
         raise Broken("it is")
 
@@ -436,10 +442,6 @@ async def test_whatever_the_authors_validators_raise_fails_the_node_and_not_the_
 
 
 async def test_an_exception_that_cannot_even_be_printed_fails_its_node() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no words")
-
     async def fail(state: Any) -> None:
         raise Mute
 
@@ -518,7 +520,7 @@ async def test_a_branch_that_could_not_start_is_no_limit_once_its_parallel_node_
     flow.add_barrier("review").add_fallback("fan", "review").add_edge("review", END)
     run = executor(flow, max_steps=3)
     result = await run.execute(START)
-    assert (result.status, result.waiting_for, result.steps) == ("waiting", ("review#1",), 2)
+    assert (result.status, result.waiting_for, result.steps) == ("waiting", ("review#1",), 3)
 
 
 # --- parallel ---------------------------------------------------------------------------------------------------------
@@ -591,7 +593,7 @@ async def test_collect_waits_for_all_and_raises_all() -> None:
     assert isinstance(group, BranchesFailedError)
     assert [type(error.__cause__) for error in group.exceptions] == [ValueError, KeyError]
     assert failed.value.result.error is not None
-    assert [cause["branch"] for cause in failed.value.result.error["causes"]] == ["bad", "worse"]
+    assert [cause["causes"][0]["branch"] for cause in failed.value.result.error["causes"]] == ["bad", "worse"]
     assert failed.value.result.values["log"] == []
 
 

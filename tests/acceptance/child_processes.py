@@ -31,14 +31,14 @@ import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from flows_under_fire import GRAPHS, Fire, die
 
 from trailmark import Committed, Decision, GraphExecutor, RunResult
-from trailmark.checkpoint_stores import Commit, Lease, NewRun, Receipt, Row, SQLCheckpointStore
+from trailmark.checkpoint_stores import Commit, DecisionRecord, Lease, NewRun, Receipt, Row, RunRecord, SQLCheckpointStore
 
 
 class MortalStore(SQLCheckpointStore):
     """A store whose process can be made to die right before or right after a transaction, or in the middle of one."""
 
     dies_before: Any = None
-    """``"create"``, ``"acquire"`` or the seq of a row."""
+    """``"create"``, ``"acquire"``, ``"decide"``, ``"cancel"`` or the seq of a row."""
     dies_after: Any = None
     ticks: int | None = None
     """Die after so many instructions of SQLite's machine, counted from the beginning of the commit of ``dies_before``."""
@@ -49,6 +49,12 @@ class MortalStore(SQLCheckpointStore):
 
     async def acquire(self, run_id: str, **options: Any) -> Lease:
         return await self._around(super().acquire(run_id, **options), "acquire")
+
+    async def decide(self, run_id: str, barrier: str, decision: Any) -> DecisionRecord:
+        return await self._around(super().decide(run_id, barrier, decision), "decide")
+
+    async def request_cancel(self, run_id: str, **options: Any) -> RunRecord:
+        return await self._around(super().request_cancel(run_id, **options), "cancel")
 
     async def commit(self, commit: Commit) -> Receipt:
         return await self._around(super().commit(commit), *(row.seq for row in commit.rows))
@@ -136,13 +142,16 @@ class Child:
             await getattr(self, request["do"])(store, request)
 
     def _observers(self, request: dict[str, Any]) -> list[Any]:
-        """What looks on: it may die or stop (until SIGCONT) behind the commit of a row."""
+        """What looks on: behind the commit of a row it may die, stop (until SIGCONT), or keep the whole loop waiting for a word."""
 
         def look(committed: Committed) -> None:
             if committed.row.seq == request.get("dies_behind"):
                 die()
             if committed.row.seq == request.get("stops_behind"):
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if committed.row.seq == request.get("asks_behind"):
+                self.tell({"behind": committed.row.seq})
+                self.hear_now()
 
         return [look]
 

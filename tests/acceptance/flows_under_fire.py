@@ -156,7 +156,7 @@ def claim_graph() -> FlowGraph:
     return flow.compile()
 
 
-# --- three steps in a row, and two beside each other ----------------------------------------------------------------
+# --- small flows ----------------------------------------------------------------------------------------------------
 def relay_graph() -> FlowGraph:
     """first -> second -> third, each of which can be made to wait inside."""
     flow = Flow("relay", {"trail": Annotated[list[str], append]})
@@ -168,28 +168,6 @@ def relay_graph() -> FlowGraph:
     for name in ("first", "second", "third"):
         flow.add_node(name, step)
     flow.set_entry("first").add_edge("first", "second").add_edge("second", "third").add_edge("third", END)
-    return flow.compile()
-
-
-def pair_graph() -> FlowGraph:
-    """Two branches beside each other: the left one can be made to wait while the right one goes on."""
-    flow = Flow("pair", {"trail": Annotated[list[str], append]})
-
-    async def left(state: Any, ctx: StepContext) -> dict[str, Any]:
-        await note_and_wait(ctx)
-        return {"trail": ["left"]}
-
-    async def right(state: Any, ctx: StepContext) -> dict[str, Any]:
-        await note_and_wait(ctx)
-        return {"trail": ["right"]}
-
-    async def last(state: Any, ctx: StepContext) -> dict[str, Any]:
-        await note_and_wait(ctx)
-        return {"trail": ["last"]}
-
-    flow.add_parallel("both", [left, right])
-    flow.add_node("last", last)
-    flow.set_entry("both").add_edge("both", "last").add_edge("last", END)
     return flow.compile()
 
 
@@ -205,6 +183,21 @@ def approval_graph() -> FlowGraph:
     flow.add_barrier("gate", prompt="Go on?", on_reject="continue")
     flow.set_entry("before").add_edge("before", "gate").add_edge("gate", "after").add_edge("after", END)
     return flow.compile()
+
+
+def beside_graph() -> FlowGraph:
+    """A barrier in one branch, work in the other."""
+    flow = Flow("beside", {"trail": Annotated[list[str], append]})
+
+    async def step(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await note_and_wait(ctx)
+        return {"trail": [ctx.node]}
+
+    asking = Flow("asking").add_node("ask", step).add_barrier("gate", prompt="Go on?").add_node("answer", step)
+    asking.set_entry("ask").add_edge("ask", "gate").add_edge("gate", "answer").add_edge("answer", END)
+    flow.add_node("work", step)
+    flow.add_parallel("both", {"asking": asking, "working": "work"})
+    return flow.set_entry("both").add_edge("both", END).compile()
 
 
 def bulky_graph() -> FlowGraph:
@@ -225,7 +218,7 @@ def bulky_graph() -> FlowGraph:
 GRAPHS: dict[str, Callable[[], FlowGraph]] = {
     "claim": claim_graph,
     "relay": relay_graph,
-    "pair": pair_graph,
     "approval": approval_graph,
+    "beside": beside_graph,
     "bulky": bulky_graph,
 }

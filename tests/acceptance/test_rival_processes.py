@@ -243,6 +243,22 @@ async def expiry_of(store: SQLCheckpointStore, run_id: str) -> float:
     return held.value.expires_at.timestamp() * 1_000_000
 
 
+async def test_a_living_process_keeps_its_run_past_the_time_of_one_lease(children: Any, store_url: str) -> None:
+    owner = children.start("start", store_url, flow="relay", input={}, waits_in="second", lease=0.4)
+    owner.next("in_body")
+    run_id = children.journal()[0]["run"]
+    async with SQLCheckpointStore(store_url) as store:
+        first = latest = await expiry_of(store, run_id)
+        while latest < first + 400_000:
+            latest = await expiry_of(store, run_id)
+        assert await store.now() > first - 400_000
+
+    owner.say("go on")
+
+    assert owner.end()["result"]["status"] == "completed"
+    assert children.places(run_id) == ["first", "second", "third"]
+
+
 async def test_a_living_run_taken_over_on_purpose_stops_its_old_owner(children: Any, store_url: str) -> None:
     owner = children.start("start", store_url, flow="relay", input={}, waits_in="second")
     owner.next("in_body")
@@ -254,66 +270,3 @@ async def test_a_living_run_taken_over_on_purpose_stops_its_old_owner(children: 
 
     assert owner.end()["error"]["type"] == "LeaseLostError"
     assert Counter(children.places(run_id)) == Counter(first=1, second=2, third=1)
-
-
-# --- from another process -------------------------------------------------------------------------------------------
-async def test_a_running_run_is_cancelled_from_another_process(children: Any, store_url: str) -> None:
-    owner = children.start("start", store_url, flow="relay", input={}, waits_in="second")
-    owner.next("in_body")
-    run_id = children.journal()[0]["run"]
-
-    said = children.run("cancel", store_url, flow="relay", run_id=run_id, by="ana", reason="wrong order")
-
-    assert said["result"]["status"] == "cancelled"
-    assert owner.end()["result"]["status"] == "cancelled"
-    assert children.places(run_id) == ["first", "second"]
-    async with SQLCheckpointStore(store_url) as store:
-        record = await store.run(run_id)
-        assert (record.status, record.owner, record.epoch) == ("cancelled", None, 1), "the living owner was to end it itself"
-        assert await store.verify(run_id) == []
-
-
-async def test_a_run_at_a_barrier_is_cancelled_from_another_process_and_nothing_is_approved(children: Any, store_url: str) -> None:
-    run_id = parked(children, store_url)
-
-    said = children.run("cancel", store_url, flow="approval", run_id=run_id, by="ana")
-
-    assert said["result"]["status"] == "cancelled"
-    assert children.places(run_id) == ["before"]
-    async with SQLCheckpointStore(store_url) as store:
-        (barrier,) = await store.barriers(run_id=run_id, status=None)
-        assert barrier.status == "withdrawn"
-        assert await store.decisions(run_id) == []
-        assert await store.verify(run_id) == []
-
-
-async def test_a_run_attached_at_a_barrier_is_cancelled_from_another_process(children: Any, store_url: str) -> None:
-    waiting = children.start("start", store_url, flow="approval", input={}, through_barriers=True)
-    async with SQLCheckpointStore(store_url) as store:
-        run_id = await when_parked(store)
-        said = children.run("cancel", store_url, flow="approval", run_id=run_id, by="ana")
-
-        assert said["result"]["status"] == "cancelled"
-        assert waiting.end()["result"]["status"] == "cancelled"
-        assert children.places(run_id) == ["before"]
-
-
-async def when_parked(store: SQLCheckpointStore) -> str:
-    """The id of the store's one run, once it waits."""
-    while not (found := await store.runs(status="waiting")):
-        pass
-    return found[0].run_id
-
-
-async def test_a_decision_from_another_process_wakes_whoever_waits_for_the_result(children: Any, store_url: str) -> None:
-    waiting = children.start("start", store_url, flow="approval", input={}, through_barriers=True)
-    async with SQLCheckpointStore(store_url) as store:
-        run_id = await when_parked(store)
-        decided = children.run("decide", store_url, run_id=run_id, barrier="gate", action="approve", by="ana")
-        assert decided["decided"]["actor"] == "ana"
-
-        said = waiting.end()
-
-        assert said["result"]["status"] == "completed"
-        assert said["result"]["values"] == {"trail": ["before", "after"]}
-        assert {line["pid"] for line in children.journal(run_id)} == {waiting.pid}

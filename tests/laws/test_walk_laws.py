@@ -88,8 +88,9 @@ def random_flow(random: Random, *, timely: bool, depth: int = 2, name: str = "fl
             retry = Retry(attempts=random.randint(2, 3), on=(random.choice(ERRORS),)) if random.random() < 0.4 else None
             flow.add_node(node, answer, retry=retry, max_visits=cap)
         elif kind == "b":
+            quorum = random.randint(1, 2)
             flow.add_barrier(
-                node, prompt="{total}", show=["total", "log"], form=["plain", "facts"], quorum=random.randint(1, 2), max_visits=cap,
+                node, prompt="{total}", show=["total", "log"], form=["plain", "facts"] if quorum == 1 else None, quorum=quorum, max_visits=cap,
                 timeout=timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.5 else None,
                 on_reject=random.choice((None, "continue", "fail")),
             )  # fmt: skip
@@ -166,9 +167,10 @@ def random_value(random: Random, key: str, state: Any) -> Any:
     return [str(number)] * random.randint(0, 2) if key == "log" else [number] * random.randint(0, 2)
 
 
-def random_decision(seed: int, ticket: str, actor: str) -> dict[str, Any]:
+def random_decision(seed: int, ticket: str, actor: str, details: dict[str, Any]) -> dict[str, Any]:
     random = Random(f"{seed}/{ticket}/{actor}")
-    action = random.choice(("approve", "approve", "approve", "reject", "modify", "skip"))
+    more = (["skip"] if details["quorum"] == 1 else []) + (["modify"] * 2 if details["form"] else [])
+    action = random.choice(("approve", "approve", "approve", "reject", *more))
     edits = random.choice(({"plain": 9}, {"facts": {"z": 1}}, {"plain": "no number"}, {"nobody": 1})) if action == "modify" else None
     return {"action": action, "edits": edits, "approves": action == "approve" or (action == "modify" and random.random() < 0.5)}
 
@@ -325,7 +327,7 @@ class Journey:
         ticket, details = scope.detail
         votes = self.votes.setdefault(ticket, [])
         actor = ("ana", "ben")[len(votes) % 2]
-        said = random_decision(self.seed, ticket, actor)
+        said = random_decision(self.seed, ticket, actor, details)
         votes.append(DecisionRecord(f"{ticket}/{actor}", "r", ticket, actor=actor, payload_digest=details["digest"], decided_at=1, **said))
         return [Voted(path, ticket, tuple(votes))]
 
