@@ -406,6 +406,13 @@ def _edit_ops(plan: Plan, scope: Scope, node: NodePlan, deciding: DecisionRecord
     if not deciding.edits:
         return []
     edits: dict[str, Any] = dict(deciding.edits)
+    form = node.barrier.form_model
+    if form is not None:
+        try:
+            made = form.model_validate(edits)
+        except ValueError as error:
+            raise UpdateTypeError(node.name, scope.path, f"form {form.__name__}", first_line(error)) from error
+        edits = {key: getattr(made, key) for key in form.model_fields if key in made.model_fields_set}
     ops: list[Op] = []
     for key in plan.schema.keys:
         if key in edits and key in node.barrier.edit_keys:

@@ -216,6 +216,8 @@ class RunDriver:
 
     async def _carry_out(self, batch: Batch) -> list[Event]:
         """Start what is ready, then wait until something has happened."""
+        if self._mailbox and any(isinstance(item, CancelAsked | SuspendAsked) for item in self._mailbox):
+            return self._happened()  # the run stops here: what has just become ready is not begun any more
         for timer in batch.timers:
             self._arm(timer)
         starts = batch.starts

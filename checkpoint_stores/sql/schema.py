@@ -27,7 +27,9 @@ metadata = sa.MetaData(
 
 
 def _run_id() -> sa.Column[bytes]:
-    return sa.Column("run_id", sa.LargeBinary(16), sa.ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True, nullable=False, doc="The run.")
+    return sa.Column(
+        "run_id", sa.LargeBinary(16), sa.ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True, nullable=False, doc="The run."
+    )
 
 
 runs = sa.Table(
@@ -42,7 +44,12 @@ runs = sa.Table(
     sa.Column("status", sa.Text, nullable=False, doc="A copy of what the newest checkpoint says, for listings."),
     sa.Column("head_seq", sa.Integer, nullable=False, doc="The anchor: written at status changes and releases, never read as the head."),
     sa.Column("head_digest", sa.LargeBinary(32), nullable=False, doc="Digest of the checkpoint head_seq."),
-    sa.Column("genesis", sa.LargeBinary(32), nullable=False, doc="What the first row stands on; empty where a fork's parent was not in this database."),
+    sa.Column(
+        "genesis",
+        sa.LargeBinary(32),
+        nullable=False,
+        doc="What the first row stands on; empty where a fork's parent was not in this database.",
+    ),
     sa.Column("max_steps", sa.Integer, nullable=False, doc="The step limit, counted over the run's whole life."),
     sa.Column("attempt", sa.Integer, nullable=False, doc="How often a process took the run."),
     sa.Column("inbox_rev", sa.Integer, nullable=False, doc="Goes up with everything outsiders write: decisions, requests to cancel."),
@@ -69,9 +76,13 @@ workers = sa.Table(
     "workers",
     metadata,
     sa.Column("worker_id", sa.Text, primary_key=True, doc="The process's name, as in runs.owner."),
-    sa.Column("host", sa.Text, nullable=False, doc="Machine, boot and pid namespace: only where all three are ours does a pid mean anything."),
+    sa.Column(
+        "host", sa.Text, nullable=False, doc="Machine, boot and pid namespace: only where all three are ours does a pid mean anything."
+    ),
     sa.Column("pid", sa.Integer, nullable=False, doc="Its process id."),
-    sa.Column("pid_started", sa.BigInteger, nullable=False, doc="When that process began, so that a pid used again is not mistaken for it."),
+    sa.Column(
+        "pid_started", sa.BigInteger, nullable=False, doc="When that process began, so that a pid used again is not mistaken for it."
+    ),
     sa.Column("started_at", sa.BigInteger, nullable=False, doc="When the store was opened."),
     sa.Column("lease_expires_at", sa.BigInteger, nullable=False, doc="Until when it keeps its runs without another heartbeat."),
     info={"doc": "One line for each process that holds runs, so that heartbeats never touch runs."},
@@ -92,7 +103,12 @@ checkpoints = sa.Table(
     sa.Column("next", sa.Text, nullable=False, doc="The node or nodes that come next in that scope."),
     sa.Column("payload", sa.LargeBinary, nullable=False, doc="The encoded list of ops; see [rows](rows.md)."),
     sa.Column("started_at", sa.BigInteger, nullable=False, doc="When the node's body began; 0 where there was none."),
-    sa.Column("digest", sa.LargeBinary(32), nullable=False, doc="SHA-256 (or HMAC) over the predecessor's digest and all other columns but committed_at."),
+    sa.Column(
+        "digest",
+        sa.LargeBinary(32),
+        nullable=False,
+        doc="SHA-256 (or HMAC) over the predecessor's digest and all other columns but committed_at.",
+    ),
     sa.Column("committed_at", sa.BigInteger, nullable=False, doc="When the database took it."),
     info={"doc": "The rows whose fold is the run."},
 )
@@ -103,7 +119,12 @@ snapshots = sa.Table(
     _run_id(),
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False, doc="The checkpoint it stands on."),
     sa.Column("digest", sa.LargeBinary(32), nullable=False, doc="The chain digest of the checkpoint it stands on."),
-    sa.Column("seal", sa.LargeBinary(32), nullable=False, doc="A digest over all of this line, made with the chain's key: an edited snapshot is not used."),
+    sa.Column(
+        "seal",
+        sa.LargeBinary(32),
+        nullable=False,
+        doc="A digest over all of this line, made with the chain's key: an edited snapshot is not used.",
+    ),
     sa.Column("payload", sa.LargeBinary, nullable=False, doc="The encoded state."),
     info={"doc": "Materialised prefixes of the fold, so that loading is bounded."},
 )

@@ -120,11 +120,12 @@ class Journey:
     async def answer(self) -> bool:
         """Make the decisions the parked run waits for, or let time pass until it moves by itself; False where neither helps."""
         has_decided = False
-        for ticket in await self.store.barriers(run_id=self.run_id, limit=10_000):
-            said = self.decisions.get(ticket.ticket, self.decisions.get(node_of(ticket.ticket), ()))
+        for ticket in await self._open_tickets():
+            said = self.decisions.get(ticket, self.decisions.get(node_of(ticket), ()))
             for decision in [said] if isinstance(said, Decision) else said:
-                await self.store.decide(self.run_id, ticket.ticket, decision)
-                has_decided = True
+                if ticket in await self._open_tickets():
+                    await self.store.decide(self.run_id, ticket, decision)
+                    has_decided = True
         if has_decided:
             return True
         wake_at = (await self.store.run(self.run_id)).wake_at
@@ -132,6 +133,9 @@ class Journey:
             return False
         await self.clock.advance(timedelta(microseconds=max(0, wake_at - self.clock.now())))
         return True
+
+    async def _open_tickets(self) -> list[str]:
+        return [ticket.ticket for ticket in await self.store.barriers(run_id=self.run_id, limit=10_000)]
 
     async def stored_result(self) -> RunResult:
         """Where the run stands, from the store alone."""
