@@ -60,8 +60,9 @@ class Scope:
         """The run's values; only the root has any."""
         self.ops: dict[str, list[Op]] = {}
         """Of a branch: its value ops by key, in order."""
-        self.cache: dict[str, Any] = {}
-        """Of a branch: values already folded from ``ops`` for reading.  Invariant: dropped when a new op on the key arrives."""
+        self.cache: dict[str, tuple[Op, Any]] = {}
+        """Of a branch: values already folded from ``ops`` for reading, each with the newest op in it, by which a stale one is
+        known: the thread of an attempt that timed out may still read, and put one here, while the run goes on."""
         self.sizes: dict[str, int] = {}
         """About how many stored bytes each key holds here."""
         self.children: list[Scope] = []
@@ -82,9 +83,11 @@ class Scope:
         ops = self.ops.get(key)
         if ops is None:
             return self.parent.read(key)
-        if key not in self.cache:
-            self.cache[key] = folded(ops, self.parent.read(key))
-        return self.cache[key]
+        newest = ops[-1]
+        held = self.cache.get(key)
+        if held is None or held[0] is not newest:
+            held = self.cache[key] = (newest, folded(ops, self.parent.read(key)))
+        return held[1]
 
     def decision(self, node: str) -> Any:
         """The newest decision of a barrier, seen from this scope; None where there is none."""
@@ -253,7 +256,10 @@ def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
         state.stored += size
         scope.sizes[key] = scope.sizes.get(key, 0) + size
     if scope.parent is not None:
-        scope.ops.setdefault(key, []).append(op)
+        if len(op) == _VALUE_ALONE and kind in ("set", "delete"):
+            scope.ops[key] = [op]  # what was written before it is of no use to anybody: a loop in a branch must not pile it up
+        else:
+            scope.ops.setdefault(key, []).append(op)
         scope.cache.pop(key, None)
         return
     values = scope.values
@@ -265,6 +271,10 @@ def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
         values.pop(key, None)
     else:
         values[key] = value
+
+
+_VALUE_ALONE: Final = 3
+"""The length of a value op that carries no updates for the join."""
 
 
 def _take(state: RunState, scope: Scope, op: Op) -> None:

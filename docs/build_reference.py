@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -54,7 +55,7 @@ def said(text: str | None) -> str:
             made.append("```")
             in_code = False
         if re.fullmatch(r"(Args|Raises):", line):
-            made += ["" if made and made[-1] else "", f"{line}", ""]
+            made += ["", line, ""]
             in_list = True
         elif in_list and (entry := re.match(r"^    (\w+): (.*)", line)):
             made.append(f"- `{entry[1]}`: {_code(entry[2])}")
@@ -96,7 +97,7 @@ def signature_of(name: str, called: Any) -> str:
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**" if parameter.kind is parameter.VAR_KEYWORD else ""
     annotation = "" if parameter.annotation is parameter.empty else f": {_type(parameter.annotation)}"
     if parameter.default is parameter.empty:
         return f"{stars}{parameter.name}{annotation}"
@@ -115,10 +116,15 @@ def _tree(module: str) -> ast.Module:
 def _strings(body: list[ast.stmt]) -> dict[str, str]:
     """What stands under assignments as a string, by the name assigned."""
     found = {}
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in pairwise(body):
         target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
         name = getattr(target, "id", getattr(target, "attr", None))
-        if name and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant) and isinstance(following.value.value, str):
+        if (
+            name
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
             found[name] = " ".join(following.value.value.split())
     return found
 
@@ -135,7 +141,9 @@ def fields_of(kind: type) -> Iterator[tuple[str, str, str]]:
     strings = _strings(node.body)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and not statement.target.id.startswith("_"):
-            default = f" = {ast.unparse(statement.value)}" if statement.value is not None and "field(" not in ast.unparse(statement.value) else ""
+            default = (
+                f" = {ast.unparse(statement.value)}" if statement.value is not None and "field(" not in ast.unparse(statement.value) else ""
+            )
             yield statement.target.id, ast.unparse(statement.annotation) + default, strings.get(statement.target.id, "")
     for method in node.body:
         if isinstance(method, ast.FunctionDef) and method.name == "__init__":
@@ -187,7 +195,9 @@ def _entry(name: str, value: Any) -> Iterator[str]:
         yield f"```python\n{signature_of(name, value)}\n```\n\n{said(value.__doc__)}"
     else:
         meaning = string_under(name, _HOMES)
-        shown = f"one of {', '.join(f'`{each}`' for each in get_args(value))}" if typing.get_origin(value) is typing.Literal else f"`{value!r}`"
+        shown = (
+            f"one of {', '.join(f'`{each}`' for each in get_args(value))}" if typing.get_origin(value) is typing.Literal else f"`{value!r}`"
+        )
         yield f"{shown}\n\n{said(meaning)}".strip()
 
 
@@ -237,7 +247,7 @@ WHO: dict[str, str] = {
     "BarrierTimeoutError": "Whoever should have decided; a fallback edge may take it.",
     "StaleContextError": "The node's author: a thread that outlives its timeout may ask `ctx.ended`.",
     "FinalStateError": "The flow's author: the state model's rules must hold at the end.",
-    "GraphChangedError": "Whoever deployed: the old flow, or `mode=\"force\"`.",
+    "GraphChangedError": 'Whoever deployed: the old flow, or `mode="force"`.',
     "WrongFlowError": "The caller: take the executor of the run's flow.",
     "ForkError": "The caller: fork at an earlier checkpoint.",
     "RunFailedError": "Whoever asked for the result; the cause says more.",
@@ -272,7 +282,11 @@ def public_errors() -> list[type[BaseException]]:
     for module in (*MODULES, reducer_errors, store_errors, engine_errors):
         for name in getattr(module, "__all__", None) or vars(module):
             value = getattr(module, name)
-            if not name.startswith("_") and _is_error(value) and value.__module__.split(".")[0] in ("trailmark", "engine", "checkpoint_stores", "reducers"):
+            if (
+                not name.startswith("_")
+                and _is_error(value)
+                and value.__module__.split(".")[0] in ("trailmark", "engine", "checkpoint_stores", "reducers")
+            ):
                 found[value] = None
     return sorted(found, key=lambda kind: (_home_order(kind), len(kind.__mro__), kind.__name__))
 
@@ -444,6 +458,8 @@ def settings() -> str:
 
 
 def _readable(value: Any) -> str:
+    if inspect.isfunction(value):
+        return value.__name__
     text = re.sub(r"<class '(?:builtins\.)?(\w+)'>", r"\1", repr(value))
     return text.replace("datetime.timedelta", "timedelta")
 

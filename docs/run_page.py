@@ -14,6 +14,8 @@ A page is run from top to bottom in an empty folder:
 Where output is compared, run ids, times, durations and digests may differ, blanks count once, and ``...`` stands for anything.
 """
 
+# ruff: noqa: INP001, S607, T201 - a script that types into the bash it finds, and prints
+
 from __future__ import annotations
 
 import argparse
@@ -32,6 +34,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -116,21 +119,27 @@ class Shell:
             program = programs / name
             program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *module])} "$@"\n')
             program.chmod(0o755)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAILMARK_")}
-        environment |= {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "TZ": "UTC"}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAILMARK_") and name != "COLUMNS"}
+        environment |= {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TZ": "UTC",
+        }
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"], cwd=folder, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
+        self._stdin, self._stdout = cast("IO[str]", self._bash.stdin), cast("IO[str]", self._bash.stdout)
+
     def typed(self, command: str) -> str:
         """What a command prints.  Its exit code is left in ``$?``, as for a person who types."""
-        assert self._bash.stdin is not None and self._bash.stdout is not None
         end = "--- end of the command ---"
-        self._bash.stdin.write(f"{command}\n{{ code=$?; echo; echo '{end}'; (exit $code); }}\n")
-        self._bash.stdin.flush()
+        self._stdin.write(f"{command}\n{{ code=$?; echo; echo '{end}'; (exit $code); }}\n")
+        self._stdin.flush()
         lines: list[str] = []
-        for line in self._bash.stdout:
+        for line in self._stdout:
             if line.rstrip("\n") == end:
                 break
             lines.append(line)
@@ -140,10 +149,9 @@ class Shell:
 
     def close(self) -> None:
         """End the shell."""
-        assert self._bash.stdin is not None and self._bash.stdout is not None
-        self._bash.stdin.close()
+        self._stdin.close()
         self._bash.wait()
-        self._bash.stdout.close()
+        self._stdout.close()
 
 
 def run(path: Path) -> list[Finding]:
@@ -236,8 +244,7 @@ def main() -> int:
     parser.add_argument("pages", nargs="+", type=Path)
     asked = parser.parse_args()
     is_true = True
-    for path in asked.pages:
-        path = path.resolve()
+    for path in (given.resolve() for given in asked.pages):
         findings = run(path)
         if findings and asked.write:
             path.write_text(rewritten(path.read_text(encoding="utf-8"), findings), encoding="utf-8")

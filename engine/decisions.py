@@ -39,13 +39,17 @@ class Decision:
     by: str
     """The person; recorded and checked against the barrier's approvers."""
     reason: str = ""
+    """Why; recorded."""
     source: str = "api"
     """Where it came from: api, cli, console, timeout ..."""
     roles: tuple[str, ...] = ()
     """Roles the person acts in, checked against the barrier's approvers, too."""
     edits: Mapping[str, Any] | None = None
+    """Of a modify: the new values by state key."""
     target: str | None = None
+    """Of a reroute: the node to go to."""
     approves: bool = False
+    """Whether it lets the run pass."""
     seen: str | None = None
     """Digest of the payload the person saw; None binds to what the open ticket shows."""
     at: datetime | None = None

@@ -125,10 +125,12 @@ class Flow:
 
         Args:
             name: None = the function's own name.
+            fn: async functions run in the event loop, others in threads.
             retry: how often and how patiently it is tried again.
             timeout: how long one attempt may take.
             max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
             version: change it when the function's meaning changes, so that stored runs notice.
+            description: for people; no part of the graph's hash.
             overlap: whether a retry may start while the thread of a timed-out attempt still runs (sync functions).
             goto: the nodes it may name in ``Goto`` (END for ``End``), checked at compile time.
             writes: the keys it may write, checked at compile time and used to warn of conflicting branches.
@@ -160,12 +162,15 @@ class Flow:
         """Declare a node whose branches run beside each other and merge in declared order.
 
         Args:
+            name: what edges call it; the branch paths begin with it.
             branches: functions, flows, names of declared nodes or `branch(...)`, as a list or by branch name.  A node
                 that only serves as a branch is declared like any other and keeps its options.
             on_error: ``fail_fast`` (the first failure cancels the others), ``collect`` (wait for all, then fail with all)
                 or ``best_effort(min_success=..., failures_to=...)``.
             max_concurrency: how many branches may run at once.
             branch_timeout: how long each branch may take; `branch(timeout=...)` says otherwise.
+            max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
+            description: for people; no part of the graph's hash.
         """
         pairs = branches.items() if isinstance(branches, Mapping) else ((None, target) for target in branches)
         made = []
@@ -195,15 +200,19 @@ class Flow:
         """Declare a node where people decide.
 
         Args:
+            name: what edges, tickets and decisions call it.
             prompt: a ``str.format`` template over the shown keys.
             show: the state keys people see before they decide.
             form: what a ``modify`` may write: a pydantic model whose fields are state keys, or a list of state keys.
             approvers: people or roles who may decide; none = anybody.
             quorum: how many different people must approve; any one rejects.
-            timeout: how long people have; afterwards ``on_timeout`` happens (``fail`` where it is not given).
+            timeout: how long people have, from the opening of the ticket; none = for ever.
+            on_timeout: what happens then: ``approve``, ``reject`` or ``skip`` by nobody, or ``fail`` (the default) the node.
             on_reject: what a rejection does: ``fail`` the node, ``continue`` along the edges as if approved, or ``route``
                 along them (the default where a conditional edge leaves the barrier; otherwise ``fail``).
             early: whether decisions made before the barrier opens count.
+            max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
+            description: for people; no part of the graph's hash.
         """
         kept = tuple(form) if isinstance(form, list | tuple | set | frozenset) else form
         people = (approvers,) if isinstance(approvers, str) else tuple(sorted(approvers))
@@ -235,6 +244,8 @@ class Flow:
         """Declare a way from one node to another (or to END).
 
         Args:
+            source: a node's name, or its function.
+            target: a node's name, its function, or END.
             when: a plain function of (state) or (state, outcome) that answers whether to go this way.  Without it the edge
                 is the node's one normal edge, taken when no condition holds.
             name: how the condition is called in errors, drawings and the graph's hash; its own name by default.
@@ -258,7 +269,13 @@ class Flow:
     ) -> Flow:
         """Declare where to go when the node failed, timed out, hit its visit cap, returned ``Fallback`` or found no other way.
 
-        ``on`` names the errors this edge takes; none = any.  Several fallbacks of a node are asked in order.
+        Several fallbacks of a node are asked in order.
+
+        Args:
+            source: a node's name, or its function.
+            target: a node's name, its function, or END.
+            on: the errors this edge takes; none = any but a rejection, which must be named (RejectedError).
+            max_visits: how often the edge may be taken in one scope.
         """
         ends = self._name(source, "a fallback"), self._name(target, "a fallback")
         kinds = (on,) if isinstance(on, type) else tuple(on)

@@ -23,6 +23,7 @@ from engine.errors import ForkError, InputError
 from engine.events import CancelAsked
 from engine.loading import catch_up, load_state
 from engine.plan import END, Plan
+from engine.updates import first_line
 from engine.walk import Walk
 from reducers.changes import ABSENT
 
@@ -100,13 +101,25 @@ async def fork_run(
     row = chain.seal(chain.genesis(new_run_id, state.digest), new_run_id, 0, 0, state.step, "fork", "", "", "", payload, clock.now())
     await store.create(
         NewRun(
-            run_id=new_run_id, flow=record.flow, flow_version=record.flow_version, graph_hash=state.details.get("graph_hash", record.graph_hash),
+            run_id=new_run_id, flow=record.flow, flow_version=record.flow_version, graph_hash=await _graph_at(store, record, state),
             max_steps=state.max_steps, status="suspended", tenant=record.tenant, labels=record.labels, parent_run_id=record.run_id,
             forked_at_seq=state.seq, hold=False, barriers=barriers,
         ),
         row,
     )  # fmt: skip
     return new_run_id
+
+
+async def _graph_at(store: CheckpointStore, record: RunRecord, state: RunState) -> str:
+    """The hash of the graph the run was driven with at ``state``: a later resume may have forced another."""
+    if "graph_hash" in state.details:
+        return str(state.details["graph_hash"])
+    async for row in store.history(record.run_id, after=state.seq):
+        if row.kind == "attempt":
+            for op in unpack(row.payload):
+                if op[0] == "attempt" and "forced_from" in op[2]:
+                    return str(op[2]["forced_from"])
+    return record.graph_hash
 
 
 def _edit(state: RunState, flow: str, edits: Mapping[str, Any], validate: Callable[[str, Any], Any] | None, keys: Sequence[str]) -> None:
@@ -118,8 +131,8 @@ def _edit(state: RunState, flow: str, edits: Mapping[str, Any], validate: Callab
             continue
         try:
             ops.append(["set", key, validate(key, value) if validate else value])
-        except (ValueError, TypeError) as error:
-            problems.append(f"{key}: {error}")
+        except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
+            problems.append(f"{key}: {first_line(error)}")
     if problems:
         raise InputError(flow, problems)
     for _kind, key, value in pack(ops)[1]:

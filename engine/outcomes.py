@@ -44,7 +44,7 @@ class Goto:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Give up politely: take the fallback edge, with ``reason`` as the error it can read."""
+    """Give up politely: take the fallback edge, with ``reason`` as the error it can read; ``update`` is merged all the same."""
 
     reason: str
     update: Mapping[str, Any] = field(default_factory=dict)

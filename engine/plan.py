@@ -35,9 +35,13 @@ class Retry:
     attempts: int = 3
     """How often the node may run in all, over every process that drives the run."""
     first: timedelta = timedelta(milliseconds=100)
+    """The wait after the first failed attempt."""
     factor: float = 2.0
+    """By how much each wait is longer than the one before."""
     longest: timedelta = timedelta(minutes=5)
+    """No wait is longer."""
     jitter: float = 0.5
+    """Which part of a wait is left to chance: 0 none, 1 all of it."""
     on: tuple[type[BaseException], ...] = (Exception,)
     """Only these errors are tried again (NodeTimeoutError is an Exception, too)."""
 

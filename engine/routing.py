@@ -75,6 +75,8 @@ def fall_back(node: NodePlan, error: NodeError, scope: Scope) -> Route:
     edge = fallback_for(node.fallbacks, error, data)
     if edge is None:
         raise error
+    if edge.max_visits is not None and scope.hops.get(hop_name(node, edge), 0) >= edge.max_visits:
+        raise LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge))
     return Route(edge, data)
 
 

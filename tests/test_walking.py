@@ -1228,6 +1228,20 @@ async def test_a_fork_can_be_made_at_any_checkpoint_of_a_run_and_ends_like_it() 
         await run.fork(done.run_id, at=2, edits={"n": "x", "nobody": 1})
 
 
+async def test_a_fork_of_the_time_before_another_graph_was_forced_belongs_to_the_graph_of_that_time() -> None:
+    run = executor(review())
+    waiting = await run.execute(START)
+    changed = review().add_node("more", says("more")).add_edge("after", "more", when=lambda state: True, name="always").add_edge("more", END)
+    later = executor(changed, store=run.store)
+    await later.resume(waiting.run_id, mode="force")
+    old, new = await run.fork(waiting.run_id, at=waiting.seq), await run.fork(waiting.run_id)
+    assert (await run.store.run(old)).graph_hash == run.graph.graph_hash
+    assert (await run.store.run(new)).graph_hash == later.graph.graph_hash
+    with pytest.raises(GraphChangedError):
+        await later.resume(old)
+    assert (await run.resume(old)).status == "waiting"
+
+
 async def test_history_says_what_every_checkpoint_did() -> None:
     run = executor(review())
     waiting = await run.execute(START)

@@ -40,6 +40,8 @@ class MortalStore(SQLCheckpointStore):
     dies_before: Any = None
     """``"create"``, ``"acquire"``, ``"decide"``, ``"cancel"`` or the seq of a row."""
     dies_after: Any = None
+    stops_after: Any = None
+    """As ``dies_before``; the process stops there until SIGCONT."""
     ticks: int | None = None
     """Die after so many instructions of SQLite's machine, counted from the beginning of the commit of ``dies_before``."""
     _armed: int | None = None
@@ -67,6 +69,8 @@ class MortalStore(SQLCheckpointStore):
         answer = await work
         if self.dies_after in names:
             die()
+        if self.stops_after in names:
+            os.kill(os.getpid(), signal.SIGSTOP)
         return answer
 
     def _connect_sqlite_writer(self) -> sqlite3.Connection:
@@ -131,12 +135,13 @@ class Child:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, show_tasks)
         Fire.journal = os.open(request["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         Fire.dies_in = tuple(request["dies_in"]) if "dies_in" in request else None
-        Fire.waits_in = request.get("waits_in")
-        Fire.tell, Fire.hear = self.tell, self.hear
+        Fire.waits_in, Fire.blocks_in = request.get("waits_in"), request.get("blocks_in")
+        Fire.tell, Fire.hear, Fire.hear_now = self.tell, self.hear, self.hear_now
         if "file_limit" in request:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"], resource.RLIM_INFINITY))
         store = MortalStore(request["url"], lease=timedelta(seconds=request.get("lease", 30)), synchronous="OFF")
         store.dies_before, store.dies_after = request.get("dies_before"), request.get("dies_after")
+        store.stops_after = request.get("stops_after")
         store.ticks = request.get("ticks")
         async with store:
             await getattr(self, request["do"])(store, request)

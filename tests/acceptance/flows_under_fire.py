@@ -32,9 +32,12 @@ class Fire:
     dies_in: tuple[Any, ...] | None = None
     """(path, node, visit, attempt)"""
     waits_in: str | None = None
-    """A node that says "in body" and goes on when it is told to."""
+    """A node that says "in body" and goes on when it is told to; the process goes on meanwhile."""
+    blocks_in: str | None = None
+    """The same, but the whole process waits: it hears of nothing and prolongs no lease."""
     tell: Callable[[dict[str, Any]], None]
     hear: Callable[[], Awaitable[str]]
+    hear_now: Callable[[], bytes]
 
 
 def die() -> None:
@@ -58,6 +61,9 @@ async def note_and_wait(ctx: StepContext) -> None:
     if ctx.node == Fire.waits_in:
         Fire.tell({"in_body": ctx.node})
         await Fire.hear()
+    if ctx.node == Fire.blocks_in:
+        Fire.tell({"in_body": ctx.node})
+        Fire.hear_now()
 
 
 # --- a flow with everything in it -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Every failure reaches whoever drives the run as one typed error that names the d
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import sqlite3
@@ -286,6 +287,8 @@ class Wire:
         self._mark: bytes | None = None
         self._moment = ""
         self._unanswered: set[socket.socket] = set()
+        self._late: tuple[socket.socket, bytes] | None = None
+        self._landed = threading.Event()
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -295,8 +298,9 @@ class Wire:
     def cut_at(self, mark: bytes, moment: str) -> None:
         """Cut the line once, at the next question that holds ``mark``.
 
-        ``moment``: ``before`` the question is passed on; ``behind`` it, not waiting for the answer; or ``instead`` of
-        passing on the answer, which has come.
+        ``moment``: ``before`` the question is passed on; ``behind`` it, not waiting for the answer; ``instead`` of
+        passing on the answer, which has come; or ``late``: the question reaches the server only when it is asked again,
+        just before it.
         """
         self._mark, self._moment = mark, moment
 
@@ -324,8 +328,18 @@ class Wire:
                 if self._mark is None or self._mark not in question:
                     server.sendall(question)
                     continue
-                self._mark = None
+                if self._late is not None:
+                    lost, first = self._late
+                    lost.sendall(first)
+                    self._landed.wait(PATIENCE)
+                    server.sendall(question)
+                    self._mark = self._late = None
+                    continue
                 self.cuts += 1
+                if self._moment == "late":
+                    self._late = (server, question)
+                    break
+                self._mark = None
                 if self._moment == "instead":
                     self._unanswered.add(server)
                     server.sendall(question)
@@ -337,12 +351,15 @@ class Wire:
         except OSError:
             pass
         _hang_up(client)
-        if self._moment != "behind":
+        if self._moment not in ("behind", "late"):
             _hang_up(server)
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         try:
             while answer := server.recv(1 << 20):
+                if self._late is not None and server is self._late[0]:
+                    self._landed.set()
+                    break
                 if server in self._unanswered:
                     self.when_cut()
                     break
@@ -370,12 +387,14 @@ def wire(postgres_url: str) -> Iterator[Wire]:
 
 
 MOMENTS = ["before", "instead", "behind"]
+PATIENCE = 30.0
+"""Seconds until a test that waits for the server gives up; no test that passes comes near it."""
 
 ORDINARY, ENDING = b'"second', b'"third'
 """What nothing holds but the commit of an ordinary step, and of the one that ends the run: a value that the node wrote."""
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [*MOMENTS, "late"])
 @pytest.mark.parametrize("mark", [ORDINARY, ENDING], ids=["a step", "the end of the run"])
 async def test_a_connection_cut_around_a_commit_neither_doubles_nor_loses_a_step(wire: Wire, moment: str, mark: bytes) -> None:
     async def arm(_run_id: str) -> None:
@@ -399,7 +418,9 @@ async def test_a_connection_cut_around_a_commit_neither_doubles_nor_loses_a_step
             assert (await store.run(result.run_id)).owner is None
 
 
-async def test_a_commit_that_lands_after_the_store_has_looked_for_it_is_not_done_twice(wire: Wire, postgres_url: str, tables: Any) -> None:
+async def test_a_lost_commit_and_its_repetition_may_both_hang_in_the_server_and_one_gets_in(
+    wire: Wire, postgres_url: str, tables: Any
+) -> None:
     url = postgres_url.replace("+asyncpg", "")
     hold, watch = await asyncpg.connect(url), await asyncpg.connect(url)
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -417,8 +438,9 @@ async def test_a_commit_that_lands_after_the_store_has_looked_for_it_is_not_done
     relay = Relay(inside_second)
     async with SQLCheckpointStore(wire.url) as store, GraphExecutor(relay.graph(), store=store) as executor:
         run = await executor.start({})
-        while await watch.fetchval(blocked) < 2:
-            assert not run.done()
+        async with asyncio.timeout(PATIENCE):
+            while await watch.fetchval(blocked) < 2:
+                assert not run.done()
         await hold.execute("ROLLBACK")
 
         result = await run.result()
@@ -475,7 +497,9 @@ async def test_a_decision_whose_answer_was_cut_can_simply_be_made_again(wire: Wi
 
 
 @pytest.mark.parametrize("mark", [ORDINARY, ENDING], ids=["a step", "the end of the run"])
-async def test_a_process_killed_while_the_server_has_its_commit_finds_it_done(children: Any, wire: Wire, postgres_url: str, mark: bytes) -> None:
+async def test_a_process_killed_while_the_server_has_its_commit_finds_it_done(
+    children: Any, wire: Wire, postgres_url: str, mark: bytes
+) -> None:
     child = children.start("start", wire.url, flow="relay", input={}, waits_in="second")
     child.next("in_body")
     # The server has committed and answered; the answer reaches a process that is no more.
@@ -573,6 +597,19 @@ async def test_a_schema_of_a_newer_trailmark_is_refused_and_left_alone(store_url
     password = sa.make_url(store_url).password
     assert password is None or password not in str(refused.value)
     assert await tables(store_url).ask("SELECT version_num FROM trailmark_schema") == [(found,)]
+
+
+async def test_an_older_schema_is_refused_until_it_is_upgraded(postgres_url: str, tables: Any) -> None:
+    async with SQLCheckpointStore(postgres_url):
+        pass
+    await tables(postgres_url).ask("DELETE FROM trailmark_schema")
+
+    with pytest.raises(SchemaVersionError) as refused:
+        async with SQLCheckpointStore(postgres_url):
+            pass
+
+    assert not refused.value.newer
+    assert "db upgrade" in str(refused.value)
 
 
 async def test_tables_that_are_not_ours_are_refused_and_left_alone(store_url: str, tables: Any) -> None:

@@ -248,9 +248,7 @@ async def test_a_run_gets_done_though_every_process_dies_behind_its_second_commi
 
 @pytest.mark.parametrize("ticks", [1, 8, 20, 40])
 @pytest.mark.parametrize("seq", [4, 16, 26])
-async def test_a_process_killed_in_the_middle_of_a_statement_of_sqlite(
-    children: Any, sqlite_url: str, seq: int, ticks: int
-) -> None:
+async def test_a_process_killed_in_the_middle_of_a_statement_of_sqlite(children: Any, sqlite_url: str, seq: int, ticks: int) -> None:
     async with SQLCheckpointStore(sqlite_url, synchronous="OFF") as store:
         ended = await drive_to_the_end(children, sqlite_url, store, dies_before=seq, ticks=ticks)
 

@@ -33,7 +33,6 @@ async def when_parked(store: SQLCheckpointStore) -> str:
         pass
     return found[0].run_id
 
-
     owner = children.start("start", store_url, flow="relay", input={}, waits_in="second")
     owner.next("in_body")
     run_id = children.journal()[0]["run"]
@@ -133,6 +132,26 @@ async def test_a_decision_made_while_the_owner_is_busy_elsewhere_is_taken_up_by_
         while (await store.decisions(run_id))[0].consumed_seq is None:
             pass
         assert record.actor == "ana"
+        owner.say("go on")
+
+        said = owner.end()
+
+        assert said["result"]["status"] == "completed"
+        assert said["result"]["attempt"] == 1
+        assert await store.verify(run_id) == []
+
+
+async def test_a_decision_its_owner_could_not_hear_of_is_found_when_it_wants_to_park(children: Any, store_url: str) -> None:
+    owner = children.start("start", store_url, flow="beside", input={}, blocks_in="work")
+    owner.next("in_body")
+    async with SQLCheckpointStore(store_url) as store:
+        run_id = (await store.runs())[0].run_id
+        before = [row.kind async for row in store.history(run_id)]
+        if "barrier" not in before:
+            # The body that blocks was begun before the other branch had come to its barrier: an early decision.
+            await store.decide(run_id, "gate", Decision.approve(by="ana"))
+        else:
+            await store.decide(run_id, (await store.barriers(run_id=run_id))[0].ticket, Decision.approve(by="ana"))
         owner.say("go on")
 
         said = owner.end()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from trailmark import Decision
 from trailmark.checkpoint_stores import LeaseHeldError, SQLCheckpointStore
 
 ROUNDS = 20
@@ -41,9 +42,7 @@ async def test_of_two_processes_that_resume_one_run_exactly_one_wins(children: A
         assert said["ended"] == -9
         async with SQLCheckpointStore(store_url) as store:
             run_id = (await store.runs(limit=1))[0].run_id
-            rivals = [
-                children.start("resume", store_url, flow="relay", run_id=run_id, on_a_word=True, waits_in="second") for _ in range(2)
-            ]
+            rivals = [children.start("resume", store_url, flow="relay", run_id=run_id, on_a_word=True, waits_in="second") for _ in range(2)]
             begin(*rivals)
             first, second = (rival._line() for rival in rivals)
             winner, loser = (rivals, rivals[::-1])["in_body" in second]
@@ -65,9 +64,7 @@ async def test_of_two_processes_that_resume_one_run_exactly_one_wins(children: A
 async def test_of_two_people_who_decide_one_barrier_differently_exactly_one_wins(children: Any, store_url: str) -> None:
     run_ids = [parked(children, store_url) for _ in range(ROUNDS)]
     people = {
-        name: children.start(
-            "decide_often", store_url, run_ids=run_ids, barrier="gate", by=name, action=action, on_a_word=True
-        )
+        name: children.start("decide_often", store_url, run_ids=run_ids, barrier="gate", by=name, action=action, on_a_word=True)
         for name, action in (("ana", "approve"), ("ben", "reject"))
     }
     winners = []
@@ -150,9 +147,7 @@ async def when_expired(url: str, run_id: str) -> None:
                 return
 
 
-async def test_a_process_that_slept_past_its_lease_inside_a_node_can_write_nothing(
-    children: Any, store_url: str, tables: Any
-) -> None:
+async def test_a_process_that_slept_past_its_lease_inside_a_node_can_write_nothing(children: Any, store_url: str, tables: Any) -> None:
     sleeper = children.start("start", store_url, flow="relay", input={}, waits_in="second", lease=1)
     sleeper.next("in_body")
     sleeper.kill(signal.SIGSTOP)
@@ -176,9 +171,7 @@ async def test_a_process_that_slept_past_its_lease_inside_a_node_can_write_nothi
     assert ran == [("first", True), ("second", True), ("second", False), ("third", False)]
 
 
-async def test_a_process_that_slept_past_its_lease_between_two_nodes_starts_no_other(
-    children: Any, store_url: str, tables: Any
-) -> None:
+async def test_a_process_that_slept_past_its_lease_between_two_nodes_starts_no_other(children: Any, store_url: str, tables: Any) -> None:
     sleeper = children.start("start", store_url, flow="relay", input={}, stops_behind=2, lease=1)
     sleeper.next("stopped")
     run_id = children.journal()[0]["run"]
@@ -194,6 +187,31 @@ async def test_a_process_that_slept_past_its_lease_between_two_nodes_starts_no_o
     assert answer["error"]["type"] == "LeaseLostError", answer
     assert await tables(store_url).of_run(run_id) == before
     assert [line["place"][1] for line in children.journal(run_id) if line["pid"] == sleeper.pid] == ["first"]
+
+
+async def test_a_process_that_slept_past_its_lease_at_a_barrier_does_not_park_what_another_drives(
+    children: Any, store_url: str, tables: Any
+) -> None:
+    said = children.run("start", store_url, flow="approval", input={})
+    run_id = said["result"]["run_id"]
+    sleeper = children.start("resume", store_url, flow="approval", run_id=run_id, stops_after="acquire", lease=1)
+    sleeper.next("stopped")
+    await when_expired(store_url, run_id)
+    async with SQLCheckpointStore(store_url) as store:
+        await store.decide(run_id, "gate", Decision.approve(by="ana"))
+        heir = children.start("resume", store_url, flow="approval", run_id=run_id, waits_in="after")
+        heir.next("in_body")
+        before = await tables(store_url).of_run(run_id)
+
+        sleeper.kill(signal.SIGCONT)
+        answer = sleeper.end()
+
+        assert answer["error"]["type"] == "LeaseLostError", answer
+        assert await tables(store_url).of_run(run_id) == before
+        heir.say("go on")
+        assert heir.end()["result"]["status"] == "completed"
+        assert [line["pid"] for line in children.journal(run_id)][1:] == [heir.pid]
+        assert await store.verify(run_id) == []
 
 
 async def test_a_sleeper_whose_run_is_being_driven_by_another_disturbs_nothing(children: Any, store_url: str, tables: Any) -> None:

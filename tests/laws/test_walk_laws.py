@@ -420,12 +420,12 @@ def test_a_driven_run_ends_the_same_however_often_its_process_dies(seed: int) ->
     decisions = {f"f{number}": agreed for number in range(4)}
 
     async def crash_and_reload() -> None:
-        report = await crash_at_every_checkpoint(graph, {"total": 0, "log": []}, decisions=decisions, max_steps=12)
-        assume(report.result.status != "limit_reached")
         try:
-            result = await always_reload(graph, {"total": 0, "log": []}, decisions=decisions, max_steps=12)
+            result = await always_reload(graph, {"total": 0, "log": []}, decisions=decisions, max_steps=15)
         except RunFailedError as failed:
             result = failed.result
+        assume(result.status != "limit_reached")
+        report = await crash_at_every_checkpoint(graph, {"total": 0, "log": []}, decisions=decisions, max_steps=200)
         assert (result.status, result.values, result.steps) == (report.result.status, report.result.values, report.result.steps)
 
     asyncio.run(crash_and_reload())
