@@ -81,7 +81,7 @@ class StepContext:
     def error(self) -> Mapping[str, Any] | None:
         """In a fallback node: the error that led here (``type``, ``message``, ``node``, ``path``, ``causes``); else None."""
         self.check()
-        return copied(self._error)
+        return None if self._error is None else dict(copied(self._error))
 
     @property
     def decisions(self) -> dict[str, Decision]:

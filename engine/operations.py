@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.errors import ForkError, InputError
 from engine.events import CancelAsked
 from engine.loading import catch_up, load_state
-from engine.plan import END, Plan
+from engine.plan import Plan
 from engine.updates import first_line
 from engine.walk import Walk
 from reducers.changes import ABSENT

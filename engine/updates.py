@@ -95,9 +95,11 @@ def reduced(
     reducer: Reducer, key: str, current: Any, update: Any, *, keep_update: bool, node: str, path: str, writer: str = ""
 ) -> Op | None:
     """The op that merges ``update`` into ``current``; None where nothing changes and nobody must know.  Raises MergeError."""
+    kept = update
     if not reducer.independent:
         # What a reducer compares must be of one kind: committed data, or (for the user's own reducer) the user's objects.
-        kept = _as_data(update, key) if reducer.builtin or keep_update else update
+        if reducer.builtin or keep_update:
+            kept = _as_data(update, key)
         update = kept if reducer.builtin else update
         current = current if reducer.builtin or current is ABSENT else materialise(current)
     try:

@@ -208,7 +208,7 @@ async def test_an_async_node_that_takes_too_long_fails_with_its_time() -> None:
 
 
 async def test_a_sync_node_that_outlives_its_timeout_can_do_nothing_and_its_fallback_does_not_wait_for_it() -> None:
-    clock, release, told = VirtualClock(), threading.Event(), asyncio.Event()
+    clock, release, told, returned = VirtualClock(), threading.Event(), asyncio.Event(), asyncio.Event()
     seen: list[str] = []
     loop = asyncio.get_running_loop()
 
@@ -219,12 +219,13 @@ async def test_a_sync_node_that_outlives_its_timeout_can_do_nothing_and_its_fall
             seen.append(ctx.idempotency_key)
         except StaleContextError as stale:
             seen.append(str(stale))
+        loop.call_soon_threadsafe(returned.set)
         return {"log": ["too late"]}
 
     def rescue(state: Any) -> dict[str, Any]:
         return {"log": ["rescued"]}
 
-    flow = line(stuck, name="stuck", timeout=timedelta(seconds=3))
+    flow = line(stuck, timeout=timedelta(seconds=3))
     flow.add_node(None, rescue).add_fallback(stuck, rescue, on=TimeoutError).add_edge(rescue, END)
     run = executor(flow, clock=clock)
     handle = await run.start(START)
@@ -233,10 +234,8 @@ async def test_a_sync_node_that_outlives_its_timeout_can_do_nothing_and_its_fall
     result = await handle.result()
     assert result.values["log"] == ["rescued"]
     release.set()
+    await returned.wait()
     await run.aclose()
-    threads = [thread for thread in threading.enumerate() if thread.name == "trailmark-node"]
-    for thread in threads:
-        await asyncio.to_thread(thread.join, 5)
     assert seen == ["this attempt of node 'stuck' is over (timed out); its result will not be used"]
 
 
@@ -374,7 +373,9 @@ async def test_a_failed_run_raises_with_its_result_and_its_cause() -> None:
         ({"free": {"items": [1, {"fh": object()}]}}, UpdateNotStorableError, r"free.items\[1\].fh"),
     ],
 )
-async def test_an_update_that_cannot_be_used_fails_the_node_with_key_and_path(returned: Any, error: type[Exception], says_what: str) -> None:
+async def test_an_update_that_cannot_be_used_fails_the_node_with_key_and_path(
+    returned: Any, error: type[Exception], says_what: str
+) -> None:
     async def give(state: Any) -> Any:
         return returned
 
@@ -480,7 +481,9 @@ def counting(limit: int) -> Flow:
     return flow.add_edge("count", "count", when=lambda state: state["n"] < limit, name="more").add_edge("count", END)
 
 
-@pytest.mark.parametrize(("limit", "status", "steps"), [(1, "limit_reached", 1), (4, "limit_reached", 4), (5, "completed", 5), (6, "completed", 5)])
+@pytest.mark.parametrize(
+    ("limit", "status", "steps"), [(1, "limit_reached", 1), (4, "limit_reached", 4), (5, "completed", 5), (6, "completed", 5)]
+)
 async def test_exactly_as_many_entries_as_allowed_are_made(limit: int, status: str, steps: int) -> None:
     result = await executor(counting(5), max_steps=limit).execute(START)
     assert (result.status, result.steps, result.values["n"]) == (status, steps, steps)
@@ -555,7 +558,8 @@ async def test_the_first_failure_cancels_the_other_branches_and_waits_for_them()
     with pytest.raises(RunFailedError) as failed:
         await executor(flow).execute(START)
     cause = failed.value.__cause__
-    assert isinstance(cause, BranchError) and isinstance(cause.__cause__, ValueError)
+    assert isinstance(cause, BranchError)
+    assert isinstance(cause.__cause__, ValueError)
     assert sorted(doors.left) == ["fan[1]", "fan[2]"]
 
 
@@ -604,7 +608,9 @@ async def test_best_effort_goes_on_with_what_succeeded_and_shows_what_did_not() 
     state = {**STATE, "failures": list[dict[str, Any]]}
     result = await executor(fan(bad, says("fine"), on_error=best_effort(min_success=1, failures_to="failures"), state=state)).execute(START)
     assert result.values["log"] == ["fine"]
-    assert [(failure["branch"], failure["type"], failure["message"]) for failure in result.values["failures"]] == [("bad", "ValueError", "bad")]
+    assert [(failure["branch"], failure["type"], failure["message"]) for failure in result.values["failures"]] == [
+        ("bad", "ValueError", "bad")
+    ]
     with pytest.raises(RunFailedError):
         await executor(fan(bad, says("fine"), on_error=best_effort(min_success=2), state=state)).execute(START)
 
@@ -740,7 +746,14 @@ async def test_a_decision_may_come_before_the_barrier_is_reached(name: str) -> N
     async def before(state: Any) -> None:
         await doors.through("before")
 
-    flow = Flow("early", STATE).add_node(None, before).add_barrier("review").set_entry("before").add_edge("before", "review").add_edge("review", END)
+    flow = (
+        Flow("early", STATE)
+        .add_node(None, before)
+        .add_barrier("review")
+        .set_entry("before")
+        .add_edge("before", "review")
+        .add_edge("review", END)
+    )
     run = executor(flow)
     handle = await run.start(START)
     await doors.until(1)
@@ -748,7 +761,8 @@ async def test_a_decision_may_come_before_the_barrier_is_reached(name: str) -> N
     doors.open.set()
     assert (await handle.result()).status == "completed"
     (decision,) = await run.store.decisions(handle.run_id)
-    assert decision.consumed_seq is not None and decision.payload_digest is None
+    assert decision.consumed_seq is not None
+    assert decision.payload_digest is None
 
 
 @pytest.mark.parametrize("name", ["review", "fan[0].review", "fan[0].review#1"])
@@ -1150,7 +1164,9 @@ async def test_a_changed_graph_is_refused_with_what_changed_unless_it_is_forced_
     run = executor(review())
     waiting = await run.execute(START)
     await run.store.decide(waiting.run_id, "review", Decision.approve(by="ana"))
-    changed = review().add_node("more", says("more")).add_edge("after", "more", when=lambda state: True, name="always").add_edge("more", END)
+    changed = (
+        review().add_node("more", says("more")).add_edge("after", "more", when=lambda state: True, name="always").add_edge("more", END)
+    )
     later = executor(changed, store=run.store)
     with pytest.raises(GraphChangedError, match="more") as refused:
         await later.resume(waiting.run_id)
@@ -1231,7 +1247,9 @@ async def test_a_fork_can_be_made_at_any_checkpoint_of_a_run_and_ends_like_it() 
 async def test_a_fork_of_the_time_before_another_graph_was_forced_belongs_to_the_graph_of_that_time() -> None:
     run = executor(review())
     waiting = await run.execute(START)
-    changed = review().add_node("more", says("more")).add_edge("after", "more", when=lambda state: True, name="always").add_edge("more", END)
+    changed = (
+        review().add_node("more", says("more")).add_edge("after", "more", when=lambda state: True, name="always").add_edge("more", END)
+    )
     later = executor(changed, store=run.store)
     await later.resume(waiting.run_id, mode="force")
     old, new = await run.fork(waiting.run_id, at=waiting.seq), await run.fork(waiting.run_id)

@@ -6,12 +6,26 @@ Bytes that a user wrote pass the codec here, and nowhere else in the SQL store.
 from __future__ import annotations
 
 import uuid
+from collections import namedtuple
 from collections.abc import Mapping
 from typing import Any
+
+import sqlalchemy as sa
 
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import RunNotFoundError
 from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, NewRun, Row, RunRecord
+from checkpoint_stores.sql.schema import barriers, decisions, runs
+
+
+def _line_type(name: str, table: sa.Table) -> Any:
+    """A tuple type whose fields are the table's columns."""
+    return namedtuple(name, list(table.columns.keys()))  # noqa: PYI024
+
+
+RunLine: Any = _line_type("RunLine", runs)
+BarrierLine: Any = _line_type("BarrierLine", barriers)
+DecisionLine: Any = _line_type("DecisionLine", decisions)
 
 
 def key_of(run_id: str) -> bytes:
@@ -27,9 +41,10 @@ def key_of(run_id: str) -> bytes:
 
 def new_key_of(run_id: str) -> bytes:
     """The 16 bytes of the id of a run to be; ValueError where it is no UUID in canonical text."""
-    if str(uuid.UUID(run_id)) != run_id:
+    key = uuid.UUID(run_id).bytes
+    if id_of(key) != run_id:
         raise ValueError(f"run id {run_id!r} is no UUID in canonical text")
-    return uuid.UUID(run_id).bytes
+    return key
 
 
 def id_of(key: bytes) -> str:
@@ -88,29 +103,34 @@ def run_of(line: Any) -> RunRecord:
     )
 
 
-def run_line(run: NewRun, first: Row, *, genesis: bytes, owner: str | None) -> dict[str, Any]:
-    """The line of a new run; times are added by the statement."""
+def run_line(run: NewRun, first: Row, *, genesis: bytes, owner: str | None) -> Any:
+    """The `RunLine` of a new run; its times are the statement's to say."""
     held = int(run.hold)
-    return {
-        "run_id": new_key_of(run.run_id),
-        "tenant": run.tenant,
-        "run_key": run.run_key,
-        "flow": run.flow,
-        "flow_version": run.flow_version,
-        "graph_hash": run.graph_hash,
-        "status": run.status,
-        "head_seq": first.seq,
-        "head_digest": first.digest,
-        "genesis": genesis,
-        "max_steps": run.max_steps,
-        "attempt": held,
-        "inbox_rev": 0,
-        "epoch": held,
-        "owner": owner if run.hold else None,
-        "parent_run_id": key_of(run.parent_run_id) if run.parent_run_id is not None else None,
-        "forked_at_seq": run.forked_at_seq,
-        "labels": encoded(run.labels),
-    }
+    return RunLine(
+        run_id=new_key_of(run.run_id),
+        tenant=run.tenant,
+        run_key=run.run_key,
+        flow=run.flow,
+        flow_version=run.flow_version,
+        graph_hash=run.graph_hash,
+        status=run.status,
+        head_seq=first.seq,
+        head_digest=first.digest,
+        genesis=genesis,
+        max_steps=run.max_steps,
+        attempt=held,
+        inbox_rev=0,
+        epoch=held,
+        owner=owner if run.hold else None,
+        wake_at=None,
+        parent_run_id=key_of(run.parent_run_id) if run.parent_run_id is not None else None,
+        forked_at_seq=run.forked_at_seq,
+        labels=encoded(run.labels),
+        error=None,
+        cancel=None,
+        created_at=None,
+        updated_at=None,
+    )
 
 
 def row_of(line: Any) -> Row:

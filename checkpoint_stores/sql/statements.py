@@ -269,12 +269,14 @@ HEAD: Final = f"SELECT seq, digest, step FROM {checkpoints.name} WHERE run_id = 
 ROW_DIGEST: Final = f"SELECT digest FROM {checkpoints.name} WHERE run_id = %1 AND seq = %2"
 INSERT_ROW: Final = f"INSERT INTO {checkpoints.name} ({_ROWS}) VALUES ({_places(len(_ROW_COLUMNS) - 1)}, {{now:{len(_ROW_COLUMNS)}}})"
 NAME_TAKEN: Final = f"SELECT run_id FROM {runs.name} WHERE run_id = %1 OR (tenant = %2 AND flow = %3 AND run_key = %4) LIMIT 1"
-NEW_RUN_COLUMNS: Final = tuple(name for name in _RUN_COLUMNS if name not in _TIMES)
-_NOW_OF_NEW: Final = f"{{now:{len(NEW_RUN_COLUMNS) + 1}}}"
+NEW_RUN_WIDTH: Final = len(_RUN_COLUMNS) - len(_TIMES)
+"""The times of a run are its last columns; a new run gives all before them."""
+_NOW_OF_NEW: Final = f"{{now:{NEW_RUN_WIDTH + 1}}}"
 INSERT_RUN: Final = (
-    f"INSERT INTO {runs.name} ({', '.join(NEW_RUN_COLUMNS)}, {', '.join(_TIMES)})"
-    f" VALUES ({_places(len(NEW_RUN_COLUMNS))}, {_NOW_OF_NEW}, {_NOW_OF_NEW}) RETURNING {_RUN}"
+    f"INSERT INTO {runs.name} ({_RUN}) SELECT {_places(NEW_RUN_WIDTH)}, moment, moment FROM (SELECT {_NOW_OF_NEW} AS moment) m"
+    f" WHERE true ON CONFLICT DO NOTHING RETURNING {_TIMES[0]}"
 )
+"""Returns created_at, or no line where the run's id or its run_key is taken."""
 TAKE_RUN: Final = (
     f"UPDATE {runs.name} SET epoch = epoch + 1, attempt = attempt + 1, status = 'running', owner = %2,"
     " max_steps = coalesce(%3, max_steps), graph_hash = coalesce(%4, graph_hash), head_seq = %5, head_digest = %6,"

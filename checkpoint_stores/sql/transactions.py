@@ -8,7 +8,6 @@ knows a thread.
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +26,9 @@ from checkpoint_stores.records import ENDED, BarrierRecord, CancelRequest, Decis
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.leases import is_known_dead, worker_line
 from checkpoint_stores.sql.lines import (
+    BarrierLine,
+    DecisionLine,
+    RunLine,
     barrier_line,
     barrier_of,
     cancel_line,
@@ -38,17 +40,6 @@ from checkpoint_stores.sql.lines import (
     run_line,
     run_of,
 )
-from checkpoint_stores.sql.schema import barriers, decisions, runs
-
-
-def _line_type(name: str, table: sa.Table) -> Any:
-    """A tuple type whose fields are the table's columns."""
-    return namedtuple(name, list(table.columns.keys()))  # noqa: PYI024
-
-
-RunLine: Any = _line_type("RunLine", runs)
-BarrierLine: Any = _line_type("BarrierLine", barriers)
-DecisionLine: Any = _line_type("DecisionLine", decisions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +78,31 @@ def release(connection: sa.Connection, scribe: Scribe, run_id: str, epoch: int) 
 
 
 def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *, store_graph: bool) -> Lease:
-    """Insert a run, its first row, its graph and its open barriers.
-
-    Raises RunExistsError, or the driver's own error where another transaction took the name meanwhile.
-    """
+    """Insert a run, its first row, its graph and its open barriers.  Raises RunExistsError."""
     now = scribe.time()
-    check_name_free(connection, run)
     genesis = scribe.chain.genesis(run.run_id)
     if run.parent_run_id is not None:
         parent = _fetch(connection, statements.ROW_DIGEST, key_of(run.parent_run_id), run.forked_at_seq)
         genesis = scribe.chain.genesis(run.run_id, bytes(parent[0][0])) if parent else b""
+    line = run_line(run, first, genesis=genesis, owner=scribe.worker_id)
+    made = _fetch(connection, statements.INSERT_RUN, *line[: statements.NEW_RUN_WIDTH], now)
+    if not made:
+        check_name_free(connection, run)
+        raise RunExistsError(run.run_key or run.run_id, run.run_id)  # whoever had the name is gone again
     if store_graph and run.definition:
         put_graph(connection, run.graph_hash, run.definition)
-    values = run_line(run, first, genesis=genesis, owner=scribe.worker_id)
-    line = RunLine(*_fetch(connection, statements.INSERT_RUN, *(values.get(name) for name in statements.NEW_RUN_COLUMNS), now)[0])
+    created_at = made[0][0]
     _fetch(connection, statements.INSERT_ROW, line.run_id, *first[1:11], now)
     for barrier in run.barriers:
         opened = barrier_line(barrier, tenant=run.tenant)
-        opened["opened_at"] = opened["opened_at"] or line.created_at
+        opened["opened_at"] = opened["opened_at"] or created_at
         _fetch(connection, statements.INSERT_BARRIER, *(opened[name] for name in BarrierLine._fields))
-    return Lease(run_of(line), line.epoch, first.seq, first.digest)
+    return lease_of(line, first, created_at)
+
+
+def lease_of(line: Any, first: Row, created_at: int) -> Lease:
+    """What the creator of a run is told; ``line`` is what `run_line` made."""
+    return Lease(run_of(line._replace(created_at=created_at, updated_at=created_at)), line.epoch, first.seq, first.digest)
 
 
 def check_name_free(connection: sa.Connection, run: NewRun) -> None:

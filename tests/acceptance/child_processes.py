@@ -31,7 +31,7 @@ import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from flows_under_fire import GRAPHS, Fire, die
 
 from trailmark import Committed, Decision, GraphExecutor, RunResult
-from trailmark.checkpoint_stores import Commit, DecisionRecord, Lease, NewRun, Receipt, Row, RunRecord, SQLCheckpointStore
+from trailmark.checkpoint_stores import Commit, DecisionRecord, Inbox, Lease, NewRun, Receipt, Row, RunRecord, SQLCheckpointStore
 
 
 class MortalStore(SQLCheckpointStore):
@@ -57,6 +57,9 @@ class MortalStore(SQLCheckpointStore):
 
     async def request_cancel(self, run_id: str, **options: Any) -> RunRecord:
         return await self._around(super().request_cancel(run_id, **options), "cancel")
+
+    async def inbox(self, run_id: str) -> Inbox:
+        return await self._around(super().inbox(run_id), "inbox")
 
     async def commit(self, commit: Commit) -> Receipt:
         return await self._around(super().commit(commit), *(row.seq for row in commit.rows))
@@ -167,13 +170,13 @@ class Child:
 
     # --- what can be asked ------------------------------------------------------------------------------------------
     async def start(self, store: MortalStore, request: dict[str, Any]) -> None:
-        async with GraphExecutor(GRAPHS[request["flow"]](), store=store, observers=self._observers(request)) as executor:
+        async with GraphExecutor(GRAPHS[request["flow"]], store=store, observers=self._observers(request)) as executor:
             await self._ready(request)
             options = {name: request[name] for name in ("run_id", "run_key", "through_barriers") if name in request}
             self._show(await executor.execute(request.get("input"), **options))
 
     async def resume(self, store: MortalStore, request: dict[str, Any]) -> None:
-        async with GraphExecutor(GRAPHS[request["flow"]](), store=store, observers=self._observers(request)) as executor:
+        async with GraphExecutor(GRAPHS[request["flow"]], store=store, observers=self._observers(request)) as executor:
             await store.run(request["run_id"])
             await self._ready(request)
             options = {name: request[name] for name in ("takeover", "through_barriers") if name in request}
@@ -198,7 +201,7 @@ class Child:
                 self.tell({"refused": {"type": type(error).__name__, "winner": getattr(error, "winner", None), "message": str(error)}})
 
     async def cancel(self, store: MortalStore, request: dict[str, Any]) -> None:
-        async with GraphExecutor(GRAPHS[request["flow"]](), store=store) as executor:
+        async with GraphExecutor(GRAPHS[request["flow"]], store=store) as executor:
             await self._ready(request)
             self._show(await executor.cancel(request["run_id"], by=request["by"], reason=request.get("reason", "")))
 
@@ -281,9 +284,7 @@ class Nursery:
 
 if __name__ == "__main__":
     sqlalchemy.dialects.postgresql.asyncpg.dialect()
-    for make in GRAPHS.values():
-        make()  # whatever is imported at first use is imported here
     gc.freeze()
     nursery = Nursery(sys.argv[1])
-    print("ready", flush=True)
+    os.write(1, b"ready\n")
     nursery.serve()

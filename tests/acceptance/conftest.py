@@ -20,6 +20,9 @@ import pytest
 import trailmark
 from trailmark.testing.postgres import PostgresServer
 
+collect_ignore = ["child_processes.py", "flows_under_fire.py"]
+"""They run in children, where they find each other; here they would only be searched for doctests."""
+
 HERE = Path(__file__).resolve().parent
 PATIENCE = 30.0
 """Seconds until a test that waits for a child gives up; no test that passes comes near it."""

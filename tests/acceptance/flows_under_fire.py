@@ -221,10 +221,7 @@ def bulky_graph() -> FlowGraph:
     return flow.set_entry("a").add_edge("f", END).compile()
 
 
-GRAPHS: dict[str, Callable[[], FlowGraph]] = {
-    "claim": claim_graph,
-    "relay": relay_graph,
-    "approval": approval_graph,
-    "beside": beside_graph,
-    "bulky": bulky_graph,
+GRAPHS: dict[str, FlowGraph] = {
+    graph.name: graph for graph in (claim_graph(), relay_graph(), approval_graph(), beside_graph(), bulky_graph())
 }
+"""Compiled once, before any child is forked."""

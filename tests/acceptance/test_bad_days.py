@@ -30,7 +30,7 @@ from trailmark.checkpoint_stores import (
 )
 from trailmark.reducers import append
 from trailmark.testing import postgres_programs
-from trailmark.testing.postgres import PostgresServer
+from trailmark.testing.postgres import PostgresServer, _became_ready
 
 
 class Relay:
@@ -102,8 +102,6 @@ class OwnServer:
         account = postgres_programs.unprivileged_account()
         programs = postgres_programs.reachable(postgres_programs.find_programs(), folder, account)
         process = self._server._launch(programs, folder, sa.make_url(self.url).port or 0, account)
-        from trailmark.testing.postgres import _became_ready
-
         assert _became_ready(process, folder / "data" / "postmaster.pid")
 
 
@@ -270,7 +268,7 @@ async def test_a_process_whose_files_may_grow_no_more_loses_nothing(children: An
     assert again["result"]["status"] == "completed"
     assert again["result"]["steps"] == 6
     ran = children.places(run_id)
-    assert [node for node in dict.fromkeys(ran)] == ["a", "b", "c", "d", "e", "f"]
+    assert list(dict.fromkeys(ran)) == ["a", "b", "c", "d", "e", "f"]
     assert sorted(ran) == sorted([*"abcdef", failed_in])
     async with SQLCheckpointStore(sqlite_url) as store:
         assert await store.verify(run_id) == []
@@ -401,21 +399,21 @@ async def test_a_connection_cut_around_a_commit_neither_doubles_nor_loses_a_step
         wire.cut_at(mark, moment)
 
     relay, told = Relay(arm), []
-    async with SQLCheckpointStore(wire.url) as store:
-        async with GraphExecutor(relay.graph(), store=store, observers=[lambda committed: told.append(committed.row.seq)]) as executor:
-            result = await executor.execute({})
+    look = [lambda committed: told.append(committed.row.seq)]
+    async with SQLCheckpointStore(wire.url) as store, GraphExecutor(relay.graph(), store=store, observers=look) as executor:
+        result = await executor.execute({})
 
-            assert wire.cuts == 1
-            assert result.status == "completed"
-            assert result.values["trail"] == ["first", "second", "third"]
-            assert relay.nodes() == ["first", "second", "third"]
-            assert told == [2, 3, 4]
-            rows = [row async for row in store.history(result.run_id)]
-            assert [(row.seq, row.kind, row.step, row.epoch) for row in rows] == [
+        assert wire.cuts == 1
+        assert result.status == "completed"
+        assert result.values["trail"] == ["first", "second", "third"]
+        assert relay.nodes() == ["first", "second", "third"]
+        assert told == [2, 3, 4]
+        rows = [row async for row in store.history(result.run_id)]
+        assert [(row.seq, row.kind, row.step, row.epoch) for row in rows] == [
                 (1, "start", 0, 1), (2, "step", 1, 1), (3, "step", 2, 1), (4, "step", 3, 1),
             ]  # fmt: skip
-            assert await store.verify(result.run_id) == []
-            assert (await store.run(result.run_id)).owner is None
+        assert await store.verify(result.run_id) == []
+        assert (await store.run(result.run_id)).owner is None
 
 
 async def test_a_lost_commit_and_its_repetition_may_both_hang_in_the_server_and_one_gets_in(
@@ -524,14 +522,12 @@ async def interrupted(url: str) -> AsyncIterator[tuple[Relay, SQLCheckpointStore
     """A run that stands before ``third``, held by nobody: its rows are 1 (start), 2, 3, and 4 (suspended)."""
     relay = Relay()
     async with SQLCheckpointStore(url) as store, GraphExecutor(relay.graph(), store=store) as executor:
-        handles = []
 
-        async def suspend(_run_id: str) -> None:
-            executor._drivers[_run_id].suspend("for the test")
+        async def suspend(run_id: str) -> None:
+            executor._drivers[run_id].suspend("for the test")
 
         relay.inside_second = suspend
         run = await executor.start({})
-        handles.append(run)
         result = await run.result()
         assert result.status == "suspended"
         yield relay, store, executor, run.run_id
@@ -571,7 +567,7 @@ async def test_a_damaged_checkpoint_is_named_and_what_stands_before_it_is_readab
 
 
 async def test_a_run_whose_end_was_cut_off_is_not_resumed_as_if_nothing_were_missing(store_url: str, tables: Any) -> None:
-    async with interrupted(store_url) as (relay, store, executor, run_id):
+    async with interrupted(store_url) as (_, store, executor, run_id):
         head = [row.seq async for row in store.history(run_id)][-1]
         await tables(store_url).ask("DELETE FROM checkpoints WHERE seq = %s AND run_id = %s", head, bytes.fromhex(run_id.replace("-", "")))
 

@@ -33,6 +33,8 @@ async def when_parked(store: SQLCheckpointStore) -> str:
         pass
     return found[0].run_id
 
+
+async def test_a_running_run_is_cancelled_from_another_process(children: Any, store_url: str) -> None:
     owner = children.start("start", store_url, flow="relay", input={}, waits_in="second")
     owner.next("in_body")
     run_id = children.journal()[0]["run"]

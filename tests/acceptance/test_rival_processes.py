@@ -128,23 +128,28 @@ async def test_the_run_of_a_killed_process_is_taken_at_once_though_its_lease_las
         assert children.places(run_id) == ["first", "second", "second", "third"]
 
 
+async def expiry_of(store: SQLCheckpointStore, run_id: str) -> int | None:
+    """When the lease of the run's owner ends, by the refusal we get; None where we got the run (and gave it back)."""
+    try:
+        lease = await store.acquire(run_id)
+    except LeaseHeldError as refusal:
+        held = refusal
+    else:
+        await store.release(run_id, lease.epoch)
+        return None
+    assert held.owner
+    assert held.expires_at is not None
+    return round(held.expires_at.timestamp() * 1_000_000)
+
+
 async def when_expired(url: str, run_id: str) -> None:
-    """Take the run, and give it back, as soon as the database's clock lets one; refusals before name owner and expiry."""
+    """Try to take the run until the database's clock lets us, and not before the expiry that was told."""
     async with SQLCheckpointStore(url) as store:
-        expires_at = None
-        while True:
-            try:
-                lease = await store.acquire(run_id)
-            except LeaseHeldError as held:
-                assert held.owner
-                assert held.expires_at is not None
-                assert expires_at in (None, held.expires_at), "a stopped process prolonged its lease"
-                expires_at = held.expires_at
-            else:
-                assert expires_at is not None, "the lease of a process that may come back was not respected"
-                assert await store.now() >= expires_at.timestamp() * 1_000_000
-                await store.release(run_id, lease.epoch)
-                return
+        expires_at = await expiry_of(store, run_id)
+        assert expires_at is not None, "the lease of a process that may come back was not respected"
+        while (again := await expiry_of(store, run_id)) is not None:
+            assert again == expires_at, "a stopped process prolonged its lease"
+        assert await store.now() >= expires_at
 
 
 async def test_a_process_that_slept_past_its_lease_inside_a_node_can_write_nothing(children: Any, store_url: str, tables: Any) -> None:
@@ -194,7 +199,7 @@ async def test_a_process_that_slept_past_its_lease_at_a_barrier_does_not_park_wh
 ) -> None:
     said = children.run("start", store_url, flow="approval", input={})
     run_id = said["result"]["run_id"]
-    sleeper = children.start("resume", store_url, flow="approval", run_id=run_id, stops_after="acquire", lease=1)
+    sleeper = children.start("resume", store_url, flow="approval", run_id=run_id, stops_after="inbox", lease=1)
     sleeper.next("stopped")
     await when_expired(store_url, run_id)
     async with SQLCheckpointStore(store_url) as store:
@@ -242,8 +247,9 @@ async def test_a_sleeper_whose_run_nobody_took_goes_on(children: Any, store_url:
     run_id = children.journal()[0]["run"]
     async with SQLCheckpointStore(store_url) as store:
         # Until the lease has expired by the database's clock; nobody takes the run.
-        expires = await expiry_of(store, run_id)
-        while await store.now() <= expires:
+        expires_at = await expiry_of(store, run_id)
+        assert expires_at is not None
+        while await store.now() <= expires_at:
             pass
     sleeper.kill(signal.SIGCONT)
 
@@ -254,22 +260,18 @@ async def test_a_sleeper_whose_run_nobody_took_goes_on(children: Any, store_url:
     assert children.places(run_id) == ["first", "second", "third"]
 
 
-async def expiry_of(store: SQLCheckpointStore, run_id: str) -> float:
-    with pytest.raises(LeaseHeldError) as held:
-        await store.acquire(run_id)
-    assert held.value.expires_at is not None
-    return held.value.expires_at.timestamp() * 1_000_000
-
-
 async def test_a_living_process_keeps_its_run_past_the_time_of_one_lease(children: Any, store_url: str) -> None:
-    owner = children.start("start", store_url, flow="relay", input={}, waits_in="second", lease=0.4)
+    owner = children.start("start", store_url, flow="relay", input={}, waits_in="second", lease=2)
     owner.next("in_body")
     run_id = children.journal()[0]["run"]
     async with SQLCheckpointStore(store_url) as store:
-        first = latest = await expiry_of(store, run_id)
-        while latest < first + 400_000:
-            latest = await expiry_of(store, run_id)
-        assert await store.now() > first - 400_000
+        first = await expiry_of(store, run_id)
+        assert first is not None
+        while await store.now() <= first:
+            assert (await store.run(run_id)).epoch == 1
+        later = await expiry_of(store, run_id)
+        assert later is not None, "a living process lost its run"
+        assert later > first
 
     owner.say("go on")
 

@@ -8,13 +8,12 @@ every batch, everything that must always be true.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Annotated, Any
 
-import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -22,15 +21,14 @@ from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack, unpack
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, fold
 from checkpoint_stores.records import DecisionRecord, Row
-from engine.commands import SetTimer, StartBody
+from engine.commands import StartBody
 from engine.decide import decide
 from engine.decisions import Decision
 from engine.errors import RunFailedError
-from engine.events import BodyFailed, BodyReturned, CancelAsked, Event, SuspendAsked, Voted
+from engine.events import BodyFailed, BodyReturned, Event, Voted
 from engine.flow import Flow, best_effort, branch
-from engine.graph import FlowGraph
 from engine.outcomes import DELETE, End, Fallback, Goto, Update
-from engine.plan import END, NodePlan, Plan, Retry
+from engine.plan import END, Plan, Retry
 from engine.walk import Batch, Walk
 from reducers.builtin import all_, any_, append, counter, deep_merge, extend, first, max_, merge, min_, replace, sum_, unique
 from trailmark.testing import always_reload, crash_at_every_checkpoint
@@ -275,15 +273,18 @@ class Journey:
         assert encode(self.shadow.dump()) == encode(state.dump()), "the live state is not the restored one"
         assert [row.seq for row in self.rows] == list(range(1, len(self.rows) + 1))
         steps = [row.step for row in self.rows]
-        assert steps[0] == 0 and steps[-1] == state.step
-        assert all(after - before in (0, 1) for before, after in zip(steps, steps[1:], strict=False))
+        assert steps[0] == 0
+        assert steps[-1] == state.step
+        assert all(after - before in (0, 1) for before, after in itertools.pairwise(steps))
         assert state.step + len(self.in_flight) <= self.max_steps
         assert set(self.in_flight) == state.running
         if not self.walk.stopped:
             assert {scope.detail[0] for scope in state.frontier() if scope.phase == PARKED} == self.tickets
             for start in self.in_flight.values():
                 scope = state.scopes[start.path]
-                assert scope.node == start.node and scope.phase in (AT, RETRY) and scope.visits.get(scope.node, 0) + 1 == start.visit
+                assert scope.node == start.node
+                assert scope.phase in (AT, RETRY)
+                assert scope.visits.get(scope.node, 0) + 1 == start.visit
         elif self.walk.ended:
             assert not self.tickets, "the run has ended and tickets are open"
         for scope in state.scopes.values():
@@ -293,9 +294,13 @@ class Journey:
     def check_open(self, scope: Scope) -> None:
         parallel = self.plan.at(scope.path).nodes[scope.node].parallel
         assert parallel is not None
-        assert any(child.phase not in (DONE, FAILED) for child in scope.children) or self.walk.stopped, "all branches are over and nothing joined them"
+        assert any(child.phase not in (DONE, FAILED) for child in scope.children) or self.walk.stopped, (
+            "all branches are over and nothing joined them"
+        )
         if parallel.max_concurrency is not None:
-            inside = [path for path in self.in_flight if any(path == child.path or path.startswith(f"{child.path}.") for child in scope.children)]
+            inside = [
+                path for path in self.in_flight if any(path == child.path or path.startswith(f"{child.path}.") for child in scope.children)
+            ]
             assert len(inside) <= parallel.max_concurrency
 
     # --- what can happen next
@@ -366,7 +371,14 @@ class Journey:
 
     def end(self) -> tuple[Any, ...]:
         state = self.walk.state
-        return state.status, state.step, encode(state.root.values), encode(state.root.visits), encode(state.root.error), encode(state.root.detail)
+        return (
+            state.status,
+            state.step,
+            encode(state.root.values),
+            encode(state.root.visits),
+            encode(state.root.error),
+            encode(state.root.detail),
+        )
 
 
 # What is drawn is a seed: a failure names it, and `Random` makes the same flow of it again.

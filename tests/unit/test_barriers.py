@@ -21,7 +21,11 @@ def vote(action: str, actor: str = "ana", number: int = 1) -> DecisionRecord:
 
 
 def barrier(**settings: Any) -> NodePlan:
-    edges = {"conditional": (EdgePlan("pay", "conditional"),), "normal": EdgePlan("notify", "normal"), "fallbacks": (EdgePlan("later", "fallback"),)}
+    edges = {
+        "conditional": (EdgePlan("pay", "conditional"),),
+        "normal": EdgePlan("notify", "normal"),
+        "fallbacks": (EdgePlan("later", "fallback"),),
+    }
     return NodePlan("review", "barrier", barrier=BarrierPlan(**settings), **edges)  # type: ignore[arg-type]
 
 
@@ -53,7 +57,9 @@ def test_what_votes_add_up_to(quorum: int, votes: list[tuple[str, str]], decides
 
 
 def test_a_ticket_shows_the_declared_keys_and_offers_the_ways_that_are_no_fallback() -> None:
-    node = barrier(prompt="Pay {vendor} {amount:.2f}?", show=("vendor", "amount", "missing"), timeout=timedelta(hours=1), on_timeout="reject")
+    node = barrier(
+        prompt="Pay {vendor} {amount:.2f}?", show=("vendor", "amount", "missing"), timeout=timedelta(hours=1), on_timeout="reject"
+    )
     record = opened("r", node, standing(vendor="ACME", amount=9.5, secret=1), 1_000)
     assert (record.prompt, record.payload) == ("Pay ACME 9.50?", {"vendor": "ACME", "amount": 9.5})
     assert (record.ticket, record.targets, record.deadline, record.on_timeout) == ("review#1", ("pay", "notify"), 3_600_001_000, "reject")

@@ -98,14 +98,26 @@ def reviewing(**settings: Any) -> Flow:
 
 
 def fanning(*branches: Any, **options: Any) -> Flow:
-    return Flow("fanning", STATE).add_parallel("fan", {f"b{n}": each for n, each in enumerate(branches)}, **options).set_entry("fan").add_edge("fan", END)
+    return (
+        Flow("fanning", STATE)
+        .add_parallel("fan", {f"b{n}": each for n, each in enumerate(branches)}, **options)
+        .set_entry("fan")
+        .add_edge("fan", END)
+    )
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
 def test_a_returned_body_makes_one_step_to_the_next_node() -> None:
     draft, then, commands = Standing(chain_of_two()).asks(returned({"log": ["x"]}))
     assert draft is not None
-    assert (draft.kind, draft.node, draft.next, draft.ops, draft.entered, draft.started_at) == ("step", "a", "b", [["append", "log", ["x"]]], True, 5)
+    assert (draft.kind, draft.node, draft.next, draft.ops, draft.entered, draft.started_at) == (
+        "step",
+        "a",
+        "b",
+        [["append", "log", ["x"]]],
+        True,
+        5,
+    )
     assert (then, commands) == ((Arrived(""),), ())
 
 
@@ -249,7 +261,13 @@ def test_a_branch_that_takes_too_long_fails_with_everything_in_it() -> None:
     assert standing.asks(BranchTimedOut("fan[0]")) == NOTHING
     draft, then, commands = standing.asks(BranchTimedOut("fan[0]"), after=timedelta(seconds=1))
     assert draft is not None
-    assert (draft.kind, draft.path, draft.entered, draft.ops[0], draft.ops[1][1]["type"]) == ("failure", "fan[0]", False, ["close"], "BranchTimeoutError")
+    assert (draft.kind, draft.path, draft.entered, draft.ops[0], draft.ops[1][1]["type"]) == (
+        "failure",
+        "fan[0]",
+        False,
+        ["close"],
+        "BranchTimeoutError",
+    )
     assert then == (BranchEnded(""),)
     assert commands == (CancelBelow("fan[0]"), CloseBarrier("fan[0].pair[2].review#1", "withdrawn"), CancelBody("fan[0]"))
 
@@ -276,7 +294,13 @@ def test_a_vote_that_decides_leads_on_and_is_consumed_in_the_same_checkpoint() -
     standing = Standing(reviewing())
     draft, then, commands = standing.asks(standing.vote())
     assert draft is not None
-    assert (draft.kind, draft.next, draft.entered, [op[0] for op in draft.ops], then) == ("decision", "a", False, ["decision"], (Arrived(""),))
+    assert (draft.kind, draft.next, draft.entered, [op[0] for op in draft.ops], then) == (
+        "decision",
+        "a",
+        False,
+        ["decision"],
+        (Arrived(""),),
+    )
     assert commands == (Consume("ana's"), CloseBarrier("review#1", "resolved"))
 
 
@@ -332,7 +356,12 @@ def test_edits_that_the_state_refuses_open_the_ticket_again_and_use_the_vote_up(
 
 @pytest.mark.parametrize(
     ("on_timeout", "kind", "status"),
-    [("approve", "decision", "resolved"), ("skip", "decision", "resolved"), ("reject", "failure", "resolved"), ("fail", "failure", "withdrawn")],
+    [
+        ("approve", "decision", "resolved"),
+        ("skip", "decision", "resolved"),
+        ("reject", "failure", "resolved"),
+        ("fail", "failure", "withdrawn"),
+    ],
 )
 def test_a_deadline_makes_the_declared_default_and_signs_it_as_nobody(on_timeout: Any, kind: str, status: Any) -> None:
     standing = Standing(reviewing(timeout=timedelta(seconds=1), on_timeout=on_timeout))

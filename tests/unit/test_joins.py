@@ -35,9 +35,9 @@ SCHEMA = StateSchema(
 )  # fmt: skip
 
 
-def node(names: str = "abc", policy: OnError = OnError()) -> NodePlan:
+def node(names: str = "abc", policy: OnError | None = None) -> NodePlan:
     branches = tuple(BranchPlan(name, index, None) for index, name in enumerate(names))  # type: ignore[arg-type]
-    return NodePlan("fan", "parallel", parallel=ParallelPlan(branches, policy))
+    return NodePlan("fan", "parallel", parallel=ParallelPlan(branches, policy or OnError()))
 
 
 def opened(phases: list[str], values: dict[str, Any] | None = None, *, parent: Scope | None = None) -> Scope:

@@ -24,9 +24,10 @@ from engine.errors import RunFailedError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.graph import FlowGraph
-from engine.handle import RunHandle, RunResult
+from engine.handle import RunHandle
 from engine.loading import load_state
 from engine.observing import Committed
+from engine.result import RunResult
 from trailmark.testing.clock import VirtualClock, settled
 from trailmark.testing.crashing import Process
 
@@ -106,7 +107,9 @@ class Journey:
                 await self.clock.advance(left)
                 continue
             # A body is running (time stands still for it), and its end is a commit; or the run is about to stop.
-            waits = [asyncio.ensure_future(moved.wait()), asyncio.ensure_future(self.clock.wait_for_timer())][: 1 if left is not None else 2]
+            waits: list[asyncio.Task[Any]] = [asyncio.create_task(moved.wait())]
+            if left is None:
+                waits.append(asyncio.create_task(self.clock.wait_for_timer()))
             try:
                 await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
             finally:

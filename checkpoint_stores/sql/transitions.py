@@ -1,0 +1,77 @@
+"""Commits and new runs as the writers take them: lines and bytes, ready for the database.
+
+Pure conversion, made before a writer sees the work: whatever cannot be converted fails alone and early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from checkpoint_stores.records import ENDED, Commit, NewRun, Row
+from checkpoint_stores.sql import statements
+from checkpoint_stores.sql.lines import barrier_line, decision_line, encoded, run_line
+
+
+class Transition(NamedTuple):
+    """A commit, converted to lines."""
+
+    key: bytes
+    commit: Commit
+    rows: tuple[tuple[Any, ...], ...]
+    """All columns but committed_at."""
+    change: tuple[Any, ...] | None = None
+    """(status, wake_at, clear_wake_at, error, gives_back, head_seq, head_digest, release_at_rev); None for an ordinary commit."""
+    opened: Sequence[dict[str, Any]] = ()
+    closed: Sequence[tuple[str, str]] = ()
+    consumed: Sequence[tuple[str, int]] = ()
+    voted: Sequence[dict[str, Any]] = ()
+
+
+def transition_of(commit: Commit, key: bytes) -> Transition:
+    """Convert a commit; UnserialisableError where a barrier or a vote holds no data."""
+    rows = tuple((key, *row[1:11]) for row in commit.rows)
+    if rows and commit.change is None and not (commit.opened or commit.closed or commit.consumed or commit.voted):
+        return Transition(key, commit, rows)
+    # What is opened and closed, or voted and consumed, in one go is written as it ends: one statement cannot change
+    # on PostgreSQL what it has itself inserted.
+    closed, consumed = dict(commit.closed), dict(commit.consumed)
+    opened = [barrier_line(barrier, tenant="", status=closed.pop(barrier.ticket, None)) for barrier in commit.opened]
+    voted = [decision_line(vote, consumed_seq=consumed.pop(vote.id, None)) for vote in commit.voted]
+    change = commit.change
+    values: tuple[Any, ...] = (None, None, False, None, False, None, None, None)
+    if change is not None:
+        gives_back = change.release or change.status in ENDED
+        last = commit.rows[-1] if commit.rows and (change.status is not None or gives_back) else None
+        values = (
+            change.status,
+            change.wake_at,
+            change.clear_wake_at,
+            encoded(change.error),
+            gives_back,
+            last.seq if last else None,
+            last.digest if last else None,
+            change.release_at_rev,
+        )
+    return Transition(key, commit, rows, values, opened, tuple(closed.items()), tuple(consumed.items()), voted)
+
+
+class Creation(NamedTuple):
+    """A new run, converted to lines."""
+
+    key: bytes
+    line: Any
+    """Its `RunLine`, without times."""
+    row: tuple[Any, ...]
+    """All columns of its first row but committed_at."""
+    graph: tuple[str, str] | None
+    """(graph_hash, definition) where the definition is not known to be kept already."""
+    opened: Sequence[dict[str, Any]]
+
+
+def creation_of(run: NewRun, first: Row, *, genesis: bytes, owner: str, store_graph: bool) -> Creation:
+    """Convert a new run; ValueError where its id is no UUID, UnserialisableError where labels or a barrier hold no data."""
+    line = run_line(run, first, genesis=genesis, owner=owner)
+    graph = (run.graph_hash, run.definition) if store_graph and run.definition else None
+    opened = [barrier_line(barrier, tenant=run.tenant) for barrier in run.barriers]
+    return Creation(line.run_id, line, (line.run_id, *first[1:11]), graph, opened)
