@@ -152,7 +152,8 @@ def described(definition: dict[str, Any], warnings: Iterable[Warn] = ()) -> str:
 
 def _described_scope(definition: dict[str, Any], indent: str) -> Iterator[str]:
     if "keys" in definition:
-        yield f"{indent}keys: {', '.join(f'{key} ({reducer})' for key, reducer in definition['keys'].items()) or 'none'}"
+        said = (key if reducer == "error" else f"{key} ({reducer})" for key, reducer in definition["keys"].items())
+        yield f"{indent}keys: {', '.join(said) or 'none'}"
     yield f"{indent}entry: {definition['entry']}"
     for name, node in definition["nodes"].items():
         told = f": {node['description']}" if node.get("description") else ""

@@ -90,8 +90,6 @@ class RunDriver:
         self._inbox_rev = inbox.rev if inbox else 0
         self._votes: tuple[DecisionRecord, ...] = inbox.decisions if inbox else ()
         """Decisions that no checkpoint has consumed yet."""
-        self._used: set[str] = set()
-        """Ids of those that one of ours has."""
         self._task: asyncio.Task[Any] | None = None
         self._inline = False
         self._interrupts = 0
@@ -427,8 +425,7 @@ class RunDriver:
         if inbox.rev <= self._inbox_rev:
             return
         self._inbox_rev = inbox.rev
-        # The inbox may have been read before a commit of ours that consumed something landed.
-        self._votes = tuple(vote for vote in inbox.decisions if vote.id not in self._used)
+        self._votes = inbox.decisions
         if inbox.cancel is not None:
             self._post(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
         self._match_votes(Batch())
@@ -437,7 +434,6 @@ class RunDriver:
         """Post the decisions that are complete and whose ticket is open."""
         if batch.consumed:
             used = {decision_id for decision_id, _seq in batch.consumed}
-            self._used |= used
             self._votes = tuple(vote for vote in self._votes if vote.id not in used)
         if not self._votes:
             return

@@ -39,6 +39,15 @@ class InputError(TrailmarkError, ValueError):
         super().__init__(f"the input does not fit flow {flow!r}: {'; '.join(self.problems)}")
 
 
+class EditError(TrailmarkError, ValueError):
+    """An operator's edits do not fit the flow's state.  Nothing was changed, no run was made."""
+
+    def __init__(self, flow: str, problems: Sequence[str]) -> None:
+        self.flow = flow
+        self.problems = tuple(problems)
+        super().__init__(f"the edits do not fit the state of flow {flow!r}: {'; '.join(self.problems)}")
+
+
 class ReadOnlyStateError(TrailmarkError, TypeError):
     """A node tried to assign to its state."""
 

@@ -379,7 +379,7 @@ class GraphExecutor:
 
         ``edits`` replace values of state keys (validated).  The new run is ``suspended`` until it is resumed.  Returns its id.
 
-        Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError, ForkError, InputError.
+        Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError, ForkError, EditError.
         """
         schema = self.graph.plan.schema
         return await operations.fork_run(

@@ -19,7 +19,7 @@ from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED, Commit, NewRun, Row, RunChange, RunRecord
 from engine.barriers import payload_digest, record_of, worded
 from engine.clock import Clock
-from engine.errors import ForkError, InputError
+from engine.errors import EditError, ForkError
 from engine.events import CancelAsked
 from engine.loading import catch_up, load_state
 from engine.plan import Plan
@@ -84,7 +84,7 @@ async def fork_run(
     The new run depends on its parent no more; decisions are not inherited, open tickets are opened anew and show what was
     edited (their prompts say it only where ``plan`` is given).
 
-    Raises ForkError where nothing could follow, InputError for edits that do not fit, CheckpointNotFoundError.
+    Raises ForkError where nothing could follow, EditError for edits that do not fit, CheckpointNotFoundError.
     """
     record = await store.run(run_id)
     state = await load_state(store, record.run_id, at)
@@ -134,7 +134,7 @@ def _edit(state: RunState, flow: str, edits: Mapping[str, Any], validate: Callab
         except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
             problems.append(f"{key}: {first_line(error)}")
     if problems:
-        raise InputError(flow, problems)
+        raise EditError(flow, problems)
     for _kind, key, value in pack(ops)[1]:
         state.root.values[key] = value
 

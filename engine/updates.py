@@ -125,7 +125,8 @@ def updates_in(op: Op) -> list[Any]:
 
 
 def first_line(error: Exception) -> str:
+    """What an error says, on one line; of pydantic's only where and what, not the page of help."""
     details = getattr(error, "errors", None)
     if callable(details):
-        return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in details())
+        return "; ".join(": ".join((*filter(None, [".".join(map(str, each["loc"]))]), each["msg"])) for each in details())
     return str(error)

@@ -591,3 +591,34 @@ def test_the_same_commands_work_on_postgresql(cli: Cli, postgres_url: str, monke
     assert cli("resume", run_id, "--flow", "shop.py:flow").code == ExitCode.OK
     assert cli("db", "verify", "--all").out == "1 run verified: sound\n"
     assert len(cli("runs", "steps", run_id, "-o", "json").json) == 10
+
+
+def test_what_nodes_print_does_not_mix_with_output_for_programs(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        """
+from trailmark import END, Flow
+
+flow = Flow("loud", {"n": int})
+
+
+@flow.node
+def shout(state):
+    print("I am here")
+    return {"n": 1}
+
+
+flow.set_entry("shout").add_edge("shout", END)
+"""
+    )
+    assert cli("run", "loud.py:flow", "-o", "json").json["values"] == {"n": 1}
+    assert "I am here" in cli("run", "loud.py:flow").out
+
+
+def test_a_waiting_run_says_that_its_ticket_is_decided_and_what_to_type(cli: Cli) -> None:
+    run_id = started(cli)
+    (ticket,) = (each["ticket"] for each in cli("runs", "show", run_id, "-o", "json").json["waiting_for"])
+    assert cli("approvals", "approve", run_id, ticket, "--by", "ana", "--role", "finance", "--yes").code == ExitCode.OK
+    assert cli("runs", "show", run_id, "-o", "json").json["decided"] == [ticket]
+    shown = cli("runs", "show", run_id)
+    assert f"{ticket}: decided" in shown.out + shown.err
+    assert "resume" in shown.out + shown.err

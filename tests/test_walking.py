@@ -27,6 +27,7 @@ from engine.conditions import approved
 from engine.decisions import Decision
 from engine.errors import (
     BranchError,
+    EditError,
     ForkError,
     GraphChangedError,
     InputError,
@@ -44,6 +45,7 @@ from engine.failures import BranchesFailedError
 from engine.flow import Flow, best_effort, branch
 from engine.outcomes import End, Fallback, Goto
 from engine.plan import END, Retry
+from reducers import ABSENT, reducer
 from reducers.builtin import append, deep_merge, sum_
 from trailmark.testing import VirtualClock
 
@@ -233,6 +235,7 @@ async def test_a_sync_node_that_outlives_its_timeout_can_do_nothing_and_its_fall
     await clock.advance(timedelta(seconds=3))
     result = await handle.result()
     assert result.values["log"] == ["rescued"]
+    assert not returned.is_set(), "the fallback waited for the thread"
     release.set()
     await returned.wait()
     await run.aclose()
@@ -470,6 +473,48 @@ async def test_what_a_node_gives_with_its_fallback_is_kept() -> None:
 
     flow = line(tired).add_node(None, rest).add_fallback("tired", "rest").add_edge("rest", END)
     assert (await executor(flow).execute(START)).values["log"] == ["so far", "node 'tired' gave up: tired"]
+
+
+class Point(BaseModel):
+    x: int
+
+
+@reducer("walking_farthest")
+def farthest(current: Any, update: Any) -> Any:
+    return update if current is ABSENT or update.x > current.x else current
+
+
+async def test_conditions_and_reducers_are_given_the_authors_own_classes() -> None:
+    class Board(BaseModel):
+        at: Point = Point(x=0)
+        far: Annotated[Point, farthest] = Point(x=0)
+        seen: Annotated[list[Point], append] = []
+
+        @model_validator(mode="after")
+        def check(self) -> Board:
+            assert isinstance(self.at, Point)
+            return self
+
+    def is_far(state: Board) -> bool:
+        return state.at.x > 1 and state.seen[-1].x == state.at.x
+
+    def moving(x: int) -> Callable[..., Any]:
+        async def move(state: Board) -> dict[str, Any]:
+            return {"at": Point(x=x), "far": Point(x=x), "seen": [Point(x=x)]}
+
+        return move
+
+    async def branch_move(state: Board) -> dict[str, Any]:
+        return {"far": Point(x=9)}
+
+    async def other_move(state: Board) -> dict[str, Any]:
+        return {"far": Point(x=5)}
+
+    flow = Flow("board", Board).add_node("near", moving(1)).add_node("away", moving(2)).add_parallel("fan", [branch_move, other_move])
+    flow.set_entry("near").add_edge("near", END, when=is_far).add_edge("near", "away")
+    flow.add_edge("away", "fan", when=is_far).add_edge("away", END).add_edge("fan", END)
+    result = await executor(flow).execute({})
+    assert (result.values["at"], result.values["far"], result.values["seen"]) == (Point(x=2), Point(x=9), [Point(x=1), Point(x=2)])
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -1240,7 +1285,7 @@ async def test_a_fork_can_be_made_at_any_checkpoint_of_a_run_and_ends_like_it() 
         assert (result.status, result.values["log"]) == ("completed", ["a", "rescue"]), f"forked at {seq}"
     with pytest.raises(ForkError):
         await run.fork(done.run_id)
-    with pytest.raises(InputError):
+    with pytest.raises(EditError):
         await run.fork(done.run_id, at=2, edits={"n": "x", "nobody": 1})
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import CheckpointNotFoundError as CheckpointNotFoundError
     from checkpoint_stores.errors import CodecError as CodecError
     from checkpoint_stores.errors import DecisionConflictError as DecisionConflictError
+    from checkpoint_stores.errors import DuplicateTypeError as DuplicateTypeError
     from checkpoint_stores.errors import InvalidDecisionError as InvalidDecisionError
     from checkpoint_stores.errors import LeaseHeldError as LeaseHeldError
     from checkpoint_stores.errors import LeaseLostError as LeaseLostError
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from engine.errors import BranchError as BranchError
     from engine.errors import BranchTimeoutError as BranchTimeoutError
     from engine.errors import ConditionError as ConditionError
+    from engine.errors import EditError as EditError
     from engine.errors import FallbackRequested as FallbackRequested
     from engine.errors import FinalStateError as FinalStateError
     from engine.errors import FlowError as FlowError
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
     from engine.plan import END as END
     from engine.plan import Retry as Retry
     from engine.result import RunResult as RunResult
+    from reducers.errors import ReducerAnnotationError as ReducerAnnotationError
     from reducers.errors import ReducerError as ReducerError
     from reducers.errors import ReducerTypeError as ReducerTypeError
     from reducers.errors import TrailmarkError as TrailmarkError
@@ -111,7 +114,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "checkpoint_stores.errors": (
         "AmbiguousTicketError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
-        "DecisionConflictError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
+        "DecisionConflictError", "DuplicateTypeError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
         "RunExistsError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError",
         "UnknownBarrierError", "UnserialisableError",
     ),
@@ -120,7 +123,7 @@ _HOMES = {
     "engine.conditions": ("approved", "rejected"),
     "engine.decisions": ("Decision",),
     "engine.errors": (
-        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ConditionError", "FallbackRequested", "FinalStateError", "FlowError",
+        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ConditionError", "EditError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
         "MergeError", "NodeError", "NodeTimeoutError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
         "StaleContextError", "UndeclaredKeyError", "UnroutedError", "UpdateNotStorableError", "UpdateTypeError", "WrongFlowError",
@@ -134,7 +137,7 @@ _HOMES = {
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
     "engine.plan": ("END", "Retry"),
-    "reducers.errors": ("ReducerError", "ReducerTypeError", "TrailmarkError"),
+    "reducers.errors": ("ReducerAnnotationError", "ReducerError", "ReducerTypeError", "TrailmarkError"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -31,8 +31,8 @@ CHANNEL: Final = "trailmark_runs"
 
 POSTGRES_CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
-_ROW_COLUMNS: Final = tuple(column.name for column in checkpoints.columns)
-_ROWS: Final = ", ".join(_ROW_COLUMNS)
+ROW_COLUMNS: Final = tuple(column.name for column in checkpoints.columns)
+ROWS: Final = ", ".join(ROW_COLUMNS)
 
 
 def clock(now: int | None) -> sa.ColumnElement[int]:
@@ -176,57 +176,57 @@ def counts() -> sa.Select[int, int, int, int]:
 # --- the append path: text for the bare drivers ---------------------------------------------------------------------
 # A commit extends the head: its first row's predecessor is there (or was pruned into a snapshot).  Without this, a
 # commit that was queued behind a refused one would leave a hole.
-def _extends_head(run_id: str, seq: str) -> str:
+def extends_head(run_id: str, seq: str) -> str:
     return (
         f"(EXISTS (SELECT 1 FROM {checkpoints.name} p WHERE p.run_id = {run_id} AND p.seq = {seq} - 1)"
         f" OR EXISTS (SELECT 1 FROM {snapshots.name} p WHERE p.run_id = {run_id} AND p.seq = {seq} - 1))"
     )
 
 
-def _in_time(release_at_rev: str, inbox_rev: str) -> str:
+def in_time(release_at_rev: str, inbox_rev: str) -> str:
     return f"({release_at_rev} IS NULL OR {release_at_rev} = {inbox_rev})"
 
 
-def _head(column: str, run_id: str, status: str, gives_back: str) -> str:
+def newest_row(column: str, run_id: str, status: str, gives_back: str) -> str:
     """The anchor of a transition that brings no row of its own (its rows' last one was given otherwise)."""
     newest = f"SELECT k.{column} FROM {checkpoints.name} k WHERE k.run_id = {run_id} ORDER BY k.seq DESC LIMIT 1"
     return f"CASE WHEN {status} IS NOT NULL OR {gives_back} THEN ({newest}) END"
 
 
 SQLITE_APPEND: Final = (
-    f"INSERT INTO {checkpoints.name} ({_ROWS})"
-    f" SELECT {', '.join(f'?{position}' for position in range(1, len(_ROW_COLUMNS) + 1))}"
-    f" FROM {runs.name} r WHERE r.run_id = ?1 AND r.epoch = ?3 AND {_extends_head('?1', '?2')}"
+    f"INSERT INTO {checkpoints.name} ({ROWS})"
+    f" SELECT {', '.join(f'?{position}' for position in range(1, len(ROW_COLUMNS) + 1))}"
+    f" FROM {runs.name} r WHERE r.run_id = ?1 AND r.epoch = ?3 AND {extends_head('?1', '?2')}"
     f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = ?1)"
 )
 """One row; parameters are its columns in order.  Returns inbox_rev, or no line where the lease is lost."""
 
 SQLITE_CHANGE_RUN: Final = (
-    f"UPDATE {runs.name} SET status = CASE WHEN {_in_time('?10', 'inbox_rev')} THEN coalesce(?3, status) ELSE status END,"
-    f" wake_at = CASE WHEN NOT {_in_time('?10', 'inbox_rev')} THEN wake_at WHEN ?5 THEN NULL ELSE coalesce(?4, wake_at) END,"
+    f"UPDATE {runs.name} SET status = CASE WHEN {in_time('?10', 'inbox_rev')} THEN coalesce(?3, status) ELSE status END,"
+    f" wake_at = CASE WHEN NOT {in_time('?10', 'inbox_rev')} THEN wake_at WHEN ?5 THEN NULL ELSE coalesce(?4, wake_at) END,"
     " error = coalesce(?6, error),"
-    f" owner = CASE WHEN ?7 AND {_in_time('?10', 'inbox_rev')} THEN NULL ELSE owner END,"
-    f" head_seq = coalesce(?8, {_head('seq', '?1', '?3', '?7')}, head_seq),"
-    f" head_digest = coalesce(?9, {_head('digest', '?1', '?3', '?7')}, head_digest), updated_at = ?11"
+    f" owner = CASE WHEN ?7 AND {in_time('?10', 'inbox_rev')} THEN NULL ELSE owner END,"
+    f" head_seq = coalesce(?8, {newest_row('seq', '?1', '?3', '?7')}, head_seq),"
+    f" head_digest = coalesce(?9, {newest_row('digest', '?1', '?3', '?7')}, head_digest), updated_at = ?11"
     " WHERE run_id = ?1 AND epoch = ?2 RETURNING inbox_rev, tenant"
 )
-_BARRIERS: Final = tuple(column.name for column in barriers.columns)
-_DECISIONS: Final = tuple(column.name for column in decisions.columns)
-_BARRIER_AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in _BARRIERS if name not in ("run_id", "ticket"))
+BARRIERS: Final = tuple(column.name for column in barriers.columns)
+DECISIONS: Final = tuple(column.name for column in decisions.columns)
+BARRIER_AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in BARRIERS if name not in ("run_id", "ticket"))
 SQLITE_OPEN_BARRIER: Final = (
-    f"INSERT INTO {barriers.name} ({', '.join(_BARRIERS)}) VALUES ({', '.join(f':{name}' for name in _BARRIERS)})"
-    f" ON CONFLICT (run_id, ticket) DO UPDATE SET {_BARRIER_AGAIN}"
+    f"INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) VALUES ({', '.join(f':{name}' for name in BARRIERS)})"
+    f" ON CONFLICT (run_id, ticket) DO UPDATE SET {BARRIER_AGAIN}"
 )
 SQLITE_SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = ?3 WHERE run_id = ?1 AND ticket = ?2"
 SQLITE_CONSUME: Final = f"UPDATE {decisions.name} SET consumed_seq = ?3 WHERE run_id = ?1 AND id = ?2"
-SQLITE_VOTE: Final = f"INSERT INTO {decisions.name} ({', '.join(_DECISIONS)}) VALUES ({', '.join(f':{name}' for name in _DECISIONS)})"
+SQLITE_VOTE: Final = f"INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) VALUES ({', '.join(f':{name}' for name in DECISIONS)})"
 
-LOAD_ROWS: Final = f"SELECT {_ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
+LOAD_ROWS: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
 LOAD_SNAPSHOTS: Final = f"SELECT seq, digest, seal, payload FROM {snapshots.name} WHERE run_id = %s AND seq <= %s ORDER BY seq"
 LOAD_NEWEST_SNAPSHOT: Final = f"{LOAD_SNAPSHOTS} DESC LIMIT 1"
-LOAD_ROWS_UPTO: Final = f"SELECT {_ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq <= %s ORDER BY seq"
+LOAD_ROWS_UPTO: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq <= %s ORDER BY seq"
 LOAD_ROWS_FROM_SNAPSHOT: Final = (
-    f"SELECT {_ROWS} FROM {checkpoints.name} c WHERE run_id = %1 AND seq <= %2 AND seq >="
+    f"SELECT {ROWS} FROM {checkpoints.name} c WHERE run_id = %1 AND seq <= %2 AND seq >="
     f" coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = %1 AND s.seq <= %2), 0) ORDER BY seq"
 )
 LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %s"
@@ -244,9 +244,9 @@ SQLITE_SIZE: Final = "SELECT page_count * page_size AS bytes FROM pragma_page_co
 POSTGRES_SIZE: Final = "SELECT " + " + ".join(f"pg_total_relation_size('{table.name}')" for table in metadata.sorted_tables) + " AS bytes"
 
 # --- what transactions say, as text for the bare drivers: places are %1, %2 ...; {now:N} is the clock, place N its given value ------
-_RUN_COLUMNS: Final = tuple(column.name for column in runs.columns)
-_RUN: Final = ", ".join(_RUN_COLUMNS)
-_TIMES: Final = ("created_at", "updated_at")
+RUN_COLUMNS: Final = tuple(column.name for column in runs.columns)
+RUN: Final = ", ".join(RUN_COLUMNS)
+TIMES: Final = ("created_at", "updated_at")
 
 
 def _places(number: int, start: int = 1) -> str:
@@ -262,28 +262,28 @@ def text_for(template: str, dialect: str) -> str:
     return re.sub(r"\{now:(\d+)\}", r"%\1", template).replace("{lock}", "").replace("%", "?")
 
 
-LOCK_RUN: Final = f"SELECT {_RUN}, {{now:2}} FROM {runs.name} WHERE run_id = %1{{lock}}"
+LOCK_RUN: Final = f"SELECT {RUN}, {{now:2}} FROM {runs.name} WHERE run_id = %1{{lock}}"
 """(run_id, now): the run's line, locked until the transaction ends, and the clock."""
 WORKER: Final = f"SELECT lease_expires_at, host, pid, pid_started FROM {workers.name} WHERE worker_id = %1"
 HEAD: Final = f"SELECT seq, digest, step FROM {checkpoints.name} WHERE run_id = %1 ORDER BY seq DESC LIMIT 1"
 ROW_DIGEST: Final = f"SELECT digest FROM {checkpoints.name} WHERE run_id = %1 AND seq = %2"
-INSERT_ROW: Final = f"INSERT INTO {checkpoints.name} ({_ROWS}) VALUES ({_places(len(_ROW_COLUMNS) - 1)}, {{now:{len(_ROW_COLUMNS)}}})"
+INSERT_ROW: Final = f"INSERT INTO {checkpoints.name} ({ROWS}) VALUES ({_places(len(ROW_COLUMNS) - 1)}, {{now:{len(ROW_COLUMNS)}}})"
 NAME_TAKEN: Final = f"SELECT run_id FROM {runs.name} WHERE run_id = %1 OR (tenant = %2 AND flow = %3 AND run_key = %4) LIMIT 1"
-NEW_RUN_WIDTH: Final = len(_RUN_COLUMNS) - len(_TIMES)
+NEW_RUN_WIDTH: Final = len(RUN_COLUMNS) - len(TIMES)
 """The times of a run are its last columns; a new run gives all before them."""
 _NOW_OF_NEW: Final = f"{{now:{NEW_RUN_WIDTH + 1}}}"
 INSERT_RUN: Final = (
-    f"INSERT INTO {runs.name} ({_RUN}) SELECT {_places(NEW_RUN_WIDTH)}, moment, moment FROM (SELECT {_NOW_OF_NEW} AS moment) m"
-    f" WHERE true ON CONFLICT DO NOTHING RETURNING {_TIMES[0]}"
+    f"INSERT INTO {runs.name} ({RUN}) SELECT {_places(NEW_RUN_WIDTH)}, moment, moment FROM (SELECT {_NOW_OF_NEW} AS moment) m"
+    f" WHERE true ON CONFLICT DO NOTHING RETURNING {TIMES[0]}"
 )
 """Returns created_at, or no line where the run's id or its run_key is taken."""
 TAKE_RUN: Final = (
     f"UPDATE {runs.name} SET epoch = epoch + 1, attempt = attempt + 1, status = 'running', owner = %2,"
     " max_steps = coalesce(%3, max_steps), graph_hash = coalesce(%4, graph_hash), head_seq = %5, head_digest = %6,"
-    f" updated_at = {{now:7}} WHERE run_id = %1 RETURNING {_RUN}"
+    f" updated_at = {{now:7}} WHERE run_id = %1 RETURNING {RUN}"
 )
 BUMP_INBOX: Final = (
-    f"UPDATE {runs.name} SET inbox_rev = inbox_rev + 1, updated_at = %2, cancel = coalesce(%3, cancel) WHERE run_id = %1 RETURNING {_RUN}"
+    f"UPDATE {runs.name} SET inbox_rev = inbox_rev + 1, updated_at = %2, cancel = coalesce(%3, cancel) WHERE run_id = %1 RETURNING {RUN}"
 )
 INSERT_BARRIER: Final = f"INSERT INTO {barriers.name} ({', '.join(barriers.columns.keys())}) VALUES ({_places(len(barriers.columns))})"
 BARRIERS_OF_NODE: Final = (
@@ -298,116 +298,4 @@ PUT_GRAPH: Final = f"INSERT INTO {graphs.name} (graph_hash, definition) VALUES (
 GRAPH: Final = f"SELECT definition FROM {graphs.name} WHERE graph_hash = %1"
 NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %1)"
 """PostgreSQL only."""
-
-
-_POSTGRES_TYPES: Final = {sa.LargeBinary: "bytea", sa.Text: "text", sa.Integer: "integer", sa.BigInteger: "bigint"}
-
-
-def _type_of(column: sa.Column[Any]) -> str:
-    return next(name for kind, name in reversed(_POSTGRES_TYPES.items()) if isinstance(column.type, kind))
-
-
-def _unnested(alias: str, fields: Sequence[tuple[str, str]], start: int) -> str:
-    """``unnest($start::type[], ...) AS alias(name, ...)`` for the fields (name, type)."""
-    places = ", ".join(f"${start + position}::{kind}[]" for position, (_, kind) in enumerate(fields))
-    return f"unnest({places}) AS {alias}({', '.join(name for name, _ in fields)})"
-
-
-_ROW_FIELDS: Final = [(column.name, _type_of(column)) for column in checkpoints.columns if column.name != "committed_at"]
-_BARRIER_FIELDS: Final = [(column.name, _type_of(column)) for column in barriers.columns if column.name != "tenant"]
-_DECISION_FIELDS: Final = [(column.name, _type_of(column)) for column in decisions.columns]
-_NOW: Final = f"coalesce($1::bigint, {POSTGRES_CLOCK})"
-_GIVEN_ROWS: Final = ", ".join(f"g.{name}" for name, _ in _ROW_FIELDS)
-
-POSTGRES_APPEND_ONE: Final = (
-    f"INSERT INTO {checkpoints.name} ({_ROWS})"
-    f" SELECT {', '.join(f'${position}::{kind}' for position, (_, kind) in enumerate(_ROW_FIELDS, start=2))}, {_NOW}"
-    f" FROM {runs.name} r WHERE r.run_id = $2::bytea AND r.epoch = $4::integer AND {_extends_head('$2::bytea', '$3::integer')}"
-    f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = $2::bytea), committed_at"
-)
-"""$1 the clock or null, then the columns of a row.  Returns (inbox_rev, committed_at), or no line where the lease is lost."""
-
-POSTGRES_APPEND_MANY: Final = (
-    f"INSERT INTO {checkpoints.name} ({_ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
-    f" FROM {_unnested('g', [*_ROW_FIELDS, ('first', 'integer')], 2)}"
-    f" JOIN {runs.name} r ON r.run_id = g.run_id AND r.epoch = g.epoch WHERE {_extends_head('g.run_id', 'g.first')}"
-    f" RETURNING run_id, (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = {checkpoints.name}.run_id), committed_at"
-)
-"""$1 the clock or null; arrays of all columns of all rows, and of the first seq of each row's commit.
-Returns (run_id, inbox_rev, committed_at) for each row that is in; of the other runs none is."""
-
-_CHANGE_FIELDS: Final = [
-    ("run_id", "bytea"),
-    ("epoch", "integer"),
-    ("seq", "integer"),
-    ("status", "text"),
-    ("wake_at", "bigint"),
-    ("clear_wake_at", "boolean"),
-    ("error", "bytea"),
-    ("gives_back", "boolean"),
-    ("head_seq", "integer"),
-    ("head_digest", "bytea"),
-    ("release_at_rev", "integer"),
-]
-_CLOSE_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
-_CONSUME_FIELDS: Final = [("run_id", "bytea"), ("id", "text"), ("seq", "integer")]
-TRANSITION_PARTS: Final = (
-    len(_ROW_FIELDS),
-    len(_CHANGE_FIELDS),
-    len(_BARRIER_FIELDS),
-    len(_CLOSE_FIELDS),
-    len(_CONSUME_FIELDS),
-    len(_DECISION_FIELDS),
-)
-"""How many arrays each part of `POSTGRES_TRANSITION` takes: rows, changes of runs, opened, closed, consumed, voted."""
-TRANSITION_BARRIER: Final = tuple(name for name, _ in _BARRIER_FIELDS)
-TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
-
-
-def _transition() -> str:
-    in_time = _in_time("c.release_at_rev", "r.inbox_rev")
-    starts = [2 + sum(TRANSITION_PARTS[:position]) for position in range(len(TRANSITION_PARTS))]
-    opened = [
-        "upd.tenant" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
-        for name in _BARRIERS
-    ]
-    voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in _DECISIONS]
-    return (
-        # The UPDATE is the fence: it waits for an outsider who is at the run just now, and tells the inbox_rev as of then.
-        f"WITH upd AS (UPDATE {runs.name} r SET status = CASE WHEN {in_time} THEN coalesce(c.status, r.status) ELSE r.status END,"
-        f" wake_at = CASE WHEN NOT {in_time} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
-        " error = coalesce(c.error, r.error),"
-        f" owner = CASE WHEN c.gives_back AND {in_time} THEN NULL ELSE r.owner END,"
-        f" head_seq = coalesce(c.head_seq, {_head('seq', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_seq),"
-        f" head_digest = coalesce(c.head_digest, {_head('digest', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_digest),"
-        f" updated_at = {_NOW}"
-        f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
-        f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')})"
-        f" RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {in_time} AS is_news),"
-        f" new AS (INSERT INTO {checkpoints.name} ({_ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
-        f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} JOIN upd ON upd.run_id = g.run_id),"
-        f" opened AS (INSERT INTO {barriers.name} ({', '.join(_BARRIERS)}) SELECT {', '.join(opened)}"
-        f" FROM {_unnested('b', _BARRIER_FIELDS, starts[2])} JOIN upd ON upd.run_id = b.run_id"
-        f" ON CONFLICT (run_id, ticket) DO UPDATE SET {_BARRIER_AGAIN}),"
-        f" closed AS (UPDATE {barriers.name} b SET status = x.status"
-        f" FROM {_unnested('x', _CLOSE_FIELDS, starts[3])} JOIN upd ON upd.run_id = x.run_id"
-        " WHERE b.run_id = x.run_id AND b.ticket = x.ticket),"
-        f" consumed AS (UPDATE {decisions.name} d SET consumed_seq = x.seq"
-        f" FROM {_unnested('x', _CONSUME_FIELDS, starts[4])} JOIN upd ON upd.run_id = x.run_id"
-        " WHERE d.run_id = x.run_id AND d.id = x.id),"
-        f" voted AS (INSERT INTO {decisions.name} ({', '.join(_DECISIONS)}) SELECT {', '.join(voted)}"
-        f" FROM {_unnested('d', _DECISION_FIELDS, starts[5])} JOIN upd ON upd.run_id = d.run_id)"
-        " SELECT upd.run_id, upd.inbox_rev, upd.updated_at,"
-        f" CASE WHEN upd.is_news THEN pg_notify('{CHANNEL}', encode(upd.run_id, 'hex'))::text END FROM upd"
-    )
-
-
-POSTGRES_TRANSITION: Final = _transition()
-"""Everything a transition writes, for many runs at once: $1 the clock or null, then the arrays of `TRANSITION_PARTS`.
-Returns (run_id, inbox_rev, committed_at, _) for each run that still held its lease."""
-
-POSTGRES_REREAD: Final = (
-    f"SELECT k.seq, k.digest, k.epoch, k.committed_at, r.inbox_rev FROM {checkpoints.name} k JOIN {runs.name} r ON r.run_id = k.run_id"
-    " WHERE k.run_id = $1::bytea AND k.seq >= $2::integer AND k.seq <= $3::integer ORDER BY k.seq"
-)
 OWNER_OF: Final = f"SELECT owner, epoch FROM {runs.name} WHERE run_id = %s"

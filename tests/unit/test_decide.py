@@ -233,6 +233,10 @@ def test_without_a_step_left_neither_barrier_nor_branches_open(made: Flow) -> No
     assert again.asks(Arrived("")).commands == (Starve(""),)
 
 
+def test_arriving_where_the_scope_already_waits_is_ignored() -> None:
+    assert Standing(reviewing()).asks(Arrived("")) == NOTHING
+
+
 # --- branches ---------------------------------------------------------------------------------------------------------
 def ask_in_branch() -> Flow:
     return Flow("asks").add_barrier("review", timeout=timedelta(hours=1)).set_entry("review").add_edge("review", END)

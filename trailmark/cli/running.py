@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -114,7 +115,7 @@ async def _driven(
 
     interrupted: RunResult | None = None
     try:
-        async with _executor(terminal, graph, create=create) as executor:
+        async with _nodes_print_elsewhere(terminal), _executor(terminal, graph, create=create) as executor:
             try:
                 handle = await begin(executor)
                 try:
@@ -135,6 +136,16 @@ async def _driven(
             stands = {"suspended": "is suspended", "waiting": "waits for people"}.get(interrupted.status, f"has {interrupted.status}")
             then = "" if interrupted.status in ENDED else f"; next: {terminal.resume_command(interrupted.run_id)}"
             terminal.say(f"trailmark: interrupted; run {interrupted.run_id} {stands} after {interrupted.steps} step(s){then}")
+
+
+@asynccontextmanager
+async def _nodes_print_elsewhere(terminal: Terminal) -> AsyncIterator[None]:
+    """Where the output is for a program, what node functions print goes to stderr: stdout holds the result alone."""
+    if terminal.output is Output.TABLE:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 @asynccontextmanager

@@ -50,12 +50,15 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
     async with terminal.opened_store() as store:
         record = await store.run(run)
         state = await load_state(store, record.run_id)
-        open_barriers = await store.barriers(run_id=record.run_id, status="open")
+        tickets = await store.barriers(run_id=record.run_id, status=None)
         decided = await store.decisions(record.run_id)
+    open_barriers = [ticket for ticket in tickets if ticket.status == "open"]
+    unread = [ticket.ticket for ticket in tickets if ticket.status == "decided" and record.status == "waiting"]
     if terminal.output is Output.JSON:
         more = {"steps": state.step, "seq": state.seq, "stands": shapes.of_place(state)}
         asked = {
             "waiting_for": [shapes.of_barrier(each) for each in open_barriers],
+            "decided": unread,
             "decisions": [shapes.of_decision(each) for each in decided],
         }
         terminal.write_json({**shapes.of_run(record), **more, **asked})
@@ -70,6 +73,9 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         terminal.show(tables.titled("waits for", tables.barriers(open_barriers)))
     if decided:
         terminal.show(tables.titled("decisions", tables.decisions(decided)))
+    if unread:
+        terminal.say(f"{', '.join(unread)}: decided; the run goes on with it when it is resumed")
+        terminal.next_steps([terminal.resume_command(record.run_id)])
     terminal.next_steps([terminal.command("approvals", "show", record.run_id, each.ticket) for each in open_barriers])
 
 

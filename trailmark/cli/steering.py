@@ -58,6 +58,8 @@ async def fork(
     else:
         terminal.show(tables.facts([("run", made), ("origin", f"fork of {record.run_id} at checkpoint {new.forked_at_seq}")]))
         terminal.next_steps([terminal.resume_command(made)])
+    if edits and schema is None:
+        terminal.say("trailmark: the values of --set were not checked against the flow's types; name the flow with --flow to check them")
 
 
 async def cancel(

@@ -1,0 +1,266 @@
+"""What PostgreSQL is told on the paths where people and steps wait: one text for a whole batch, made from the metadata.
+
+Each writes everything that belongs together in one statement, which is its own
+transaction: no BEGIN, no COMMIT, no lock held while Python thinks.  Arrays come
+in by column; ``$1`` is always the clock, or null for the database's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, graphs, runs
+from checkpoint_stores.sql.statements import (
+    BARRIER_AGAIN,
+    BARRIERS,
+    CHANNEL,
+    DECISIONS,
+    NEW_RUN_WIDTH,
+    POSTGRES_CLOCK,
+    ROWS,
+    RUN,
+    RUN_COLUMNS,
+    extends_head,
+    in_time,
+    newest_row,
+)
+
+_TYPES: Final = {sa.LargeBinary: "bytea", sa.Text: "text", sa.Integer: "integer", sa.BigInteger: "bigint"}
+
+
+def _type_of(column: sa.Column[Any]) -> str:
+    return next(name for kind, name in reversed(_TYPES.items()) if isinstance(column.type, kind))
+
+
+def _unnested(alias: str, fields: Sequence[tuple[str, str]], start: int) -> str:
+    """``unnest($start::type[], ...) AS alias(name, ...)`` for the fields (name, type)."""
+    places = ", ".join(f"${start + position}::{kind}[]" for position, (_, kind) in enumerate(fields))
+    return f"unnest({places}) AS {alias}({', '.join(name for name, _ in fields)})"
+
+
+_ROW_FIELDS: Final = [(column.name, _type_of(column)) for column in checkpoints.columns if column.name != "committed_at"]
+_BARRIER_FIELDS: Final = [(column.name, _type_of(column)) for column in barriers.columns if column.name != "tenant"]
+_DECISION_FIELDS: Final = [(column.name, _type_of(column)) for column in decisions.columns]
+_NOW: Final = f"coalesce($1::bigint, {POSTGRES_CLOCK})"
+_GIVEN_ROWS: Final = ", ".join(f"g.{name}" for name, _ in _ROW_FIELDS)
+
+APPEND_ONE: Final = (
+    f"INSERT INTO {checkpoints.name} ({ROWS})"
+    f" SELECT {', '.join(f'${position}::{kind}' for position, (_, kind) in enumerate(_ROW_FIELDS, start=2))}, {_NOW}"
+    f" FROM {runs.name} r WHERE r.run_id = $2::bytea AND r.epoch = $4::integer AND {extends_head('$2::bytea', '$3::integer')}"
+    f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = $2::bytea), committed_at"
+)
+"""$1 the clock or null, then the columns of a row.  Returns (inbox_rev, committed_at), or no line where the lease is lost."""
+
+APPEND_MANY: Final = (
+    f"INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
+    f" FROM {_unnested('g', [*_ROW_FIELDS, ('first', 'integer')], 2)}"
+    f" JOIN {runs.name} r ON r.run_id = g.run_id AND r.epoch = g.epoch WHERE {extends_head('g.run_id', 'g.first')}"
+    f" RETURNING run_id, (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = {checkpoints.name}.run_id), committed_at"
+)
+"""$1 the clock or null; arrays of all columns of all rows, and of the first seq of each row's commit.
+Returns (run_id, inbox_rev, committed_at) for each row that is in; of the other runs none is."""
+
+_CHANGE_FIELDS: Final = [
+    ("run_id", "bytea"),
+    ("epoch", "integer"),
+    ("seq", "integer"),
+    ("status", "text"),
+    ("wake_at", "bigint"),
+    ("clear_wake_at", "boolean"),
+    ("error", "bytea"),
+    ("gives_back", "boolean"),
+    ("head_seq", "integer"),
+    ("head_digest", "bytea"),
+    ("release_at_rev", "integer"),
+]
+_CLOSE_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
+_CONSUME_FIELDS: Final = [("run_id", "bytea"), ("id", "text"), ("seq", "integer")]
+TRANSITION_PARTS: Final = (
+    len(_ROW_FIELDS),
+    len(_CHANGE_FIELDS),
+    len(_BARRIER_FIELDS),
+    len(_CLOSE_FIELDS),
+    len(_CONSUME_FIELDS),
+    len(_DECISION_FIELDS),
+)
+"""How many arrays each part of `TRANSITION` takes: rows, changes of runs, opened, closed, consumed, voted."""
+TRANSITION_BARRIER: Final = tuple(name for name, _ in _BARRIER_FIELDS)
+TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
+
+
+def _transition() -> str:
+    in_time = in_time("c.release_at_rev", "r.inbox_rev")
+    starts = [2 + sum(TRANSITION_PARTS[:position]) for position in range(len(TRANSITION_PARTS))]
+    opened = [
+        "upd.tenant" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
+        for name in BARRIERS
+    ]
+    voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in DECISIONS]
+    return (
+        # The UPDATE is the fence: it waits for an outsider who is at the run just now, and tells the inbox_rev as of then.
+        f"WITH upd AS (UPDATE {runs.name} r SET status = CASE WHEN {in_time} THEN coalesce(c.status, r.status) ELSE r.status END,"
+        f" wake_at = CASE WHEN NOT {in_time} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
+        " error = coalesce(c.error, r.error),"
+        f" owner = CASE WHEN c.gives_back AND {in_time} THEN NULL ELSE r.owner END,"
+        f" head_seq = coalesce(c.head_seq, {newest_row('seq', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_seq),"
+        f" head_digest = coalesce(c.head_digest, {newest_row('digest', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_digest),"
+        f" updated_at = {_NOW}"
+        f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
+        f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {extends_head('c.run_id', 'c.seq')})"
+        f" RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {in_time} AS is_news),"
+        f" new AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
+        f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} JOIN upd ON upd.run_id = g.run_id),"
+        f" opened AS (INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) SELECT {', '.join(opened)}"
+        f" FROM {_unnested('b', _BARRIER_FIELDS, starts[2])} JOIN upd ON upd.run_id = b.run_id"
+        f" ON CONFLICT (run_id, ticket) DO UPDATE SET {BARRIER_AGAIN}),"
+        f" closed AS (UPDATE {barriers.name} b SET status = x.status"
+        f" FROM {_unnested('x', _CLOSE_FIELDS, starts[3])} JOIN upd ON upd.run_id = x.run_id"
+        " WHERE b.run_id = x.run_id AND b.ticket = x.ticket),"
+        f" consumed AS (UPDATE {decisions.name} d SET consumed_seq = x.seq"
+        f" FROM {_unnested('x', _CONSUME_FIELDS, starts[4])} JOIN upd ON upd.run_id = x.run_id"
+        " WHERE d.run_id = x.run_id AND d.id = x.id),"
+        f" voted AS (INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) SELECT {', '.join(voted)}"
+        f" FROM {_unnested('d', _DECISION_FIELDS, starts[5])} JOIN upd ON upd.run_id = d.run_id)"
+        " SELECT upd.run_id, upd.inbox_rev, upd.updated_at,"
+        f" CASE WHEN upd.is_news THEN pg_notify('{CHANNEL}', encode(upd.run_id, 'hex'))::text END FROM upd"
+    )
+
+
+TRANSITION: Final = _transition()
+"""Everything a transition writes, for many runs at once: $1 the clock or null, then the arrays of `TRANSITION_PARTS`.
+Returns (run_id, inbox_rev, committed_at, _) for each run that still held its lease."""
+
+REREAD: Final = (
+    f"SELECT k.seq, k.digest, k.epoch, k.committed_at, r.inbox_rev FROM {checkpoints.name} k JOIN {runs.name} r ON r.run_id = k.run_id"
+    " WHERE k.run_id = $1::bytea AND k.seq >= $2::integer AND k.seq <= $3::integer ORDER BY k.seq"
+)
+
+# --- creating -------------------------------------------------------------------------------------------------------
+_NEW_RUN_FIELDS: Final = [(column.name, _type_of(column)) for column in runs.columns][:NEW_RUN_WIDTH]
+_GRAPH_FIELDS: Final = [(column.name, _type_of(column)) for column in graphs.columns]
+CREATION_PARTS: Final = (len(_NEW_RUN_FIELDS), len(_ROW_FIELDS), len(_GRAPH_FIELDS), len(_BARRIER_FIELDS))
+"""How many arrays each part of `CREATE` takes: runs, first rows, graphs, barriers."""
+
+
+def _starts(parts: Sequence[int]) -> list[int]:
+    """The first place of each part, behind the clock's."""
+    return [2 + sum(parts[:position]) for position in range(len(parts))]
+
+
+def _create() -> str:
+    run, row, graph, barrier = _starts(CREATION_PARTS)
+    opened = [
+        "made.tenant" if name == "tenant" else "coalesce(nullif(b.opened_at, 0), made.created_at)" if name == "opened_at" else f"b.{name}"
+        for name in BARRIERS
+    ]
+    return (
+        f"WITH made AS (INSERT INTO {runs.name} ({RUN}) SELECT {', '.join(f'n.{name}' for name, _ in _NEW_RUN_FIELDS)}, m.now, m.now"
+        f" FROM {_unnested('n', _NEW_RUN_FIELDS, run)} CROSS JOIN (SELECT {_NOW} AS now OFFSET 0) m"
+        " ON CONFLICT DO NOTHING RETURNING run_id, tenant, graph_hash, created_at),"
+        f" begun AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, made.created_at"
+        f" FROM {_unnested('g', _ROW_FIELDS, row)} JOIN made ON made.run_id = g.run_id),"
+        f" kept AS (INSERT INTO {graphs.name} ({', '.join(graphs.columns.keys())}) SELECT k.graph_hash, k.definition"
+        f" FROM {_unnested('k', _GRAPH_FIELDS, graph)}"
+        " WHERE EXISTS (SELECT 1 FROM made WHERE made.graph_hash = k.graph_hash) ON CONFLICT DO NOTHING),"
+        f" opened AS (INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) SELECT {', '.join(opened)}"
+        f" FROM {_unnested('b', _BARRIER_FIELDS, barrier)} JOIN made ON made.run_id = b.run_id)"
+        " SELECT run_id, created_at FROM made"
+    )
+
+
+CREATE: Final = _create()
+"""New runs with all that belongs to them: $1 the clock or null, then the arrays of `CREATION_PARTS`.
+Returns (run_id, created_at) for each run whose id and run_key were free; of the others nothing is written."""
+
+CREATED: Final = (
+    f"SELECT r.run_id, r.created_at FROM unnest($1::bytea[], $2::bytea[]) AS g(run_id, digest)"
+    f" JOIN {runs.name} r ON r.run_id = g.run_id JOIN {checkpoints.name} k ON k.run_id = g.run_id AND k.digest = g.digest"
+)
+"""Which of the runs are there with that very first row: what an earlier `CREATE` wrote whose answer was lost."""
+
+# --- read, judge, write only where nothing changed in between -------------------------------------------------------
+# Every writer but an ordinary append writes the run's line, so its xmin is the version of all that a judgement rests on.
+# Whoever is held up or changed is skipped, never waited for: a batch that waited would hold the other runs' locks meanwhile.
+_LOCKED: Final = (
+    f"locked AS (SELECT g.* FROM {{given}} JOIN {runs.name} r ON r.run_id = g.run_id"
+    " WHERE r.xmin::text = g.version FOR NO KEY UPDATE OF r SKIP LOCKED)"
+)
+_TELL: Final = f"pg_notify('{CHANNEL}', encode({{run_id}}, 'hex'))::text"
+_ASKED_BARRIERS: Final = f"FROM {barriers.name} b WHERE b.run_id = r.run_id AND (b.node = g.node OR b.ticket = g.barrier)"
+
+READ_CASES: Final = (
+    f"SELECT r.run_id, r.xmin::text, r.flow, r.flow_version, r.graph_hash, r.status, r.max_steps, {_NOW}, g.barrier,"
+    f" ARRAY(SELECT ROW({', '.join(f'b.{name}' for name in BARRIERS)}) {_ASKED_BARRIERS}),"
+    f" ARRAY(SELECT ROW({', '.join(f'd.{name}' for name in DECISIONS)}) FROM {decisions.name} d WHERE d.run_id = r.run_id"
+    " ORDER BY d.decided_at, d.id),"
+    f" (SELECT k.definition FROM {graphs.name} k WHERE k.graph_hash = r.graph_hash AND NOT EXISTS (SELECT 1 {_ASKED_BARRIERS}))"
+    f" FROM unnest($2::bytea[], $3::text[], $4::text[]) AS g(run_id, node, barrier) JOIN {runs.name} r ON r.run_id = g.run_id"
+)
+"""$1 the clock or null; arrays of runs, nodes and barriers as they were asked for.  One line for each that has a run: its version,
+what `RunRecord` needs, the clock, the barrier, its barriers, its decisions, and the definition where no barrier was found."""
+
+_CASE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("added", "integer")]
+_SETTLED_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
+DECISION_PARTS: Final = (len(_CASE_FIELDS), len(_SETTLED_FIELDS), len(_DECISION_FIELDS))
+"""How many arrays each part of `DECIDE` takes: runs, barriers, decisions."""
+
+
+def _decide() -> str:
+    case, settled, decision = _starts(DECISION_PARTS)
+    return (
+        f"WITH {_LOCKED.format(given=_unnested('g', _CASE_FIELDS, case))},"
+        f" bumped AS (UPDATE {runs.name} r SET inbox_rev = r.inbox_rev + l.added, updated_at = {_NOW}"
+        " FROM locked l WHERE r.run_id = l.run_id RETURNING r.run_id),"
+        f" settled AS (UPDATE {barriers.name} b SET status = x.status"
+        f" FROM {_unnested('x', _SETTLED_FIELDS, settled)} JOIN bumped ON bumped.run_id = x.run_id"
+        " WHERE b.run_id = x.run_id AND b.ticket = x.ticket),"
+        f" given AS (INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) SELECT {', '.join(f'd.{name}' for name in DECISIONS)}"
+        f" FROM {_unnested('d', _DECISION_FIELDS, decision)} JOIN bumped ON bumped.run_id = d.run_id)"
+        f" SELECT run_id, {_TELL.format(run_id='run_id')} FROM bumped"
+    )
+
+
+DECIDE: Final = _decide()
+"""Accepted decisions: $1 the clock or null, then the arrays of `DECISION_PARTS`.
+Returns (run_id, _) for each run that is still at the version it was judged by; of the others nothing is written."""
+
+READ_FREE: Final = (
+    f"SELECT {', '.join(f'r.{name}' for name in RUN_COLUMNS)}, r.xmin::text, h.seq, h.digest, h.step"
+    f" FROM unnest($1::bytea[]) AS g(run_id) JOIN {runs.name} r ON r.run_id = g.run_id LEFT JOIN LATERAL"
+    f" (SELECT k.seq, k.digest, k.step FROM {checkpoints.name} k WHERE k.run_id = r.run_id ORDER BY k.seq DESC LIMIT 1) h ON true"
+)
+"""The lines of runs, each with its version and its newest row's seq, digest and step."""
+
+_TAKE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("max_steps", "integer"), ("graph_hash", "text")]
+TAKING_PARTS: Final = (1, len(_TAKE_FIELDS), len(_ROW_FIELDS))
+"""How many arrays each part of `TAKE` takes, behind the owner: runs, rows."""
+
+
+def _take() -> str:
+    _, run, row = _starts(TAKING_PARTS)
+    return (
+        f"WITH {_LOCKED.format(given=_unnested('g', _TAKE_FIELDS, run))},"
+        f" taken AS (UPDATE {runs.name} r SET epoch = r.epoch + 1, attempt = r.attempt + 1, status = 'running', owner = $2::text,"
+        " max_steps = coalesce(l.max_steps, r.max_steps), graph_hash = coalesce(l.graph_hash, r.graph_hash),"
+        f" head_seq = w.seq, head_digest = w.digest, updated_at = {_NOW}"
+        f" FROM locked l JOIN {_unnested('w', _ROW_FIELDS, row)} ON w.run_id = l.run_id WHERE r.run_id = l.run_id"
+        f" RETURNING {', '.join(f'r.{name}' for name in RUN_COLUMNS)}),"
+        f" attempted AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
+        f" FROM {_unnested('g', _ROW_FIELDS, row)} JOIN taken ON taken.run_id = g.run_id)"
+        f" SELECT {RUN}, {_TELL.format(run_id='run_id')} FROM taken"
+    )
+
+
+TAKE: Final = _take()
+"""Transfers of authority: $1 the clock or null, $2 the new owner, then the arrays of `TAKING_PARTS`.
+Returns the line of each run that is still at the version it was read at; of the others nothing is written."""
+
+TAKEN: Final = (
+    f"SELECT {', '.join(f'r.{name}' for name in RUN_COLUMNS)} FROM unnest($1::bytea[], $2::bytea[]) AS g(run_id, digest)"
+    f" JOIN {runs.name} r ON r.run_id = g.run_id JOIN {checkpoints.name} k ON k.run_id = g.run_id AND k.digest = g.digest"
+)
+"""The lines of runs that have that very row: what an earlier `TAKE` wrote whose answer was lost."""
