@@ -77,6 +77,11 @@ def tickets_counting_for(ticket: str) -> tuple[str, str]:
     return ticket, name_of(ticket)
 
 
+def is_known(barrier: str, known: Iterable[BarrierRecord]) -> bool:
+    """Whether a ticket or a name means one of the ``known`` barriers, so that nobody need look at the graph's definition."""
+    return any(barrier in (record.ticket, record.node, name_of(record.ticket)) for record in known)
+
+
 def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], definition: str | None) -> BarrierRecord | EarlyTicket:
     """Return what ``barrier``, a ticket or a name, means in this run.
 

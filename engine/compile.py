@@ -90,7 +90,7 @@ def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan
         made["parallel"] = _parallel_plan(scope, graph, node)
     else:
         assert scope.schema is not None  # noqa: S101
-        made["barrier"] = _barrier_plan(node, scope.schema, routes=bool(made["conditional"]))
+        made["barrier"] = _barrier_plan(node, scope.schema, routes=any(edge.when_wants_outcome for edge in made["conditional"]))
     return NodePlan(name, node.kind, **made)
 
 

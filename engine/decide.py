@@ -410,7 +410,7 @@ def _edit_ops(plan: Plan, scope: Scope, node: NodePlan, deciding: DecisionRecord
     if form is not None:
         try:
             made = form.model_validate(edits)
-        except ValueError as error:
+        except Exception as error:
             raise UpdateTypeError(node.name, scope.path, f"form {form.__name__}", first_line(error)) from error
         edits = {key: getattr(made, key) for key in form.model_fields if key in made.model_fields_set}
     ops: list[Op] = []

@@ -209,7 +209,7 @@ class Flow:
             timeout: how long people have, from the opening of the ticket; none = for ever.
             on_timeout: what happens then: ``approve``, ``reject`` or ``skip`` by nobody, or ``fail`` (the default) the node.
             on_reject: what a rejection does: ``fail`` the node, ``continue`` along the edges as if approved, or ``route``
-                along them (the default where a conditional edge leaves the barrier; otherwise ``fail``).
+                along them (the default where a condition asks for the decision; otherwise ``fail``).
             early: whether decisions made before the barrier opens count.
             max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
             description: for people; no part of the graph's hash.

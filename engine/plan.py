@@ -113,7 +113,7 @@ class BarrierPlan:
     on_timeout: str = "fail"
     """approve, reject, skip or fail."""
     on_reject: Literal["route", "fail", "continue"] = "fail"
-    """Resolved at compile time: ``route`` where a conditional edge leaves the barrier, else ``fail`` unless the author said ``continue``."""
+    """Resolved at compile time: ``route`` where a condition of the barrier asks for the decision, else ``fail``; what the author says comes first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,12 @@ def test_a_task_plan_says_how_its_function_is_called() -> None:
 def test_a_barrier_plan_holds_what_people_are_asked() -> None:
     barrier = invoice_flow().compile().plan.nodes["manager_approval"].barrier
     assert barrier is not None
-    assert (barrier.prompt, barrier.show, barrier.approvers, barrier.quorum) == ("Pay {vendor} {amount}?", ("vendor", "amount"), ("finance",), 1)
+    assert (barrier.prompt, barrier.show, barrier.approvers, barrier.quorum) == (
+        "Pay {vendor} {amount}?",
+        ("vendor", "amount"),
+        ("finance",),
+        1,
+    )
     assert (barrier.timeout, barrier.on_timeout, barrier.on_reject, barrier.early) == (timedelta(days=2), "reject", "route", True)
     assert (barrier.form, barrier.edit_keys) == (None, ())
 
@@ -208,7 +213,11 @@ def test_compiling_twice_gives_the_same_graph(names: list[str], more: list[tuple
         flow = line(*names)
         for index, (source, target, priority) in enumerate(more):
             flow.add_edge(
-                names[source % len(names)], names[target % len(names)], when=lambda state: True, name=f"condition {index}", priority=priority
+                names[source % len(names)],
+                names[target % len(names)],
+                when=lambda state: True,
+                name=f"condition {index}",
+                priority=priority,
             )
         return flow.compile()
 
@@ -438,12 +447,17 @@ def barrier_flow(**options: Any) -> Flow:
     return flow.set_entry("b")
 
 
+def is_anything(state: Any) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("options", "condition", "expected"),
     [
         ({}, None, "fail"),
         ({"on_reject": "continue"}, None, "continue"),
         ({}, approved, "route"),
+        ({}, is_anything, "fail"),  # it looks at the state alone: nothing here speaks of a rejection
         ({"on_reject": "fail"}, rejected, "fail"),
         ({"on_reject": "route"}, rejected, "route"),
     ],

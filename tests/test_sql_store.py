@@ -26,7 +26,8 @@ from checkpoint_stores.errors import (
     StoreUnavailableError,
 )
 from checkpoint_stores.records import Commit, Receipt, RunChange, Snapshot
-from checkpoint_stores.sql import writers
+from checkpoint_stores.sql.postgres_writer import PostgresWriter
+from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
 
@@ -215,7 +216,7 @@ async def test_a_read_only_database_is_told(sqlite_url: str) -> None:
 async def pragma(store: SQLCheckpointStore, text: str) -> Any:
     """Ask or set a PRAGMA on the writer's own connection."""
     writer = store._writer
-    assert isinstance(writer, writers.SQLiteWriter)
+    assert isinstance(writer, SQLiteWriter)
     return await writer.submit(lambda connection: connection.exec_driver_sql(f"PRAGMA {text}").scalar())
 
 
@@ -321,7 +322,7 @@ class Cut:
 @contextmanager
 def cut_after_sending(store: SQLCheckpointStore) -> Iterator[None]:
     writer = store._writer
-    assert isinstance(writer, writers.PostgresWriter)
+    assert isinstance(writer, PostgresWriter)
     for name in ("_append_one", "_append_many", "_transition"):
         setattr(writer, name, Cut(getattr(writer, name), writer._connection))
     yield
@@ -354,7 +355,7 @@ async def test_a_server_that_is_gone_is_told(postgres_url: str, monkeypatch: pyt
     async with SQLCheckpointStore(postgres_url) as store:
         run = await walked(store, 1)
         writer = store._writer
-        assert isinstance(writer, writers.PostgresWriter)
+        assert isinstance(writer, PostgresWriter)
 
         async def refused() -> Any:
             raise ConnectionRefusedError("nobody listens")

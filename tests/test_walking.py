@@ -17,6 +17,7 @@ from checkpoint_stores.errors import (
     LeaseHeldError,
     LeaseLostError,
     RunEndedError,
+    StoreUnavailableError,
     UnknownBarrierError,
 )
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
@@ -397,6 +398,17 @@ async def test_a_value_that_cannot_be_stored_takes_the_fallback() -> None:
 
     flow = line(give, state={**STATE, "free": Any}).add_node(None, rescue).add_fallback("give", "rescue").add_edge("rescue", END)
     assert (await executor(flow).execute(START)).values["log"] == ["UpdateNotStorableError"]
+
+
+async def test_a_value_that_cannot_be_stored_is_the_nodes_fault_and_not_that_of_the_condition_that_looks() -> None:
+    async def give(state: Any) -> Any:
+        return {"free": object()}
+
+    flow = Flow("looks", {**STATE, "free": Any}).add_node(None, give).set_entry("give").add_edge("give", END)
+    flow.add_edge("give", "give", when=lambda state: state["free"] == 1, name="looks")
+    with pytest.raises(RunFailedError) as failed:
+        await executor(flow).execute(START)
+    assert isinstance(failed.value.__cause__, UpdateNotStorableError)
 
 
 async def test_no_way_on_names_every_condition_each_asked_once() -> None:
@@ -980,6 +992,17 @@ async def test_a_rejection_takes_no_edge_that_does_not_name_it() -> None:
         await run.resume(waiting.run_id)
 
 
+async def test_a_rejection_takes_no_edge_whose_condition_only_looks_at_the_state() -> None:
+    flow = review()
+    flow.add_node("aside", says("aside")).add_edge("aside", END).add_edge("review", "aside", when=lambda state: state["n"] > 5, name="much")
+    for n in (0, 9):
+        run = executor(flow)
+        waiting = await run.execute({**START, "n": n})
+        await run.store.decide(waiting.run_id, "review", Decision.reject(by="ana"))
+        with pytest.raises(RunFailedError, match="rejected by ana"):
+            await run.resume(waiting.run_id)
+
+
 async def test_a_rejection_within_a_branch_takes_no_fallback_of_the_node_around_it_that_does_not_name_it() -> None:
     asks = Flow("asks").add_barrier("review").set_entry("review").add_edge("review", END)
     flow = fan(asks).add_node("aside", says("aside")).add_edge("aside", END).add_fallback("fan", "aside")
@@ -1189,6 +1212,52 @@ async def test_a_process_that_lost_its_lease_writes_nothing_more() -> None:
     assert (await taken.result()).values["n"] == 2
 
 
+async def test_a_process_that_was_silent_for_long_asks_before_it_starts_anything_new() -> None:
+    database, doors = MemoryDatabase(), Doors()
+    fresh = True
+
+    class Silent(MemoryCheckpointStore):
+        def lease_is_fresh(self) -> bool:
+            return fresh
+
+    async def hold(state: Any) -> None:
+        await doors.through("hold")
+
+    async def next_one(state: Any) -> None:
+        doors.arrived.append("next")
+
+    flow = line(hold, next_one)
+    handle = await executor(flow, store=Silent(database=database)).start(START)
+    await doors.until(1)
+    fresh = False
+    doors.open.set()
+    assert (await handle.result()).status == "completed"
+    lost = await executor(line(next_one), store=Silent(database=database)).start(START)
+    lease = await MemoryCheckpointStore(database=database).acquire(lost.run_id, takeover=True)
+    with pytest.raises(LeaseLostError) as refused:
+        await lost.result()
+    assert (refused.value.current_epoch, doors.arrived) == (lease.epoch, ["hold", "next"])
+
+
+async def test_a_run_that_can_no_longer_hear_stops_resumably_and_says_why() -> None:
+    doors = Doors()
+
+    class Deaf(MemoryCheckpointStore):
+        async def inbox(self, run_id: str) -> Inbox:
+            raise StoreUnavailableError("memory://", "no inbox today")
+
+    async def hold(state: Any) -> None:
+        await doors.through("hold")
+
+    store = Deaf()
+    handle = await executor(fan(hold), store=store).start(START)
+    await doors.until(1)
+    await MemoryCheckpointStore(database=store.database).request_cancel(handle.run_id, actor="ana")
+    with pytest.raises(StoreUnavailableError, match="no inbox today"):
+        await handle.result()
+    assert (doors.left, (await store.run(handle.run_id)).owner) == (["hold"], None)
+
+
 # --- resuming, forking, looking back ----------------------------------------------------------------------------------
 async def test_a_finished_run_returns_its_stored_result_without_running_anything() -> None:
     ran: list[int] = []
@@ -1241,6 +1310,26 @@ async def test_a_run_of_another_flow_is_refused() -> None:
     waiting = await run.execute(START)
     with pytest.raises(WrongFlowError):
         await executor(counting(3), store=run.store).resume(waiting.run_id)
+
+
+async def test_a_long_run_whose_state_stays_small_is_loaded_from_a_snapshot() -> None:
+    async def rewrite(state: Any) -> dict[str, Any]:
+        return {"n": state["n"] + 1, "text": str(state["n"]) * 8_000}
+
+    flow = Flow("long", {**STATE, "text": str}).add_node(None, rewrite).add_barrier("review").set_entry("rewrite")
+    flow.add_edge("rewrite", "rewrite", when=lambda state: state["n"] < 40, name="more").add_edge("rewrite", "review").add_edge(
+        "review", END
+    )
+    run = executor(flow)
+    waiting = await run.execute({**START, "text": ""})
+    snapshot, rows = await run.store.load(waiting.run_id)
+    assert snapshot is not None
+    assert len(rows) < 20
+    await run.store.decide(waiting.run_id, "review", Decision.approve(by="ana"))
+    result = await run.resume(waiting.run_id)
+    assert (result.status, result.steps, result.values["text"][:4]) == ("completed", 41, "3939")
+    assert (await run.resume(await run.fork(waiting.run_id, at=5))).status == "waiting"
+    assert await run.store.verify(waiting.run_id) == []
 
 
 async def test_a_fork_stands_where_the_original_stood_and_leaves_it_alone() -> None:

@@ -59,6 +59,12 @@ def is_connection_lost(error: BaseException) -> bool:
     )
 
 
+def is_of_a_driver(error: BaseException) -> bool:
+    """Whether a driver, SQLAlchemy or the system said so, or refused a value: no mistake of our own, and none of the caller's."""
+    kinds = (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, EOFError, UnicodeError, OverflowError)
+    return isinstance(error, kinds) or type(error).__module__.startswith("asyncpg")
+
+
 def typed(url: str, error: BaseException) -> StoreError:
     """The store's error for a driver's."""
     if is_bad_value(error):
@@ -73,9 +79,7 @@ def typed_errors(url: str) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
-        raise typed(url, error) from error
     except Exception as error:
-        if not type(error).__module__.startswith("asyncpg"):
+        if not is_of_a_driver(error):
             raise
         raise typed(url, error) from error

@@ -10,7 +10,6 @@ Judges by `deciding` and knows no rule itself.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -230,5 +229,5 @@ def _arrays_of(accepted: Mapping[bytes, _Case]) -> list[Any]:
     return [
         *zip(*((key, case.version, len(case.lines)) for key, case in accepted.items()), strict=True),
         *(zip(*settled, strict=True) if settled else [()] * postgres_statements.DECISION_PARTS[1]),
-        *zip(*(line.values() for case in accepted.values() for line in case.lines), strict=True),
+        *zip(*([line[name] for name in DecisionLine._fields] for case in accepted.values() for line in case.lines), strict=True),
     ]

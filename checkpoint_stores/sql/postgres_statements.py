@@ -93,7 +93,7 @@ TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
 
 
 def _transition() -> str:
-    in_time = in_time("c.release_at_rev", "r.inbox_rev")
+    timely = in_time("c.release_at_rev", "r.inbox_rev")
     starts = [2 + sum(TRANSITION_PARTS[:position]) for position in range(len(TRANSITION_PARTS))]
     opened = [
         "upd.tenant" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
@@ -102,16 +102,16 @@ def _transition() -> str:
     voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in DECISIONS]
     return (
         # The UPDATE is the fence: it waits for an outsider who is at the run just now, and tells the inbox_rev as of then.
-        f"WITH upd AS (UPDATE {runs.name} r SET status = CASE WHEN {in_time} THEN coalesce(c.status, r.status) ELSE r.status END,"
-        f" wake_at = CASE WHEN NOT {in_time} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
+        f"WITH upd AS (UPDATE {runs.name} r SET status = CASE WHEN {timely} THEN coalesce(c.status, r.status) ELSE r.status END,"
+        f" wake_at = CASE WHEN NOT {timely} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
         " error = coalesce(c.error, r.error),"
-        f" owner = CASE WHEN c.gives_back AND {in_time} THEN NULL ELSE r.owner END,"
+        f" owner = CASE WHEN c.gives_back AND {timely} THEN NULL ELSE r.owner END,"
         f" head_seq = coalesce(c.head_seq, {newest_row('seq', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_seq),"
         f" head_digest = coalesce(c.head_digest, {newest_row('digest', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_digest),"
         f" updated_at = {_NOW}"
         f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
         f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {extends_head('c.run_id', 'c.seq')})"
-        f" RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {in_time} AS is_news),"
+        f" RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {timely} AS is_news),"
         f" new AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
         f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} JOIN upd ON upd.run_id = g.run_id),"
         f" opened AS (INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) SELECT {', '.join(opened)}"
@@ -191,17 +191,19 @@ _LOCKED: Final = (
 )
 _TELL: Final = f"pg_notify('{CHANNEL}', encode({{run_id}}, 'hex'))::text"
 _ASKED_BARRIERS: Final = f"FROM {barriers.name} b WHERE b.run_id = r.run_id AND (b.node = g.node OR b.ticket = g.barrier)"
+_IS_KNOWN: Final = "g.barrier IN (b.ticket, b.node, regexp_replace(b.ticket, '#[0-9]+$', ''))"
+"""`deciding.is_known`: where not, the definition says whether there is such a barrier."""
 
 READ_CASES: Final = (
     f"SELECT r.run_id, r.xmin::text, r.flow, r.flow_version, r.graph_hash, r.status, r.max_steps, {_NOW}, g.barrier,"
     f" ARRAY(SELECT ROW({', '.join(f'b.{name}' for name in BARRIERS)}) {_ASKED_BARRIERS}),"
     f" ARRAY(SELECT ROW({', '.join(f'd.{name}' for name in DECISIONS)}) FROM {decisions.name} d WHERE d.run_id = r.run_id"
     " ORDER BY d.decided_at, d.id),"
-    f" (SELECT k.definition FROM {graphs.name} k WHERE k.graph_hash = r.graph_hash AND NOT EXISTS (SELECT 1 {_ASKED_BARRIERS}))"
+    f" (SELECT k.definition FROM {graphs.name} k WHERE k.graph_hash = r.graph_hash AND NOT EXISTS (SELECT 1 {_ASKED_BARRIERS} AND {_IS_KNOWN}))"
     f" FROM unnest($2::bytea[], $3::text[], $4::text[]) AS g(run_id, node, barrier) JOIN {runs.name} r ON r.run_id = g.run_id"
 )
 """$1 the clock or null; arrays of runs, nodes and barriers as they were asked for.  One line for each that has a run: its version,
-what `RunRecord` needs, the clock, the barrier, its barriers, its decisions, and the definition where no barrier was found."""
+what `RunRecord` needs, the clock, the barrier, its barriers, its decisions, and the definition where none of them is meant."""
 
 _CASE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("added", "integer")]
 _SETTLED_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]

@@ -2,7 +2,7 @@
 
 This file joins the parts and holds no rules: statements are in `statements`,
 what a transaction does in `transactions`, how commits reach the disk in
-`writers`, who may decide in `deciding`, what is sound in `soundness`.
+`sqlite_writer` and `postgres_writer`, who may decide in `deciding`, what is sound in `soundness`.
 Knows nothing of graphs.
 """
 
@@ -41,9 +41,12 @@ from checkpoint_stores.records import (
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import faults, migrate, statements, transactions
 from checkpoint_stores.sql.lines import barrier_of, cancel_of, decision_of, id_of, key_of, run_of, span_of
+from checkpoint_stores.sql.postgres_desk import Asked, PostgresDesk, Taking
+from checkpoint_stores.sql.postgres_writer import PostgresWriter
+from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
 from checkpoint_stores.sql.transactions import Scribe
+from checkpoint_stores.sql.transitions import creation_of, transition_of
 from checkpoint_stores.sql.watches import PostgresListener, SQLitePoller
-from checkpoint_stores.sql.writers import PostgresWriter, SQLiteWriter, core_over, transition_of
 from checkpoint_stores.watching import LocalWatch
 
 T = TypeVar("T")
@@ -105,10 +108,12 @@ class SQLCheckpointStore:
         self._beating: asyncio.Task[None] | None = None
         self._known_graphs: set[str] = set()
         self._opening = asyncio.Lock()
+        self._registering = asyncio.Lock()
         self._is_open = False
         self._is_closed = False
         self._engine: AsyncEngine
         self._writer: SQLiteWriter | PostgresWriter
+        self._desk: PostgresDesk | None = None
         self._outside: SQLitePoller | PostgresListener
         self._reader: sqlite3.Connection | None = None
         self._reader_lock = threading.Lock()
@@ -159,6 +164,7 @@ class SQLCheckpointStore:
             await self._engine.dispose()
             raise
         self._writer = writer
+        self._desk = PostgresDesk(self.url, self._connect_postgres, self._scribe)
         self._outside = PostgresListener(self._connect_postgres)
 
     def _connect_sqlite(self) -> sqlite3.Connection:
@@ -217,6 +223,8 @@ class SQLCheckpointStore:
         await self._outside.close()
         # What cannot be given back now is free when the lease expires.
         with contextlib.suppress(StoreUnavailableError), faults.typed_errors(self.url):
+            if self._desk is not None:
+                await self._desk.close()
             if isinstance(self._writer, PostgresWriter):
                 await self._writer.close()
             await self._write(lambda connection: transactions.leave(connection, self._scribe))
@@ -246,24 +254,40 @@ class SQLCheckpointStore:
         self._confirmed = asked
 
     async def create(self, run: NewRun, first: Row) -> Lease:
+        if not self._is_open:
+            await self._open()
         if run.hold:
             await self._register()
         store_graph = run.graph_hash not in self._known_graphs
-        try:
-            lease = await self._transact(
-                lambda connection: transactions.create(connection, self._scribe, run, first, store_graph=store_graph), may_be_taken=True
-            )
-        except _TakenError:
-            await self._transact(lambda connection: transactions.check_name_free(connection, run))
-            raise RunExistsError(run.run_key or run.run_id, run.run_id) from None
+        if run.parent_run_id is None and not isinstance(self._writer, SQLiteWriter):
+            lease = await self._create_with_others(self._writer, run, first, store_graph=store_graph)
+        else:
+            lease = await self._transact(lambda connection: transactions.create(connection, self._scribe, run, first, store_graph=store_graph))
         if run.definition:
             self._known_graphs.add(run.graph_hash)
         if run.hold:
             self._hold(run.run_id)
         return lease
 
+    async def _create_with_others(self, writer: PostgresWriter, run: NewRun, first: Row, *, store_graph: bool) -> Lease:
+        genesis = self.chain.genesis(run.run_id)
+        new = creation_of(run, first, genesis=genesis, owner=self.worker_id, store_graph=store_graph)
+        with faults.typed_errors(self.url):
+            created_at: int | None = await writer.submit(new)
+        if created_at is not None:
+            return transactions.lease_of(new.line, first, created_at)
+        await self._transact(lambda connection: transactions.check_name_free(connection, run))
+        raise RunExistsError(run.run_key or run.run_id, run.run_id)  # whoever had the name is gone again
+
     async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None = None, takeover: bool = False) -> Lease:
+        if not self._is_open:
+            await self._open()
         await self._register()
+        if self._desk is not None:
+            with faults.typed_errors(self.url):
+                lease: Lease | None = await self._desk.submit(Taking(key_of(run_id), run_id, details or {}))
+            if lease is not None:
+                return self._taken(lease)
         for _ in range(_ATTEMPTS):
             try:
                 lease = await self._transact(
@@ -272,10 +296,13 @@ class SQLCheckpointStore:
                 )
             except _TakenError:
                 continue  # the old owner's last row got in first: it is part of the run, look again
-            self._hold(lease.run.run_id)
-            self._outside.watches.wake(lease.run.run_id)
-            return lease
+            return self._taken(lease)
         raise StoreUnavailableError(self.url, f"run {run_id} kept changing under {_ATTEMPTS} attempts to take it")
+
+    def _taken(self, lease: Lease) -> Lease:
+        self._hold(lease.run.run_id)
+        self._outside.watches.wake(lease.run.run_id)
+        return lease
 
     async def commit(self, commit: Commit) -> Receipt:
         if not self._is_open:
@@ -414,7 +441,15 @@ class SQLCheckpointStore:
         return [decision_of(line) for line in found]
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
-        record, is_new = await self._transact(lambda connection: transactions.decide(connection, self._scribe, run_id, barrier, decision))
+        if not self._is_open:
+            await self._open()
+        judged: tuple[DecisionRecord, bool] | None = None
+        if self._desk is not None:
+            with faults.typed_errors(self.url):
+                judged = await self._desk.submit(Asked(key_of(run_id), run_id, barrier, decision))
+        if judged is None:
+            judged = await self._transact(lambda connection: transactions.decide(connection, self._scribe, run_id, barrier, decision))
+        record, is_new = judged
         if is_new:
             self._outside.watches.wake(record.run_id)
         return record
@@ -433,8 +468,12 @@ class SQLCheckpointStore:
     # --- inside: leases ---------------------------------------------------------------------------------------------
     async def _register(self) -> None:
         # Under a virtual clock the lease may have expired although no real time went by.
-        if self._is_virtual or not self.lease_is_fresh():
+        if self._is_virtual:
             await self.heartbeat()
+        elif not self.lease_is_fresh():
+            async with self._registering:  # many begin at once; one heartbeat is theirs all
+                if not self.lease_is_fresh():
+                    await self.heartbeat()
 
     def _hold(self, run_id: str) -> None:
         self._held.add(run_id)

@@ -8,7 +8,7 @@ knows a thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
-from checkpoint_stores.deciding import find_ticket, judge, node_of, tickets_counting_for
+from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, tickets_counting_for
 from checkpoint_stores.errors import CheckpointCorruptError, LeaseHeldError, RunEndedError, RunExistsError, RunNotFoundError
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
@@ -128,15 +128,24 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
     heads = _fetch(connection, statements.HEAD, line.run_id)
     if not heads:
         raise CheckpointCorruptError(run_id, line.head_seq, "the run has no checkpoint at all")
-    seq, digest, step = heads[0]
-    given = {**details, "owner": scribe.worker_id}
-    payload = pack([["status", "running"], ["attempt", line.attempt + 1, given]])[0]
-    row = scribe.chain.seal(bytes(digest), id_of(line.run_id), seq + 1, line.epoch + 1, step, "attempt", "", "", "", payload, 0)
+    row, given = attempt_row(scribe, line, heads[0], details)
     changed = (scribe.worker_id, given.get("max_steps"), given.get("graph_hash"), row.seq, row.digest, scribe.time())
     taken = RunLine(*_fetch(connection, statements.TAKE_RUN, line.run_id, *changed)[0])
     _fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
     _tell(connection, line.run_id)
     return Lease(run_of(taken), taken.epoch, row.seq, row.digest)
+
+
+def attempt_row(scribe: Scribe, line: Any, head: Sequence[Any], details: Mapping[str, Any]) -> tuple[Row, dict[str, Any]]:
+    """The row by which this process takes the run of ``line``, whose newest row has seq, digest and step; and its details.
+
+    Raises UnserialisableError where the details hold no data.
+    """
+    seq, digest, step = head
+    given = {**details, "owner": scribe.worker_id}
+    payload = pack([["status", "running"], ["attempt", line.attempt + 1, given]])[0]
+    row = scribe.chain.seal(bytes(digest), id_of(line.run_id), seq + 1, line.epoch + 1, step, "attempt", "", "", "", payload, 0)
+    return row, given
 
 
 def put_snapshot(connection: sa.Connection, scribe: Scribe, snapshot: Snapshot, epoch: int) -> None:
@@ -166,7 +175,7 @@ def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str,
     run = run_of(line)
     found = _fetch(connection, statements.BARRIERS_OF_NODE, line.run_id, node_of(barrier), barrier)
     known = [barrier_of(BarrierLine(*values)) for values in found]
-    definitions = [] if known else _fetch(connection, statements.GRAPH, run.graph_hash)
+    definitions = [] if is_known(barrier, known) else _fetch(connection, statements.GRAPH, run.graph_hash)
     ticket = find_ticket(run, barrier, known, definitions[0][0] if definitions else None)
     counting = tickets_counting_for(ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name)
     cast = [decision_of(DecisionLine(*values)) for values in _fetch(connection, statements.VOTES, line.run_id, *counting)]

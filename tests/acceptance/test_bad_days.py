@@ -482,12 +482,13 @@ async def test_a_decision_whose_answer_was_cut_can_simply_be_made_again(wire: Wi
     flow.set_entry("gate").add_edge("gate", END)
     async with SQLCheckpointStore(wire.url) as store, GraphExecutor(flow.compile(), store=store) as executor:
         parked = await executor.execute({})
-        wire.cut_at(b"COMMIT;", moment)
+        decision = Decision.approve(by="ana", reason="as agreed with Ben")
+        wire.cut_at(b"as agreed with Ben", moment)
         try:
-            record = await store.decide(parked.run_id, "gate", Decision.approve(by="ana"))
+            record = await store.decide(parked.run_id, "gate", decision)
         except StoreUnavailableError as unavailable:
             check_names_the_store(unavailable, wire.url)
-            record = await store.decide(parked.run_id, "gate", Decision.approve(by="ana"))
+            record = await store.decide(parked.run_id, "gate", decision)
 
         assert wire.cuts == 1
         assert [found.id for found in await store.decisions(parked.run_id)] == [record.id]
