@@ -37,14 +37,14 @@ def identity_of(fn: object) -> str:
 
 
 def is_coroutine(fn: object) -> bool:
-    """Whether calling ``fn`` gives something to await (or to iterate asynchronously)."""
+    """Whether calling ``fn`` gives something to await."""
+    return inspect.iscoroutinefunction(_body(fn))
+
+
+def is_generator(fn: object) -> bool:
+    """Whether calling ``fn`` gives a generator (plain or async), which nothing would run."""
     body = _body(fn)
-    return inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body)
-
-
-def is_sync_generator(fn: object) -> bool:
-    """Whether calling ``fn`` gives a plain generator, which nothing would run."""
-    return inspect.isgeneratorfunction(_body(fn))
+    return inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
 
 
 def _body(fn: object) -> Any:

@@ -22,38 +22,28 @@ One event makes at most one checkpoint.  An event that no longer fits the state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final
 
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
 from checkpoint_stores.ops import Op
-from checkpoint_stores.records import DecisionRecord
 from engine import barriers, joins
 from engine.commands import (
     CancelBelow,
     CancelBody,
     CloseBarrier,
     Command,
-    Consume,
-    Fail,
     OpenBarrier,
     SetTimer,
     StartBody,
     Starve,
-    Vote,
 )
-from engine.decisions import Decision as Outcome
 from engine.errors import (
-    BarrierTimeoutError,
     BranchTimeoutError,
     FallbackRequested,
-    FinalStateError,
     LoopLimitExceeded,
     NodeError,
-    RejectedError,
-    UpdateNotStorableError,
-    UpdateTypeError,
 )
 from engine.events import (
     Arrived,
@@ -70,37 +60,14 @@ from engine.events import (
     Unstorable,
     Voted,
 )
-from engine.failures import error_data, fallback_for
+from engine.failures import error_data
 from engine.identity import idempotency_key
-from engine.outcomes import End, Fallback, Goto
+from engine.leaving import NOTHING, Decision, Draft, chosen, counted, give_up, leave, not_storable
+from engine.outcomes import End, Fallback
 from engine.plan import END, NodePlan, Plan
+from engine.resolving import deadline_passed, voted
 from engine.retry import retry_due
-from engine.routing import Route, hop_name, route, route_goto
-from engine.updates import After, first_line, ops_of_update, outcome_of
-
-
-class Draft(NamedTuple):
-    """One checkpoint, before it is numbered, encoded and chained."""
-
-    kind: str
-    path: str
-    node: str
-    next: str
-    ops: list[Op]
-    entered: bool
-    """Whether it counts a step (a node entry)."""
-    started_at: int = 0
-
-
-class Decision(NamedTuple):
-    """What follows from one event."""
-
-    draft: Draft | None = None
-    then: tuple[Event, ...] = ()
-    commands: tuple[Command, ...] = ()
-
-
-NOTHING: Final = Decision()
+from engine.updates import ops_of_update, outcome_of
 
 
 def decide(plan: Plan, state: RunState, event: Event, now: int) -> Decision:
@@ -122,56 +89,16 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
         ops = ops_of_update(here.schema, scope, node.name, update)
         if isinstance(outcome, Fallback):
             gave_up = FallbackRequested(node.name, scope.path, outcome.reason)
-            return _fail(here, state, scope, node, gave_up, now, started_at=event.started_at, update=ops)
+            return give_up(here, state, scope, node, gave_up, now, started_at=event.started_at, update=ops)
         if isinstance(outcome, End):
-            return _step(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
-        taken = _route(here, node, scope, ops, outcome or update)
+            return leave(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
+        taken = chosen(here, node, scope, ops, outcome or update)
     except NodeError as error:
-        return _fail(here, state, scope, node, error, now, started_at=event.started_at)
+        return give_up(here, state, scope, node, error, now, started_at=event.started_at)
     except UnserialisableError as error:
-        return _fail(here, state, scope, node, _not_storable(node, scope, error), now, started_at=event.started_at)
-    ops += _passing(node, taken)
-    return _step(here, state, scope, "step", ops, taken.edge.target, node=node, started_at=event.started_at, error=taken.error)
-
-
-def _route(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
-    if isinstance(outcome, Goto):
-        return route_goto(node, scope, outcome, plan.schema.view(After(scope, ops).read))
-    if not node.conditional and node.normal is not None and node.normal.max_visits is None:
-        return Route(node.normal)  # the common case needs no view of the state
-    return route(node, scope, plan.schema.view(After(scope, ops).read), outcome)
-
-
-def _passing(node: NodePlan, taken: Route) -> list[Op]:
-    return [["hop", hop_name(node, taken.edge)]] if taken.edge.max_visits is not None else []
-
-
-def _step(
-    plan: Plan, state: RunState, scope: Scope, kind: str, ops: list[Op], target: str, *, node: NodePlan, started_at: int = 0,
-    error: dict[str, Any] | None = None, entered: bool = True, commands: tuple[Command, ...] = (),
-) -> Decision:  # fmt: skip
-    """The checkpoint that leaves ``node`` for ``target``."""
-    path = scope.path
-    if target != END:
-        moved = ops if error is None else [*ops, ["error", error]]
-        return Decision(Draft(kind, path, node.name, target, moved, entered, started_at), (Arrived(path),), commands)
-    moved = [*ops, ["done"]]
-    if scope.parent is not None:
-        return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(scope.parent.path),), commands)
-    try:
-        plan.schema.check_final(After(scope, [op for op in ops if op[0] not in _NOT_VALUES]).read)
-    except UnserialisableError:
-        pass  # the walk finds the same when it seals this checkpoint, and says so
-    except Exception as broken:  # noqa: BLE001 - the author's validators may raise anything
-        failure = FinalStateError(plan.flow, str(broken))
-        moved[-1] = ["fail", error_data(failure, node.name, path)]
-        moved.append(["status", "failed"])
-        return Decision(Draft("failure", path, node.name, "", moved, entered, started_at), (), (*commands, Fail(failure)))
-    moved.append(["status", "completed"])
-    return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (), commands)
-
-
-_NOT_VALUES: Final = frozenset({"hop", "close", "decision", "error"})
+        return give_up(here, state, scope, node, not_storable(node, scope, error), now, started_at=event.started_at)
+    ops += counted(node, taken)
+    return leave(here, state, scope, "step", ops, taken.edge.target, node=node, started_at=event.started_at, error=taken.error)
 
 
 def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> Decision:
@@ -184,7 +111,7 @@ def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> De
     key = idempotency_key(state.run_id, scope.path, node.name, event.visit)
     due = retry_due(node.retry, event.error, failed, now, key)
     if due is None:
-        return _fail(here, state, scope, node, event.error, now, started_at=event.started_at)
+        return give_up(here, state, scope, node, event.error, now, started_at=event.started_at)
     data = error_data(event.error, node.name, scope.path)
     draft = Draft("retry", scope.path, node.name, node.name, [["retry", failed, due, data]], entered=False, started_at=event.started_at)
     return Decision(draft, (), (SetTimer(due, RetryDue(scope.path)),))
@@ -194,48 +121,8 @@ def _unstorable(plan: Plan, state: RunState, event: Unstorable, now: int) -> Dec
     scope = state.scopes[event.path]
     here = plan.at(event.path)
     node = here.nodes[event.node]
-    error = _not_storable(node, scope, event.error)
-    return _fail(here, state, scope, node, error, now, started_at=event.started_at, entered=event.entered, commands=_own_ticket(scope))
-
-
-def _not_storable(node: NodePlan, scope: Scope, error: Exception) -> UpdateNotStorableError:
-    return UpdateNotStorableError(node.name, scope.path, getattr(error, "path", ""), error)
-
-
-def _fail(
-    plan: Plan, state: RunState, scope: Scope, node: NodePlan, error: BaseException, now: int, *, started_at: int = 0,
-    entered: bool = True, commands: tuple[Command, ...] = (), ops: Sequence[Op] = (), update: Sequence[Op] = (),
-) -> Decision:  # fmt: skip
-    """The node failed for good: its fallback edge, or the end of its scope.  ``update`` is merged only where there is a fallback."""
-    data = error_data(error, node.name, scope.path)
-    edge = fallback_for(node.fallbacks, error, data)
-    closing: list[Op] = [*ops, ["close"]] if scope.phase == OPEN else list(ops)
-    if edge is not None:
-        # A fallback edge whose own cap is used up is no way out.
-        if edge.max_visits is None or scope.hops.get(hop_name(node, edge), 0) < edge.max_visits:
-            closing += [*update, *_passing(node, Route(edge))]
-            return _step(
-                plan,
-                state,
-                scope,
-                "fallback",
-                closing,
-                edge.target,
-                node=node,
-                started_at=started_at,
-                error=data,
-                entered=entered,
-                commands=commands,
-            )
-        error = LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge))
-        data = error_data(error, node.name, scope.path)
-    failing: list[Op] = [*closing, ["fail", data]]
-    if scope.parent is not None:
-        return Decision(
-            Draft("failure", scope.path, node.name, "", failing, entered, started_at), (BranchEnded(scope.parent.path),), commands
-        )
-    failing.append(["status", "failed"])
-    return Decision(Draft("failure", scope.path, node.name, "", failing, entered, started_at), (), (*commands, Fail(error)))
+    error = not_storable(node, scope, event.error)
+    return give_up(here, state, scope, node, error, now, started_at=event.started_at, entered=event.entered, commands=_own_ticket(scope))
 
 
 def _in_flight(state: RunState, path: str, node: str, visit: int) -> Scope | None:
@@ -262,7 +149,7 @@ def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
         return Decision(None, (), (Starve(scope.path),))
     if node.max_visits is not None and visits >= node.max_visits:
         # The refused entry counts as a step: capped nodes that fall back to one another end at the step limit.
-        return _fail(here, state, scope, node, LoopLimitExceeded(node.name, scope.path, node.max_visits), now)
+        return give_up(here, state, scope, node, LoopLimitExceeded(node.name, scope.path, node.max_visits), now)
     if node.kind == "parallel":
         return _open_parallel(scope, node, visits + 1, now)
     return _open_barrier(here, state, scope, node, now)
@@ -284,7 +171,7 @@ def _open_barrier(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now
     try:
         record = barriers.opened(state.run_id, node, scope, now)
     except NodeError as error:
-        return _fail(plan, state, scope, node, error, now)
+        return give_up(plan, state, scope, node, error, now)
     commands: tuple[Command, ...] = (OpenBarrier(record),)
     if record.deadline is not None:
         commands += (SetTimer(record.deadline, DeadlinePassed(scope.path, record.ticket)),)
@@ -310,18 +197,18 @@ def _branch_ended(plan: Plan, state: RunState, event: BranchEnded, now: int) -> 
     node = here.nodes[scope.node]
     failure = joins.failure_of(node, scope)
     if failure is not None:
-        return _fail(here, state, scope, node, failure, now, entered=False, commands=_closing(state, scope))
+        return give_up(here, state, scope, node, failure, now, entered=False, commands=_closing(state, scope))
     if not joins.is_over(scope):
         return NOTHING
     try:
         ops = joins.merged(here.schema, node, scope)
-        taken = _route(here, node, scope, ops, {})
+        taken = chosen(here, node, scope, ops, {})
     except NodeError as error:
-        return _fail(here, state, scope, node, error, now, entered=False, commands=_closing(state, scope))
+        return give_up(here, state, scope, node, error, now, entered=False, commands=_closing(state, scope))
     except UnserialisableError as error:
-        return _fail(here, state, scope, node, _not_storable(node, scope, error), now, entered=False, commands=_closing(state, scope))
-    ops = [*ops, *_passing(node, taken), ["close"]]
-    return _step(here, state, scope, "join", ops, taken.edge.target, node=node, error=taken.error, entered=False)
+        return give_up(here, state, scope, node, not_storable(node, scope, error), now, entered=False, commands=_closing(state, scope))
+    ops = [*ops, *counted(node, taken), ["close"]]
+    return leave(here, state, scope, "join", ops, taken.edge.target, node=node, error=taken.error, entered=False)
 
 
 def _branch_timed_out(plan: Plan, state: RunState, event: BranchTimedOut, now: int) -> Decision:
@@ -343,100 +230,6 @@ def _closing(state: RunState, scope: Scope) -> tuple[Command, ...]:
         if below is not scope and path.startswith(prefix) and below.phase == PARKED
     )
     return (CancelBelow(scope.path), *withdrawn)
-
-
-# --- people, deadlines ------------------------------------------------------------------------------------------------
-
-
-def _voted(plan: Plan, state: RunState, event: Voted, now: int) -> Decision:
-    scope = state.scopes.get(event.path)
-    if scope is None or scope.phase != PARKED or scope.detail[0] != event.ticket:
-        return NOTHING
-    deciding = barriers.verdict(scope.detail[1]["quorum"], event.records)
-    if deciding is None:
-        return NOTHING
-    here = plan.at(event.path)
-    used: tuple[Command, ...] = tuple(Consume(record.id) for record in event.records if record.consumed_seq is None)
-    return _resolved(here, state, scope, deciding, event.records, used, now)
-
-
-def _resolved(  # noqa: PLR0917 - the facts of one decision
-    plan: Plan,
-    state: RunState,
-    scope: Scope,
-    deciding: DecisionRecord,
-    records: Sequence[DecisionRecord],
-    used: tuple[Command, ...],
-    now: int,
-) -> Decision:
-    node = plan.nodes[scope.node]
-    assert node.barrier is not None  # noqa: S101
-    ticket = scope.detail[0]
-    closed: tuple[Command, ...] = (*used, CloseBarrier(ticket, "resolved"))
-    data = barriers.decision_data(deciding, records)
-    recorded: Op = ["decision", node.name, data]
-    try:
-        ops = _edit_ops(plan, scope, node, deciding)
-    except NodeError as error:
-        # The decision was sound for the store but not for the user's own rules: the ticket opens again.
-        refused: list[Op] = [["error", error_data(error, node.name, scope.path)]]
-        return Decision(
-            Draft("decision_refused", scope.path, node.name, node.name, refused, entered=False), (), (*used, CloseBarrier(ticket, "open"))
-        )
-    outcome = Outcome.of_data(data)
-    if deciding.action == "reject" and node.barrier.on_reject == "fail":
-        rejected = RejectedError(node.name, scope.path, deciding.actor, deciding.reason)
-        return _fail(plan, state, scope, node, rejected, now, entered=False, commands=closed, ops=[recorded])
-    try:
-        if deciding.target is not None:
-            taken = _route(plan, node, scope, ops, Goto(deciding.target, force=True))
-        else:
-            taken = _route(plan, node, scope, ops, outcome)
-    except NodeError as error:
-        return _fail(plan, state, scope, node, error, now, entered=False, commands=closed, ops=[recorded])
-    except UnserialisableError as error:
-        return _fail(plan, state, scope, node, _not_storable(node, scope, error), now, entered=False, commands=closed, ops=[recorded])
-    ops = [*ops, *_passing(node, taken), recorded]
-    return _step(plan, state, scope, "decision", ops, taken.edge.target, node=node, error=taken.error, entered=False, commands=closed)
-
-
-def _edit_ops(plan: Plan, scope: Scope, node: NodePlan, deciding: DecisionRecord) -> list[Op]:
-    """The value ops of a decision's edits: they replace values, no reducer merges them.  Raises UpdateTypeError."""
-    assert node.barrier is not None  # noqa: S101
-    if not deciding.edits:
-        return []
-    edits: dict[str, Any] = dict(deciding.edits)
-    form = node.barrier.form_model
-    if form is not None:
-        try:
-            made = form.model_validate(edits)
-        except Exception as error:
-            raise UpdateTypeError(node.name, scope.path, f"form {form.__name__}", first_line(error)) from error
-        edits = {key: getattr(made, key) for key in form.model_fields if key in made.model_fields_set}
-    ops: list[Op] = []
-    for key in plan.schema.keys:
-        if key in edits and key in node.barrier.edit_keys:
-            try:
-                ops.append(["set", key, plan.schema.validate_update(key, edits[key], scope.read)])
-            except Exception as error:
-                raise UpdateTypeError(node.name, scope.path, key, first_line(error)) from error
-    return ops
-
-
-def _deadline_passed(plan: Plan, state: RunState, event: DeadlinePassed, now: int) -> Decision:
-    scope = state.scopes.get(event.path)
-    if scope is None or scope.phase != PARKED or scope.detail[0] != event.ticket:
-        return NOTHING
-    ticket, details = scope.detail
-    if details["deadline"] is None or now < details["deadline"]:
-        return NOTHING
-    here = plan.at(event.path)
-    if details["on_timeout"] == "fail":
-        node = here.nodes[scope.node]
-        closed = (CloseBarrier(ticket, "withdrawn"),)
-        return _fail(here, state, scope, node, BarrierTimeoutError(node.name, scope.path), now, entered=False, commands=closed)
-    record = barriers.timed_out(state.run_id, ticket, details["on_timeout"], details["digest"], now)
-    return _resolved(here, state, scope, record, (record,), (Vote(record),), now)
 
 
 # --- the run as a whole -----------------------------------------------------------------------------------------------
@@ -469,8 +262,8 @@ _DECIDERS: Final[dict[type, Callable[[Plan, RunState, Any, int], Decision]]] = {
     RetryDue: _retry_due,
     BranchEnded: _branch_ended,
     BranchTimedOut: _branch_timed_out,
-    Voted: _voted,
-    DeadlinePassed: _deadline_passed,
+    Voted: voted,
+    DeadlinePassed: deadline_passed,
     CancelAsked: _cancel_asked,
     SuspendAsked: _suspend_asked,
     LimitReached: _limit_reached,

@@ -13,7 +13,7 @@ from typing import Any, Final
 import networkx as nx
 
 from engine.barrier_checks import barrier_settings
-from engine.callables import condition_takes, is_coroutine, is_sync_generator, node_takes
+from engine.callables import condition_takes, is_coroutine, is_generator, node_takes
 from engine.conditions import ASK_A_DECISION
 from engine.declared import Barrier, Parallel, Task
 from engine.option_checks import at_least_one, retry_settings, span, undeclared_keys
@@ -97,7 +97,7 @@ def conditions(scope: Scope) -> Iterator[str]:
             continue
         if not callable(edge.when):
             yield f"edge {edge}: when={edge.when!r} is no function of (state)"
-        elif is_coroutine(edge.when):
+        elif is_coroutine(edge.when) or is_generator(edge.when):
             yield f"edge {edge}: condition {edge.name} is async; conditions are plain functions, so await in a node and write a key"
         elif condition_takes(edge.when) is None:
             yield f"edge {edge}: condition {edge.name} must take (state) or (state, outcome)"
@@ -149,8 +149,8 @@ def tasks(scope: Scope) -> Iterator[str]:
             yield f"{where}: {node.fn!r} cannot be called; give a function"
         elif node_takes(node.fn) is None:
             yield f"{where}: its function must take (state), (state, ctx) or nothing; bind other arguments with functools.partial"
-        elif is_sync_generator(node.fn):
-            yield f"{where}: its function is a generator; only async generators stream, so write async def"
+        elif is_generator(node.fn):
+            yield f"{where}: its function is a generator, and nothing would run it; return the update instead of yielding"
         yield from retry_settings(where, node.retry)
         yield from span(where, "timeout", node.timeout)
         for target in node.goto:

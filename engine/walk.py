@@ -33,7 +33,7 @@ from engine.commands import (
     Starve,
     Vote,
 )
-from engine.decide import Draft, decide
+from engine.decide import decide
 from engine.events import (
     Arrived,
     BodyFailed,
@@ -46,6 +46,7 @@ from engine.events import (
     RetryDue,
     Unstorable,
 )
+from engine.leaving import Draft
 from engine.plan import Plan
 
 

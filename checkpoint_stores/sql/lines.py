@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import uuid
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import RunNotFoundError
-from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, NewRun, Row, RunRecord
+from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, Inbox, NewRun, Row, RunRecord
 from checkpoint_stores.sql.schema import barriers, decisions, runs
 
 
@@ -241,3 +241,13 @@ def cancel_line(cancel: CancelRequest) -> bytes:
 def cancel_of(raw: bytes | None) -> CancelRequest | None:
     """What `cancel_line` wrote."""
     return CancelRequest(**decode(raw)) if raw is not None else None
+
+
+def inbox_of(rev: int, cancel: bytes | None, barriers: Iterable[Any], decisions: Iterable[Any]) -> Inbox:
+    """The inbox of a run, from bare tuples that have all columns of ``barriers`` and of ``decisions``."""
+    return Inbox(
+        rev,
+        cancel_of(cancel),
+        tuple(barrier_of(BarrierLine(*line)) for line in barriers),
+        tuple(decision_of(DecisionLine(*line)) for line in decisions),
+    )

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from checkpoint_stores.errors import LeaseLostError, StoreUnavailableError
+from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import statements
-from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Outcome, settle
+from checkpoint_stores.sql.settling import Outcome
+from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Transition
-
-T = TypeVar("T")
 
 
 def core_over(raw: sqlite3.Connection) -> sa.Connection:
@@ -35,11 +32,11 @@ def core_over(raw: sqlite3.Connection) -> sa.Connection:
     return engine.connect()
 
 
-_Job: TypeAlias = tuple["Transition | Callable[[sa.Connection], Any]", "asyncio.Future[Any]"]
+Written: TypeAlias = "Transition | Callable[[sa.Connection], Any]"
 
 
-class SQLiteWriter:
-    """One thread, one connection, one hop per batch.
+class SQLiteWriter(SQLiteQueue[Written]):
+    """Takes a `Transition`, answers with its `Receipt`; takes any function to be run in a transaction, answers with what it returns.
 
     Args:
         connect: opens the connection (autocommit mode); called in the thread.
@@ -47,71 +44,14 @@ class SQLiteWriter:
     """
 
     def __init__(self, url: str, connect: Callable[[], sqlite3.Connection], clock: Callable[[], int]) -> None:
-        self._url = url
-        self._connect = connect
+        super().__init__(url, connect, name="trailmark-sqlite-writer")
         self._clock = clock
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="trailmark-sqlite-writer", daemon=True)
-        self._opened: asyncio.Future[Any] = self._loop.create_future()
-        self._is_closed = False
-        self._raw: sqlite3.Connection
         self._core: sa.Connection
 
-    async def open(self) -> None:
-        """Start the thread; raises what opening the database raises."""
-        self._thread.start()
-        await self._opened
+    def _prepare(self) -> None:
+        self._core = core_over(self._raw)
 
-    async def close(self) -> None:
-        """Carry out what is queued, then end the thread."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
-
-    def submit(self, work: Transition | Callable[[sa.Connection], T]) -> asyncio.Future[Any]:
-        """Queue a commit, or any function to be run in a transaction; the future gets the receipt, or what it returns."""
-        if self._is_closed:
-            raise StoreUnavailableError(self._url, "this store is closed")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put((work, future))
-        return future
-
-    # --- in the thread ----------------------------------------------------------------------------------------------
-    def _work(self) -> None:
-        try:
-            self._raw = self._connect()
-            self._core = core_over(self._raw)
-        except BaseException as error:  # noqa: BLE001 - whoever opens the store gets it
-            self._deliver([(self._opened, None, error)])
-            return
-        self._deliver([(self._opened, None, None)])
-        take, take_now = self._jobs.get, self._jobs.get_nowait
-        is_open = True
-        while is_open:
-            jobs = []
-            job = take()
-            try:
-                while job is not None:
-                    jobs.append(job)
-                    if len(jobs) >= JOBS_AT_ONCE:
-                        break
-                    job = take_now()
-                else:
-                    is_open = False
-            except queue.Empty:
-                pass
-            if jobs:
-                self._deliver(self._carry_out(jobs))
-        with contextlib.suppress(sqlite3.Error):
-            self._raw.close()
-
-    def _deliver(self, outcomes: list[Outcome]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(settle, outcomes)
-
-    def _carry_out(self, jobs: list[_Job]) -> list[Outcome]:
+    def _carry_out(self, jobs: list[Job[Written]]) -> list[Outcome]:
         work, future = jobs[0]
         try:
             if len(jobs) == 1 and type(work) is Transition and work.change is None and len(work.rows) == 1:

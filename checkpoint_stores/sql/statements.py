@@ -135,20 +135,8 @@ def barriers_oldest_first(*, run_id: bytes | None, status: str | None, tenant: s
     return chosen.order_by(barriers.c.opened_at, barriers.c.run_id, barriers.c.ticket).limit(limit)
 
 
-def live_barriers(run_id: bytes) -> sa.Select[Any]:
-    return (
-        sa.select(barriers)
-        .where(barriers.c.run_id == run_id, barriers.c.status.in_(("open", "decided")))
-        .order_by(barriers.c.opened_at, barriers.c.ticket)
-    )
-
-
 def decisions_of(run_id: bytes) -> sa.Select[Any]:
     return sa.select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decided_at, decisions.c.id)
-
-
-def pending_decisions(run_id: bytes) -> sa.Select[Any]:
-    return decisions_of(run_id).where(decisions.c.consumed_seq.is_(None))
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------------
@@ -230,6 +218,15 @@ LOAD_ROWS_FROM_SNAPSHOT: Final = (
     f" coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = %1 AND s.seq <= %2), 0) ORDER BY seq"
 )
 LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %s"
+
+# What outsiders left for a run: the revision first, since on PostgreSQL each statement sees its own moment.
+INBOX_REVISION: Final = f"SELECT inbox_rev, cancel FROM {runs.name} WHERE run_id = %1"
+LIVE_BARRIERS: Final = (
+    f"SELECT {', '.join(BARRIERS)} FROM {barriers.name} WHERE run_id = %1 AND status IN ('open', 'decided') ORDER BY opened_at, ticket"
+)
+PENDING_DECISIONS: Final = (
+    f"SELECT {', '.join(DECISIONS)} FROM {decisions.name} WHERE run_id = %1 AND consumed_seq IS NULL ORDER BY decided_at, id"
+)
 
 
 def for_driver(text: str, dialect: str) -> str:

@@ -40,7 +40,7 @@ from checkpoint_stores.records import (
 )
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import faults, migrate, statements, transactions
-from checkpoint_stores.sql.lines import barrier_of, cancel_of, decision_of, id_of, key_of, run_of, span_of
+from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of, run_of, span_of
 from checkpoint_stores.sql.postgres_desk import Asked, PostgresDesk, Taking
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
@@ -386,18 +386,12 @@ class SQLCheckpointStore:
 
     async def inbox(self, run_id: str) -> Inbox:
         key = key_of(run_id)
-        # The revision first: what comes in between is then read twice, never missed.
-        found, barriers, decisions = await self._read_all(
-            statements.run_by_id(key), statements.live_barriers(key), statements.pending_decisions(key)
+        found, barriers, decisions = await self._fetch(
+            [(statements.INBOX_REVISION, (key,)), (statements.LIVE_BARRIERS, (key,)), (statements.PENDING_DECISIONS, (key,))]
         )
         if not found:
             raise RunNotFoundError(run_id)
-        return Inbox(
-            found[0].inbox_rev,
-            cancel_of(found[0].cancel),
-            tuple(barrier_of(line) for line in barriers),
-            tuple(decision_of(line) for line in decisions),
-        )
+        return inbox_of(*found[0], barriers, decisions)
 
     async def graph(self, graph_hash: str) -> str | None:
         found = await self._read(statements.graph(graph_hash))

@@ -13,7 +13,7 @@ from checkpoint_stores.fold import RunState, fold
 from checkpoint_stores.records import DecisionRecord
 from engine.commands import CancelBelow, CancelBody, CloseBarrier, Consume, Fail, OpenBarrier, SetTimer, StartBody, Starve, Vote
 from engine.conditions import approved
-from engine.decide import NOTHING, Decision, decide
+from engine.decide import decide
 from engine.errors import RejectedError
 from engine.events import (
     Arrived,
@@ -30,6 +30,7 @@ from engine.events import (
     Voted,
 )
 from engine.flow import Flow, branch
+from engine.leaving import NOTHING, Decision
 from engine.outcomes import End, Fallback, Goto
 from engine.plan import END, Retry
 from engine.walk import Walk

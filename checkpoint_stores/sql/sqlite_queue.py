@@ -1,0 +1,102 @@
+"""One thread with one SQLite connection that carries out, batch by batch, whatever waits for it.
+
+One hop into the thread and one back, however much waits.  This file knows the
+thread and telling who waits; what a piece of work is and how a batch is
+carried out is the subclasses'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from checkpoint_stores.errors import StoreUnavailableError
+from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Outcome, settle
+
+Work = TypeVar("Work")
+
+Job: TypeAlias = "tuple[Work, asyncio.Future[Any]]"
+
+
+class SQLiteQueue(ABC, Generic[Work]):
+    """A thread, its connection and what waits for it.
+
+    Args:
+        connect: opens the connection (autocommit mode); called in the thread.
+    """
+
+    def __init__(self, url: str, connect: Callable[[], sqlite3.Connection], *, name: str) -> None:
+        self._url = url
+        self._connect = connect
+        self._jobs: queue.SimpleQueue[Job[Work] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._opened: asyncio.Future[Any] = self._loop.create_future()
+        self._is_closed = False
+        self._raw: sqlite3.Connection
+
+    async def open(self) -> None:
+        """Start the thread; raises what opening the database raises."""
+        self._thread.start()
+        await self._opened
+
+    async def close(self) -> None:
+        """Carry out what is queued, then end the thread."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def submit(self, work: Work) -> asyncio.Future[Any]:
+        """Queue a piece of work; the future gets its result."""
+        if self._is_closed:
+            raise StoreUnavailableError(self._url, "this store is closed")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._jobs.put((work, future))
+        return future
+
+    # --- in the thread ----------------------------------------------------------------------------------------------
+    def _prepare(self) -> None:
+        """What a subclass needs of a fresh connection."""
+
+    @abstractmethod
+    def _carry_out(self, jobs: list[Job[Work]]) -> list[Outcome]:
+        """Carry a batch out."""
+
+    def _work(self) -> None:
+        try:
+            self._raw = self._connect()
+            self._prepare()
+        except BaseException as error:  # noqa: BLE001 - whoever opens the store gets it
+            self._deliver([(self._opened, None, error)])
+            return
+        self._deliver([(self._opened, None, None)])
+        take, take_now = self._jobs.get, self._jobs.get_nowait
+        is_open = True
+        while is_open:
+            jobs = []
+            job = take()
+            try:
+                while job is not None:
+                    jobs.append(job)
+                    if len(jobs) >= JOBS_AT_ONCE:
+                        break
+                    job = take_now()
+                else:
+                    is_open = False
+            except queue.Empty:
+                pass
+            if jobs:
+                self._deliver(self._carry_out(jobs))
+        with contextlib.suppress(sqlite3.Error):
+            self._raw.close()
+
+    def _deliver(self, outcomes: list[Outcome]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(settle, outcomes)
