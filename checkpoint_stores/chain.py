@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import Final
 
 from checkpoint_stores.records import Row, Snapshot
@@ -50,6 +51,24 @@ class Chain:
         except TypeError:
             return False  # an edit by hand may leave text where bytes were
 
+    def unbroken(self, previous: bytes, run_id: str, seq: int, rows: Sequence[Row]) -> int:
+        """How many of ``rows``, the first of them ``seq``, follow each other without a hole or an edit.
+
+        The same check as `follows`, written for thousands of rows: a run is not loaded without it.
+        """
+        digest_of = self._digest if self._key is not None else _sha256
+        start = seq
+        try:
+            for _, number, epoch, step, kind, path, node, next_, payload, started_at, digest, _ in rows:
+                head = f"{run_id}\0{number}\0{epoch}\0{step}\0{started_at}\0{kind}\0{path}\0{node}\0{next_}\0{len(payload)}\0"
+                if number != seq or digest_of(b"%b%b%b" % (previous, head.encode(), payload)) != digest:
+                    break
+                previous = digest
+                seq += 1
+        except (TypeError, UnicodeError):
+            pass  # an edit by hand may leave text where bytes were
+        return seq - start
+
     def seal_snapshot(self, snapshot: Snapshot) -> bytes:
         """A digest over a whole snapshot, so that an edited one is told from a sound one."""
         head = f"trailmark snapshot\0{snapshot.run_id}\0{snapshot.seq}\0".encode()
@@ -59,6 +78,10 @@ class Chain:
         if self._key is None:
             return hashlib.sha256(covered).digest()
         return hmac.digest(self._key, covered, "sha256")
+
+
+def _sha256(covered: bytes) -> bytes:
+    return hashlib.sha256(covered).digest()
 
 
 def _covered(  # noqa: PLR0917

@@ -76,6 +76,8 @@ def usable_snapshot(snapshots: Sequence[Snapshot], rows: Sequence[Row], last: in
 
 def first_break(chain: Chain, run_id: str, previous: bytes, seq: int, rows: Sequence[Row]) -> Problem | None:
     """The first row that is missing or does not follow from its predecessor; None where all is sound."""
+    if previous and chain.unbroken(previous, run_id, seq, rows) == len(rows):
+        return None
     return next(breaks(chain, run_id, previous, seq, rows), None)
 
 

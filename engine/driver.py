@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.deciding import name_of
@@ -22,14 +22,12 @@ from checkpoint_stores.fold import DONE, FAILED, RETRY, RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import Commit, DecisionRecord, Inbox, RunChange, Snapshot
 from engine.barriers import verdict
+from engine.bodies import Bodies
 from engine.clock import Clock, Timer
-from engine.commands import SetTimer, StartBody
-from engine.context import StepContext
-from engine.errors import BranchError, NodeTimeoutError
-from engine.events import BodyFailed, BodyReturned, CancelAsked, DeadlinePassed, Event, SuspendAsked, Voted
+from engine.commands import SetTimer
+from engine.events import CancelAsked, DeadlinePassed, Event, SuspendAsked, Voted
 from engine.observing import Committed, Observer
-from engine.plan import NodePlan
-from engine.threads import NodeThreads, ThreadCall
+from engine.threads import NodeThreads
 from engine.walk import Batch, Walk
 
 SHORT_WAIT: Final = timedelta(seconds=5)
@@ -44,26 +42,6 @@ SMALLEST_SNAPSHOT: Final = 64 * 1024
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class _Body:
-    """A node's body in flight."""
-
-    __slots__ = ("call", "context", "settled", "start", "task", "timed_out", "timer")
-
-    def __init__(self, start: StartBody, context: StepContext | None) -> None:
-        self.start = start
-        self.context = context
-        self.task: asyncio.Task[None] | None = None
-        self.timer: Timer | None = None
-        self.call: ThreadCall | None = None
-        self.timed_out = False
-
-    def revoke(self, reason: str) -> None:
-        if self.context is not None:
-            self.context.revoke(reason)
-        if self.timer is not None:
-            self.timer.cancel()
-
-
 class RunDriver:
     """Drives one run until it ends, stops or parks.  One per run and process."""
 
@@ -74,11 +52,8 @@ class RunDriver:
         self._store = store
         self._walk = walk
         self._clock = clock
-        self._threads = threads
         self._observers = observers
-        self._bodies: dict[str, _Body] = {}
-        self._abandoned: dict[tuple[str, str, int], ThreadCall] = {}
-        """By path, node and visit: threads whose attempt timed out and that had not returned then."""
+        self._bodies = Bodies(walk, clock, threads, self._post)
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
         self._mailbox: deque[Event | Inbox] = deque()
@@ -90,12 +65,6 @@ class RunDriver:
         self._inbox_rev = inbox.rev if inbox else 0
         self._votes: tuple[DecisionRecord, ...] = inbox.decisions if inbox else ()
         """Decisions that no checkpoint has consumed yet."""
-        self._task: asyncio.Task[Any] | None = None
-        self._inline = False
-        self._interrupts = 0
-        """How often `cancel` and `suspend` have cancelled our own task, to wake the body that runs in it."""
-        self._causes: dict[str, BaseException] = {}
-        """By path: the exceptions this process saw, for whoever asks why the run failed."""
         self.error: BaseException | None = None
         self.parked = False
         if inbox is not None and inbox.cancel is not None:
@@ -114,17 +83,9 @@ class RunDriver:
         """Stop here, resumable; bodies in flight are cancelled and will be run again."""
         self._interrupt(SuspendAsked(reason))
 
-    def look(self) -> None:
-        """Read the inbox soon (somebody in this process wrote to it)."""
-        self._interrupt(None)
-
-    def _interrupt(self, event: Event | None) -> None:
-        if event is not None:
-            self._mailbox.append(event)
-        self._wake.set()
-        if self._inline and self._task is not None and event is not None:
-            self._interrupts += 1
-            self._task.cancel()
+    def _interrupt(self, event: Event) -> None:
+        self._post(event)
+        self._bodies.interrupt()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
     async def drive(self) -> None:
@@ -132,7 +93,6 @@ class RunDriver:
 
         Raises LeaseLostError, StoreUnavailableError: the run stays as its last commit left it, and can be resumed.
         """
-        self._task = asyncio.current_task()
         listening = asyncio.get_running_loop().call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
         try:
             batch = self._walk.begin(self._clock.now())
@@ -148,7 +108,7 @@ class RunDriver:
             self._watch.close()
             for timer in self._timers.values():
                 timer.cancel()
-            await self._cancel_bodies(list(self._bodies), "the run is no longer driven here")
+            await self._bodies.cancel_all("the run is no longer driven here")
 
     async def _commit(self, batch: Batch) -> bool:
         """Make a batch durable; True where this process is done with the run."""
@@ -175,9 +135,9 @@ class RunDriver:
         else:
             moved = False
         if batch.error is not None:
-            self.error = self._explained(batch.error)
+            self.error = self._bodies.explained(batch.error)
         if batch.cancels:
-            await self._cancel_bodies(batch.cancels, "cancelled")
+            await self._bodies.cancel(batch.cancels, "cancelled")
         if change is not None and (change.status != "waiting" or not moved):
             self.parked = change.status == "waiting"
             return True
@@ -226,12 +186,12 @@ class RunDriver:
             start = starts[0]
             node = self._walk.plan.nodes[start.node]
             if node.is_async and node.timeout is None:
-                event = await self._run_here(node, start)
+                event = await self._bodies.run_here(node, start)
                 if not self._mailbox:
                     return [event] if event is not None else []
                 return [*([event] if event is not None else []), *self._happened()]
         for start in starts:
-            self._launch(start)
+            self._bodies.launch(start)
         while not self._mailbox:
             if self._deaf is not None:
                 raise self._deaf
@@ -253,137 +213,6 @@ class RunDriver:
     def _post(self, event: Event | Inbox) -> None:
         self._mailbox.append(event)
         self._wake.set()
-
-    # --- bodies -----------------------------------------------------------------------------------------------------
-    def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
-        if node.takes == "nothing":
-            return (), None
-        state = self._walk.state
-        scope = state.scopes[start.path]
-        view = self._walk.plan.at(start.path).schema.view(scope.read)
-        if node.takes == "state":
-            return (view,), None
-        context = StepContext(
-            state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions()
-        )
-        return (view, context), context
-
-    async def _run_here(self, node: NodePlan, start: StartBody) -> Event | None:
-        """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`."""
-        arguments, context = self._arguments(node, start)
-        started_at = self._clock.now()
-        self._inline = True
-        try:
-            value = await node.fn(*arguments)  # type: ignore[misc]
-        except asyncio.CancelledError:
-            if self._interrupts:
-                await self._absorb_interrupts()
-                return None
-            if self._task is not None and self._task.cancelling():
-                raise
-            return self._failed(start, RuntimeError("the node was cancelled from inside (it raised CancelledError)"), started_at)
-        except Exception as error:  # noqa: BLE001 - whatever a node raises is an outcome
-            if self._interrupts:
-                # What a body raises when it is told to stop is no failure of the node: the request is read next.
-                await self._absorb_interrupts()
-                return None
-            return self._failed(start, error, started_at)
-        finally:
-            self._inline = False
-            if context is not None:
-                context.revoke("the node has returned")
-        if self._interrupts:
-            # The body finished although it was told to stop: its work counts, and the request is read next.
-            await self._absorb_interrupts()
-        return BodyReturned(start.path, start.node, start.visit, value, started_at)
-
-    async def _absorb_interrupts(self) -> None:
-        """Take back our own cancellations of this task, which may not have been delivered yet; another's goes on."""
-        self._inline = False
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            pass
-        assert self._task is not None  # noqa: S101 - only `drive` runs bodies
-        for _ in range(self._interrupts):
-            self._task.uncancel()
-        self._interrupts = 0
-        if self._task.cancelling():
-            raise asyncio.CancelledError
-
-    def _launch(self, start: StartBody) -> None:
-        node = self._walk.plan.at(start.path).nodes[start.node]
-        arguments, context = self._arguments(node, start)
-        body = _Body(start, context)
-        self._bodies[start.path] = body
-        body.task = asyncio.create_task(self._run(node, body, arguments))
-
-    async def _run(self, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
-        start = body.start
-        started_at = self._clock.now()
-        event: Event
-        try:
-            before = self._abandoned.pop(start[:3], None)
-            if before is not None and not node.overlap and not before.over.done():
-                await asyncio.shield(before.over)
-            if node.timeout is not None:
-                body.timer = self._clock.call_at(self._clock.now() + node.timeout // _MICROSECOND, partial(self._time_out, body))
-            if node.is_async:
-                value = await node.fn(*arguments)  # type: ignore[misc]
-            else:
-                body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
-                value = await body.call.answer
-            event = BodyReturned(start.path, start.node, start.visit, value, started_at)
-        except asyncio.CancelledError:
-            if not body.timed_out:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                event = self._failed(start, RuntimeError("the node was cancelled from inside (it raised CancelledError)"), started_at)
-        except Exception as error:  # noqa: BLE001 - whatever a node raises is an outcome
-            event = self._failed(start, error, started_at)
-        finally:
-            body.revoke("the node has returned")
-        if body.timed_out:
-            assert node.timeout is not None  # noqa: S101
-            event = self._failed(start, NodeTimeoutError(start.node, start.path, node.timeout.total_seconds()), started_at)
-            if body.call is not None and not body.call.over.done():
-                self._abandoned[start[:3]] = body.call
-        if self._bodies.get(start.path) is body:
-            del self._bodies[start.path]
-            self._post(event)
-
-    def _time_out(self, body: _Body) -> None:
-        body.timed_out = True
-        body.revoke("timed out")
-        if body.task is not None:
-            body.task.cancel()
-
-    def _failed(self, start: StartBody, error: BaseException, started_at: int) -> BodyFailed:
-        self._causes[start.path] = error
-        return BodyFailed(start.path, start.node, start.visit, error, started_at)
-
-    async def _cancel_bodies(self, paths: Sequence[str], reason: str) -> None:
-        """Cancel bodies and wait until the async ones have ended; threads cannot be stopped, only disowned."""
-        tasks = []
-        for path in paths:
-            body = self._bodies.pop(path, None)
-            if body is not None and body.task is not None:
-                body.revoke(reason)
-                body.task.cancel()
-                tasks.append(body.task)
-        if tasks:
-            await asyncio.wait(tasks)
-
-    def _explained(self, error: BaseException) -> BaseException:
-        """Chain the exceptions of the branches that failed below their BranchErrors, where this process saw them."""
-        for failed in error.exceptions if isinstance(error, BaseExceptionGroup) else (error,):
-            if isinstance(failed, BranchError) and failed.__cause__ is None:
-                cause = self._causes.get(failed.error.get("path", ""))
-                # The newest exception seen there may have been an earlier one, which took a fallback.
-                if cause is not None and type(cause).__qualname__ == failed.error.get("type"):
-                    failed.__cause__ = cause
-        return error
 
     # --- timers, inbox, lease, snapshots ----------------------------------------------------------------------------
     def _arm(self, timer: SetTimer) -> None:
@@ -460,10 +289,17 @@ class RunDriver:
             raise LeaseLostError(run_id, self._walk.epoch, owner=record.owner, current_epoch=record.epoch)
 
     async def _take_snapshot(self) -> None:
+        """Keep the state as it stands, so that a later load is short.  Nothing is folded meanwhile: the loop waits here."""
         state = self._walk.state
-        payload = encode(state.dump())
+        if state.stored > SMALLEST_SNAPSHOT * 4:
+            payload = await asyncio.to_thread(encode, state.dump())
+        else:
+            payload = encode(state.dump())
+        try:
+            await self._store.put_snapshot(Snapshot(state.run_id, state.seq, payload, state.digest), self._walk.epoch)
+        except StoreError:
+            return  # truth never needs a snapshot; the next commit tells whether the store is really gone
         state.weight = 0
-        await self._store.put_snapshot(Snapshot(state.run_id, state.seq, payload, state.digest), self._walk.epoch)
 
     def _tell(self, batch: Batch, committed_at: int, change: RunChange | None) -> None:
         status = change.status if change is not None and change.status is not None else self._walk.state.status

@@ -6,7 +6,6 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -266,10 +265,6 @@ class Plain:
     def method(self, state: Any) -> None: ...
 
 
-async def streaming(state: Any) -> AsyncIterator[str]:
-    yield "a"
-
-
 @pytest.mark.parametrize(
     ("fn", "takes", "is_async"),
     [
@@ -284,7 +279,6 @@ async def streaming(state: Any) -> AsyncIterator[str]:
         (functools.partial(lambda limit, state, ctx: None, 3), "state_context", False),
         (Callable(), "state_context", True),
         (Plain().method, "state", False),
-        (streaming, "state", True),
     ],
 )
 def test_a_node_may_be_anything_that_can_be_called(fn: Any, takes: str, is_async: bool) -> None:

@@ -240,7 +240,18 @@ def test_a_flow_with_every_kind_of_mistake_tells_them_all_at_once() -> None:
     flow.add_fallback("c", "c")
     flow.add_edge("c", "nowhere")
     told = "\n".join(problems(flow))
-    for part in ("must take (state)", "timeout=", "max_visits=0", "'colour'", "quorum=0", "2 edges without", "own fallback", "'nowhere'", "cannot be reached", "no way"):
+    for part in (
+        "must take (state)",
+        "timeout=",
+        "max_visits=0",
+        "'colour'",
+        "quorum=0",
+        "2 edges without",
+        "own fallback",
+        "'nowhere'",
+        "cannot be reached",
+        "no way",
+    ):
         assert part in told
 
 

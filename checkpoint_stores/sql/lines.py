@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import uuid
 from collections import namedtuple
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import RunNotFoundError
-from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, Inbox, NewRun, Row, RunRecord
+from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, Inbox, NewRun, Row, RunRecord, Snapshot
+from checkpoint_stores.soundness import Stored
 from checkpoint_stores.sql.schema import barriers, decisions, runs
 
 
@@ -251,3 +253,26 @@ def inbox_of(rev: int, cancel: bytes | None, barriers: Iterable[Any], decisions:
         tuple(barrier_of(BarrierLine(*line)) for line in barriers),
         tuple(decision_of(DecisionLine(*line)) for line in decisions),
     )
+
+
+def stored_of(key: bytes, found: Sequence[Sequence[Any]], chain: Chain) -> tuple[Stored, list[Snapshot]]:
+    """What is stored of a run, and the snapshots whose seal is broken; from its anchor, snapshots and rows as bare tuples.
+
+    Raises RunNotFoundError.
+    """
+    anchors, snapshot_lines, lines = found
+    run_id = id_of(key)
+    if not anchors:
+        raise RunNotFoundError(run_id)
+    genesis, parent, head_seq, head_digest = anchors[0]
+    snapshots: list[Snapshot] = []
+    unsound: list[Snapshot] = []
+    for seq, digest, seal, payload in snapshot_lines:
+        snapshot = Snapshot(run_id, seq, payload, digest)
+        (snapshots if chain.seal_snapshot(snapshot) == seal else unsound).append(snapshot)
+    # Thousands of rows: `Row(run_id, *line[1:])` without the call in Python.
+    new, prefix = tuple.__new__, (run_id,)
+    rows = [new(Row, prefix + line[1:]) for line in lines]
+    if parent is None:
+        genesis = chain.genesis(run_id)
+    return Stored(run_id, genesis, 1 if parent is None else 0, head_seq, head_digest, snapshots, rows), unsound

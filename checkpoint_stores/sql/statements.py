@@ -219,6 +219,17 @@ LOAD_ROWS_FROM_SNAPSHOT: Final = (
 )
 LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %s"
 
+
+def newest_part(key: bytes, last: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """What tells of a run up to ``last`` from its newest snapshot on: the anchor, the snapshot, the rows; see `lines.stored_of`."""
+    return [(LOAD_ANCHOR, (key,)), (LOAD_NEWEST_SNAPSHOT, (key, last)), (LOAD_ROWS_FROM_SNAPSHOT, (key, last))]
+
+
+def whole_part(key: bytes, last: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """All that tells of a run up to ``last``."""
+    return [(LOAD_ANCHOR, (key,)), (LOAD_SNAPSHOTS, (key, last)), (LOAD_ROWS_UPTO, (key, last))]
+
+
 # What outsiders left for a run: the revision first, since on PostgreSQL each statement sees its own moment.
 INBOX_REVISION: Final = f"SELECT inbox_rev, cancel FROM {runs.name} WHERE run_id = %1"
 LIVE_BARRIERS: Final = (

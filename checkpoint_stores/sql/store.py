@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
@@ -40,9 +39,10 @@ from checkpoint_stores.records import (
 )
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import faults, migrate, statements, transactions
-from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of, run_of, span_of
+from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of, run_of, span_of, stored_of
 from checkpoint_stores.sql.postgres_desk import Asked, PostgresDesk, Taking
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
+from checkpoint_stores.sql.sqlite_reader import SQLiteReader
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import creation_of, transition_of
@@ -115,8 +115,7 @@ class SQLCheckpointStore:
         self._writer: SQLiteWriter | PostgresWriter
         self._desk: PostgresDesk | None = None
         self._outside: SQLitePoller | PostgresListener
-        self._reader: sqlite3.Connection | None = None
-        self._reader_lock = threading.Lock()
+        self._reader: SQLiteReader | None = None
 
     # --- opening and closing ----------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
@@ -146,6 +145,8 @@ class SQLCheckpointStore:
         self._engine = create_async_engine(
             self._sa_url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args={"timeout": BUSY_SECONDS}
         )
+        self._reader = SQLiteReader(self.url, self._connect_sqlite)
+        await self._reader.open()
         self._outside = SQLitePoller(self._connect_sqlite)
 
     async def _open_postgres(self, *, may_upgrade: bool) -> None:
@@ -232,7 +233,7 @@ class SQLCheckpointStore:
         await self._writer.close()
         await self._engine.dispose()
         if self._reader is not None:
-            self._reader.close()
+            await self._reader.close()
 
     # --- the owner's side -------------------------------------------------------------------------------------------
     async def now(self) -> int:
@@ -362,10 +363,11 @@ class SQLCheckpointStore:
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         if not self._is_open:
             await self._open()
+        key = key_of(run_id)
         last = _NEWEST if upto is None else upto
-        stored, _ = await self._stored(run_id, last, newest_only=True)
+        stored, _ = stored_of(key, await self._fetch(statements.newest_part(key, last)), self.chain)
         if not _is_enough(stored, last):
-            stored, _ = await self._stored(run_id, last, newest_only=False)
+            stored, _ = stored_of(key, await self._fetch(statements.whole_part(key, last)), self.chain)
         if len(stored.rows) > _MANY_ROWS:
             return await asyncio.to_thread(sound_part, self.chain, stored, upto)
         return sound_part(self.chain, stored, upto)
@@ -405,7 +407,8 @@ class SQLCheckpointStore:
     async def verify(self, run_id: str) -> list[Problem]:
         if not self._is_open:
             await self._open()
-        stored, unsound = await self._stored(run_id, _NEWEST, newest_only=False)
+        key = key_of(run_id)
+        stored, unsound = stored_of(key, await self._fetch(statements.whole_part(key, _NEWEST)), self.chain)
         problems = await asyncio.to_thread(problems_of, self.chain, stored)
         problems.extend(
             Problem(stored.run_id, snapshot.seq, "its snapshot was edited (or the chain key is another)") for snapshot in unsound
@@ -567,9 +570,10 @@ class SQLCheckpointStore:
         if not self._is_open:
             await self._open()
         texts = [(statements.for_driver(text, self._dialect), values) for text, values in wanted]
-        if self._dialect == "sqlite":
+        if self._reader is not None:
             with faults.typed_errors(self.url):
-                return await asyncio.to_thread(self._fetch_sqlite, texts)
+                found: list[list[Any]] = await self._reader.submit(lambda raw: [raw.execute(*asked).fetchall() for asked in texts])
+                return found
 
         async def read() -> list[list[Any]]:
             async with self._driver() as (_, driver):
@@ -579,38 +583,6 @@ class SQLCheckpointStore:
                     return [await driver.fetch(text, *values) for text, values in texts]
 
         return await self._once_more(read)
-
-    def _fetch_sqlite(self, texts: Sequence[tuple[str, tuple[Any, ...]]]) -> list[list[Any]]:
-        with self._reader_lock:
-            if self._reader is None:
-                self._reader = self._connect_sqlite()
-            self._reader.execute("BEGIN")
-            try:
-                return [self._reader.execute(text, values).fetchall() for text, values in texts]
-            finally:
-                self._reader.execute("COMMIT")
-
-    async def _stored(self, run_id: str, last: int, *, newest_only: bool) -> tuple[Stored, list[Snapshot]]:
-        """What is stored of a run up to ``last`` (from its newest snapshot on, or all of it), and the snapshots whose seal is broken."""
-        key = key_of(run_id)
-        run_id = id_of(key)
-        snapshots_text = statements.LOAD_NEWEST_SNAPSHOT if newest_only else statements.LOAD_SNAPSHOTS
-        rows_text = statements.LOAD_ROWS_FROM_SNAPSHOT if newest_only else statements.LOAD_ROWS_UPTO
-        anchors, found, lines = await self._fetch(
-            [(statements.LOAD_ANCHOR, (key,)), (snapshots_text, (key, last)), (rows_text, (key, last))]
-        )
-        if not anchors:
-            raise RunNotFoundError(run_id)
-        genesis, parent, head_seq, head_digest = anchors[0]
-        snapshots: list[Snapshot] = []
-        unsound: list[Snapshot] = []
-        for seq, digest, seal, payload in found:
-            snapshot = Snapshot(run_id, seq, payload, digest)
-            (snapshots if self.chain.seal_snapshot(snapshot) == seal else unsound).append(snapshot)
-        rows = [Row(run_id, *line[1:]) for line in lines]
-        if parent is None:
-            genesis = self.chain.genesis(run_id)
-        return Stored(run_id, genesis, 1 if parent is None else 0, head_seq, head_digest, snapshots, rows), unsound
 
 
 class _TakenError(StoreError):
