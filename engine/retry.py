@@ -15,6 +15,7 @@ def retry_due(policy: Retry | None, error: BaseException, failed: int, now: int,
     ``failed`` counts attempts that failed, this one included, from 1.  The jitter is drawn from ``key`` (the step's
     idempotency key) and ``failed``, so that the same failure always gets the same answer.
 
+    >>> from datetime import timedelta
     >>> retry_due(Retry(attempts=2, first=timedelta(seconds=1), jitter=0.0), ValueError(), 1, 0, "k")
     1000000
     >>> retry_due(Retry(attempts=2), ValueError(), 2, 0, "k") is None

@@ -1,5 +1,6 @@
 """Where decisions and takings are judged together on PostgreSQL: read, judge, write only where nothing changed meanwhile.
 
+Inboxes are read here too, many at once.
 Two statements for a batch, each its own transaction: nobody's lock is held
 while Python thinks, and nothing is waited for while a lock is held, so no
 deadlock can come of deciding many at once.  What changed between the two, is
@@ -21,7 +22,7 @@ from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Lease, Row, RunRecord
 from checkpoint_stores.sql import faults, postgres_statements
-from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, RunLine, barrier_of, decision_line, decision_of, id_of, run_of
+from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, RunLine, barrier_of, decision_line, decision_of, id_of, inbox_of, run_of
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import Outcome
 from checkpoint_stores.sql.transactions import Scribe, attempt_row
@@ -47,7 +48,14 @@ class Taking(NamedTuple):
     details: Mapping[str, Any]
 
 
-Matter: TypeAlias = Asked | Taking
+class Looking(NamedTuple):
+    """An inbox to be read; answered with its `Inbox`."""
+
+    key: bytes
+    run_id: str
+
+
+Matter: TypeAlias = Asked | Taking | Looking
 
 
 class PostgresDesk(PostgresQueue[Matter]):
@@ -68,29 +76,33 @@ class PostgresDesk(PostgresQueue[Matter]):
         self._decide = await connection.prepare(postgres_statements.DECIDE)
         self._read_free = await connection.prepare(postgres_statements.READ_FREE)
         self._take = await connection.prepare(postgres_statements.TAKE)
+        self._read_inboxes = await connection.prepare(postgres_statements.READ_INBOXES)
 
     def _batches(self) -> list[list[Job[Matter]]]:
-        """Take what waits: the decisions, then the takings, these each run at most once."""
-        asked: list[Job[Matter]] = []
-        taking: dict[bytes, Job[Matter]] = {}
+        """Take what waits: the decisions, the takings (these each run at most once), the inboxes."""
+        taken: dict[type, list[Job[Matter]]] = {Asked: [], Taking: [], Looking: []}
+        taking: set[bytes] = set()
         rest = []
+        number = 0
         for job in self._waiting:
             work, future = job
             if future.done():
                 continue  # whoever asked has gone, and nothing was done yet
-            if len(asked) + len(taking) >= _AT_ONCE or (isinstance(work, Taking) and work.key in taking):
+            if number >= _AT_ONCE or (isinstance(work, Taking) and work.key in taking):
                 rest.append(job)
-            elif isinstance(work, Taking):
-                taking[work.key] = job
-            else:
-                asked.append(job)
+                continue
+            number += 1
+            taken[type(work)].append(job)
+            if isinstance(work, Taking):
+                taking.add(work.key)
         self._waiting = rest
-        return [batch for batch in (asked, list(taking.values())) if batch]
+        return [batch for batch in taken.values() if batch]
 
     async def _write(self, batch: list[Job[Any]]) -> list[Outcome]:
         try:
             await self._prepare()
-            return await (self._judge(batch) if isinstance(batch[0][0], Asked) else self._transfer(batch))
+            carry_out = {Asked: self._judge, Taking: self._transfer, Looking: self._look}[type(batch[0][0])]
+            return await carry_out(batch)
         except Exception as error:
             if not faults.is_of_a_driver(error):
                 raise
@@ -159,6 +171,14 @@ class PostgresDesk(PostgresQueue[Matter]):
             await self._prepare()
             found = await self._connection.fetch(postgres_statements.TAKEN, list(rows), [row.digest for row in rows.values()])
         return [line[: len(RunLine._fields)] for line in map(tuple, found)]
+
+    # --- inboxes ----------------------------------------------------------------------------------------------------
+    async def _look(self, batch: list[Job[Looking]]) -> list[Outcome]:
+        found = {line[0]: line[1:] for line in await self._read_inboxes.fetch([work.key for work, _ in batch])}
+        return [
+            (future, inbox_of(*found[work.key]), None) if work.key in found else (future, None, RunNotFoundError(work.run_id))
+            for work, future in batch
+        ]
 
 
 def _the_long_way(batch: Iterable[Job[Any]]) -> list[Outcome]:

@@ -205,6 +205,16 @@ READ_CASES: Final = (
 """$1 the clock or null; arrays of runs, nodes and barriers as they were asked for.  One line for each that has a run: its version,
 what `RunRecord` needs, the clock, the barrier, its barriers, its decisions, and the definition where none of them is meant."""
 
+READ_INBOXES: Final = (
+    "SELECT r.run_id, r.inbox_rev, r.cancel,"
+    f" ARRAY(SELECT ROW({', '.join(f'b.{name}' for name in BARRIERS)}) FROM {barriers.name} b"
+    " WHERE b.run_id = r.run_id AND b.status IN ('open', 'decided') ORDER BY b.opened_at, b.ticket),"
+    f" ARRAY(SELECT ROW({', '.join(f'd.{name}' for name in DECISIONS)}) FROM {decisions.name} d"
+    " WHERE d.run_id = r.run_id AND d.consumed_seq IS NULL ORDER BY d.decided_at, d.id)"
+    f" FROM unnest($1::bytea[]) AS g(run_id) JOIN {runs.name} r ON r.run_id = g.run_id"
+)
+"""The inboxes of runs: of each its revision, the request to cancel, its live barriers, its decisions not yet consumed."""
+
 _CASE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("added", "integer")]
 _SETTLED_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
 DECISION_PARTS: Final = (len(_CASE_FIELDS), len(_SETTLED_FIELDS), len(_DECISION_FIELDS))

@@ -40,7 +40,7 @@ from checkpoint_stores.records import (
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import faults, migrate, statements, transactions
 from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of, run_of, span_of, stored_of
-from checkpoint_stores.sql.postgres_desk import Asked, PostgresDesk, Taking
+from checkpoint_stores.sql.postgres_desk import Asked, Looking, PostgresDesk, Taking
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_reader import SQLiteReader
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
@@ -387,7 +387,14 @@ class SQLCheckpointStore:
             after = lines[-1][1]
 
     async def inbox(self, run_id: str) -> Inbox:
+        if not self._is_open:
+            await self._open()
         key = key_of(run_id)
+        if self._desk is not None:
+            with faults.typed_errors(self.url):
+                inbox: Inbox | None = await self._desk.submit(Looking(key, run_id))
+            if inbox is not None:
+                return inbox
         found, barriers, decisions = await self._fetch(
             [(statements.INBOX_REVISION, (key,)), (statements.LIVE_BARRIERS, (key,)), (statements.PENDING_DECISIONS, (key,))]
         )
