@@ -43,7 +43,7 @@ class Scope:
     """One token's place in one flow.  Changed by `fold` alone."""
 
     __slots__ = (
-        "cache", "children", "decisions", "detail", "due", "error", "failed", "hops", "node", "ops", "parent", "path", "phase", "sizes", "values", "visits",
+        "cache", "children", "decisions", "detail", "due", "error", "failed", "hops", "left", "lost", "node", "ops", "parent", "path", "phase", "sizes", "values", "visits",
     )  # fmt: skip
 
     def __init__(self, path: str, parent: Scope | None, node: str) -> None:
@@ -66,6 +66,10 @@ class Scope:
         self.sizes: dict[str, int] = {}
         """About how many stored bytes each key holds here."""
         self.children: list[Scope] = []
+        self.left = 0
+        """How many children are not over yet; kept, so that asking costs the same for two branches and ten thousand."""
+        self.lost = 0
+        """How many children have failed."""
         self.error: dict[str, Any] | None = None
         """What sent the scope to the fallback node it stands before."""
         self.failed = 0
@@ -177,6 +181,8 @@ class RunState:
                 state.root = scope
             else:
                 above.children.append(scope)
+                above.left += phase not in (DONE, FAILED)
+                above.lost += phase == FAILED
             state.scopes[path] = scope
         state.root.values = values
         return state
@@ -293,17 +299,24 @@ def _hop(_state: RunState, scope: Scope, op: Op) -> None:
 def _done(_state: RunState, scope: Scope, _op: Op) -> None:
     scope.phase = DONE
     scope.detail = None
+    if scope.parent is not None:
+        scope.parent.left -= 1
 
 
 def _fail(_state: RunState, scope: Scope, op: Op) -> None:
     scope.phase = FAILED
     scope.detail = op[1]
+    if scope.parent is not None:
+        scope.parent.left -= 1
+        scope.parent.lost += 1
 
 
 def _open(state: RunState, scope: Scope, op: Op) -> None:
     _word, node, visit, entries, due = op
     scope.phase = OPEN
     scope.detail = [node, visit]
+    scope.left = len(entries)
+    scope.lost = 0
     for index, entry in enumerate(entries):
         child = Scope(scope.child_path(node, visit, index), scope, entry)
         child.due = due[index] if due else None

@@ -23,9 +23,9 @@ def failure_of(node: NodePlan, scope: Scope) -> Exception | None:
     """Why the parallel node fails now, or None while it does not (it may also still be running)."""
     parallel = node.parallel
     assert parallel is not None  # noqa: S101 - only parallel nodes open scopes
-    failed = [child for child in scope.children if child.phase == FAILED]
-    if not failed:
+    if not scope.lost:
         return None
+    failed = [child for child in scope.children if child.phase == FAILED]
     policy = parallel.on_error.policy
     if policy == "fail_fast":
         return _branch_error(node, parallel, scope, failed[0])
@@ -43,7 +43,7 @@ def failure_of(node: NodePlan, scope: Scope) -> Exception | None:
 
 def is_over(scope: Scope) -> bool:
     """Whether every branch is done or failed."""
-    return all(child.phase in (DONE, FAILED) for child in scope.children)
+    return scope.left == 0
 
 
 def _branch_error(node: NodePlan, parallel: ParallelPlan, scope: Scope, child: Scope) -> BranchError:

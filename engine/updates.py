@@ -24,10 +24,11 @@ Outcome = Goto | Fallback | End
 class After:
     """A scope's values as they will be once ``ops`` are committed.  Reads; changes nothing."""
 
-    __slots__ = ("_ops", "_scope")
+    __slots__ = ("_branches", "_ops", "_scope")
 
     def __init__(self, scope: Scope, ops: Iterable[Op]) -> None:
         self._scope = scope
+        self._branches: dict[str, Scope] = {}
         self._ops: dict[str, list[Op]] = {}
         for op in ops:
             self._ops.setdefault(op[2] if op[0] == "take" else op[1], []).append(op)
@@ -41,7 +42,9 @@ class After:
     def _stored(self, op: Op) -> list[Op]:
         if op[0] != "take":
             return pack([op])[1]
-        return next(child for child in self._scope.children if child.path == op[1]).ops[op[2]]
+        if not self._branches:
+            self._branches = {child.path: child for child in self._scope.children}
+        return self._branches[op[1]].ops[op[2]]
 
 
 def outcome_of(value: Any, node: str, path: str) -> tuple[Outcome | None, Mapping[str, Any]]:

@@ -271,6 +271,11 @@ class Journey:
     def check(self) -> None:
         state = self.walk.state
         assert encode(self.shadow.dump()) == encode(state.dump()), "the live state is not the restored one"
+        for scope in state.scopes.values():
+            over = [child.phase for child in scope.children if child.phase in ("done", "failed")]
+            assert (scope.left, scope.lost) == (len(scope.children) - len(over), over.count("failed")), "the counts of branches are wrong"
+            restored = self.shadow.scopes[scope.path]
+            assert (restored.left, restored.lost) == (scope.left, scope.lost), "the counts of branches are not the restored ones"
         assert [row.seq for row in self.rows] == list(range(1, len(self.rows) + 1))
         steps = [row.step for row in self.rows]
         assert steps[0] == 0

@@ -48,6 +48,8 @@ def opened(phases: list[str], values: dict[str, Any] | None = None, *, parent: S
         child.phase = phase
         child.detail = {"type": "E", "message": f"m{index}", "node": "n", "kinds": ["E"]} if phase == FAILED else None
         scope.children.append(child)
+        scope.left += phase not in (DONE, FAILED)
+        scope.lost += phase == FAILED
     return scope
 
 
