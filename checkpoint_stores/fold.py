@@ -329,6 +329,7 @@ def _close(state: RunState, scope: Scope, _op: Op) -> None:
         del state.scopes[below.path]
         state.stored -= sum(below.sizes.values())
     scope.children = []
+    scope.left = scope.lost = 0
 
 
 def _park(_state: RunState, scope: Scope, op: Op) -> None:

@@ -150,7 +150,8 @@ class PostgresDesk(PostgresQueue[Matter]):
                 except Exception as error:  # noqa: BLE001 - details that hold no data refuse this taking alone
                     refused[work.key] = error
                 else:
-                    given.append((work.key, version, details.get("max_steps"), details.get("graph_hash")))
+                    row = rows[work.key]
+                    given.append((work.key, version, details.get("max_steps"), details.get("graph_hash"), row.seq, row.digest))
         taken = {line[0]: RunLine(*line) for line in await self._take_free(given, rows)} if given else {}
         return [
             (future, _lease_of(taken[work.key], rows[work.key]) if work.key in taken else None, refused.get(work.key))

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from checkpoint_stores.errors import StoreUnavailableError
-from checkpoint_stores.sql import faults
+from checkpoint_stores.sql import faults, postgres_statements
 from checkpoint_stores.sql.settling import Outcome, settle
 
 Work = TypeVar("Work")
@@ -114,6 +114,7 @@ class PostgresQueue(ABC, Generic[Work]):
             try:
                 connection = await self._connect()
                 try:
+                    await connection.execute(postgres_statements.PLANNING)
                     await self._prepare_statements(connection)
                 except BaseException:
                     connection.terminate()

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, graphs, runs
+from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, graphs, runs, snapshots
 from checkpoint_stores.sql.statements import (
     BARRIER_AGAIN,
     BARRIERS,
@@ -23,10 +23,16 @@ from checkpoint_stores.sql.statements import (
     ROWS,
     RUN,
     RUN_COLUMNS,
-    extends_head,
     in_time,
     newest_row,
 )
+
+PLANNING: Final = (
+    "SET plan_cache_mode = force_generic_plan; SET jit = off;"
+    " SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+)
+"""How a held connection is told that all its statements go by keys.  A plan is made once, perhaps while the tables are still empty,
+and must be right when they are full; to plan anew each time would cost as much as a lone commit itself."""
 
 _TYPES: Final = {sa.LargeBinary: "bytea", sa.Text: "text", sa.Integer: "integer", sa.BigInteger: "bigint"}
 
@@ -41,16 +47,37 @@ def _unnested(alias: str, fields: Sequence[tuple[str, str]], start: int) -> str:
     return f"unnest({places}) AS {alias}({', '.join(name for name, _ in fields)})"
 
 
+def _starts(parts: Sequence[int]) -> list[int]:
+    """The first place of each part, behind the clock's."""
+    return [2 + sum(parts[:position]) for position in range(len(parts))]
+
+
 _ROW_FIELDS: Final = [(column.name, _type_of(column)) for column in checkpoints.columns if column.name != "committed_at"]
 _BARRIER_FIELDS: Final = [(column.name, _type_of(column)) for column in barriers.columns if column.name != "tenant"]
 _DECISION_FIELDS: Final = [(column.name, _type_of(column)) for column in decisions.columns]
 _NOW: Final = f"coalesce($1::bigint, {POSTGRES_CLOCK})"
 _GIVEN_ROWS: Final = ", ".join(f"g.{name}" for name, _ in _ROW_FIELDS)
 
+# Each subquery below asks for one line by its key, so these statements cost the same in a small table and in a large one.
+
+
+def _extends_head(run_id: str, seq: str) -> str:
+    """`statements.extends_head`, in a form that PostgreSQL never answers by reading the whole table."""
+    return (
+        f"coalesce((SELECT true FROM {checkpoints.name} p WHERE p.run_id = {run_id} AND p.seq = {seq} - 1),"
+        f" (SELECT true FROM {snapshots.name} p WHERE p.run_id = {run_id} AND p.seq = {seq} - 1), false)"
+    )
+
+
+def _among(run_id: str, written: str) -> str:
+    """Whether the run is one that the part ``written`` of the statement returned.  As a join it would cost the square of a batch."""
+    return f"CASE WHEN {run_id} IN (SELECT {written}.run_id FROM {written}) THEN true END"
+
+
 APPEND_ONE: Final = (
     f"INSERT INTO {checkpoints.name} ({ROWS})"
     f" SELECT {', '.join(f'${position}::{kind}' for position, (_, kind) in enumerate(_ROW_FIELDS, start=2))}, {_NOW}"
-    f" FROM {runs.name} r WHERE r.run_id = $2::bytea AND r.epoch = $4::integer AND {extends_head('$2::bytea', '$3::integer')}"
+    f" FROM {runs.name} r WHERE r.run_id = $2::bytea AND r.epoch = $4::integer AND {_extends_head('$2::bytea', '$3::integer')}"
     f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = $2::bytea), committed_at"
 )
 """$1 the clock or null, then the columns of a row.  Returns (inbox_rev, committed_at), or no line where the lease is lost."""
@@ -58,7 +85,7 @@ APPEND_ONE: Final = (
 APPEND_MANY: Final = (
     f"INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
     f" FROM {_unnested('g', [*_ROW_FIELDS, ('first', 'integer')], 2)}"
-    f" JOIN {runs.name} r ON r.run_id = g.run_id AND r.epoch = g.epoch WHERE {extends_head('g.run_id', 'g.first')}"
+    f" WHERE g.epoch = (SELECT r.epoch FROM {runs.name} r WHERE r.run_id = g.run_id) AND {_extends_head('g.run_id', 'g.first')}"
     f" RETURNING run_id, (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = {checkpoints.name}.run_id), committed_at"
 )
 """$1 the clock or null; arrays of all columns of all rows, and of the first seq of each row's commit.
@@ -94,9 +121,9 @@ TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
 
 def _transition() -> str:
     timely = in_time("c.release_at_rev", "r.inbox_rev")
-    starts = [2 + sum(TRANSITION_PARTS[:position]) for position in range(len(TRANSITION_PARTS))]
+    starts = _starts(TRANSITION_PARTS)
     opened = [
-        "upd.tenant" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
+        f"(SELECT r.tenant FROM {runs.name} r WHERE r.run_id = b.run_id)" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
         for name in BARRIERS
     ]
     voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in DECISIONS]
@@ -110,21 +137,21 @@ def _transition() -> str:
         f" head_digest = coalesce(c.head_digest, {newest_row('digest', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_digest),"
         f" updated_at = {_NOW}"
         f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
-        f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {extends_head('c.run_id', 'c.seq')})"
-        f" RETURNING r.run_id, r.tenant, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {timely} AS is_news),"
+        f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')})"
+        f" RETURNING r.run_id, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {timely} AS is_news),"
         f" new AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
-        f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} JOIN upd ON upd.run_id = g.run_id),"
+        f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} WHERE {_among('g.run_id', 'upd')}),"
         f" opened AS (INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) SELECT {', '.join(opened)}"
-        f" FROM {_unnested('b', _BARRIER_FIELDS, starts[2])} JOIN upd ON upd.run_id = b.run_id"
+        f" FROM {_unnested('b', _BARRIER_FIELDS, starts[2])} WHERE {_among('b.run_id', 'upd')}"
         f" ON CONFLICT (run_id, ticket) DO UPDATE SET {BARRIER_AGAIN}),"
         f" closed AS (UPDATE {barriers.name} b SET status = x.status"
-        f" FROM {_unnested('x', _CLOSE_FIELDS, starts[3])} JOIN upd ON upd.run_id = x.run_id"
-        " WHERE b.run_id = x.run_id AND b.ticket = x.ticket),"
+        f" FROM {_unnested('x', _CLOSE_FIELDS, starts[3])}"
+        f" WHERE b.run_id = x.run_id AND b.ticket = x.ticket AND {_among('x.run_id', 'upd')}),"
         f" consumed AS (UPDATE {decisions.name} d SET consumed_seq = x.seq"
-        f" FROM {_unnested('x', _CONSUME_FIELDS, starts[4])} JOIN upd ON upd.run_id = x.run_id"
-        " WHERE d.run_id = x.run_id AND d.id = x.id),"
+        f" FROM {_unnested('x', _CONSUME_FIELDS, starts[4])}"
+        f" WHERE d.run_id = x.run_id AND d.id = x.id AND {_among('x.run_id', 'upd')}),"
         f" voted AS (INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) SELECT {', '.join(voted)}"
-        f" FROM {_unnested('d', _DECISION_FIELDS, starts[5])} JOIN upd ON upd.run_id = d.run_id)"
+        f" FROM {_unnested('d', _DECISION_FIELDS, starts[5])} WHERE {_among('d.run_id', 'upd')})"
         " SELECT upd.run_id, upd.inbox_rev, upd.updated_at,"
         f" CASE WHEN upd.is_news THEN pg_notify('{CHANNEL}', encode(upd.run_id, 'hex'))::text END FROM upd"
     )
@@ -142,32 +169,26 @@ REREAD: Final = (
 # --- creating -------------------------------------------------------------------------------------------------------
 _NEW_RUN_FIELDS: Final = [(column.name, _type_of(column)) for column in runs.columns][:NEW_RUN_WIDTH]
 _GRAPH_FIELDS: Final = [(column.name, _type_of(column)) for column in graphs.columns]
-CREATION_PARTS: Final = (len(_NEW_RUN_FIELDS), len(_ROW_FIELDS), len(_GRAPH_FIELDS), len(_BARRIER_FIELDS))
+_NEW_BARRIER_FIELDS: Final = [(column.name, _type_of(column)) for column in barriers.columns]
+CREATION_PARTS: Final = (len(_NEW_RUN_FIELDS), len(_ROW_FIELDS), len(_GRAPH_FIELDS), len(_NEW_BARRIER_FIELDS))
 """How many arrays each part of `CREATE` takes: runs, first rows, graphs, barriers."""
-
-
-def _starts(parts: Sequence[int]) -> list[int]:
-    """The first place of each part, behind the clock's."""
-    return [2 + sum(parts[:position]) for position in range(len(parts))]
 
 
 def _create() -> str:
     run, row, graph, barrier = _starts(CREATION_PARTS)
-    opened = [
-        "made.tenant" if name == "tenant" else "coalesce(nullif(b.opened_at, 0), made.created_at)" if name == "opened_at" else f"b.{name}"
-        for name in BARRIERS
-    ]
+    now = "(SELECT now FROM moment)"
+    opened = [f"coalesce(nullif(b.{name}, 0), {now})" if name == "opened_at" else f"b.{name}" for name in BARRIERS]
     return (
-        f"WITH made AS (INSERT INTO {runs.name} ({RUN}) SELECT {', '.join(f'n.{name}' for name, _ in _NEW_RUN_FIELDS)}, m.now, m.now"
-        f" FROM {_unnested('n', _NEW_RUN_FIELDS, run)} CROSS JOIN (SELECT {_NOW} AS now OFFSET 0) m"
-        " ON CONFLICT DO NOTHING RETURNING run_id, tenant, graph_hash, created_at),"
-        f" begun AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, made.created_at"
-        f" FROM {_unnested('g', _ROW_FIELDS, row)} JOIN made ON made.run_id = g.run_id),"
+        f"WITH moment AS MATERIALIZED (SELECT {_NOW} AS now),"
+        f" made AS (INSERT INTO {runs.name} ({RUN}) SELECT {', '.join(f'n.{name}' for name, _ in _NEW_RUN_FIELDS)}, {now}, {now}"
+        f" FROM {_unnested('n', _NEW_RUN_FIELDS, run)} ON CONFLICT DO NOTHING RETURNING run_id, graph_hash, created_at),"
+        f" begun AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {now}"
+        f" FROM {_unnested('g', _ROW_FIELDS, row)} WHERE {_among('g.run_id', 'made')}),"
         f" kept AS (INSERT INTO {graphs.name} ({', '.join(graphs.columns.keys())}) SELECT k.graph_hash, k.definition"
         f" FROM {_unnested('k', _GRAPH_FIELDS, graph)}"
-        " WHERE EXISTS (SELECT 1 FROM made WHERE made.graph_hash = k.graph_hash) ON CONFLICT DO NOTHING),"
+        " WHERE k.graph_hash IN (SELECT made.graph_hash FROM made) ON CONFLICT DO NOTHING),"
         f" opened AS (INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) SELECT {', '.join(opened)}"
-        f" FROM {_unnested('b', _BARRIER_FIELDS, barrier)} JOIN made ON made.run_id = b.run_id)"
+        f" FROM {_unnested('b', _NEW_BARRIER_FIELDS, barrier)} WHERE {_among('b.run_id', 'made')})"
         " SELECT run_id, created_at FROM made"
     )
 
@@ -228,10 +249,10 @@ def _decide() -> str:
         f" bumped AS (UPDATE {runs.name} r SET inbox_rev = r.inbox_rev + l.added, updated_at = {_NOW}"
         " FROM locked l WHERE r.run_id = l.run_id RETURNING r.run_id),"
         f" settled AS (UPDATE {barriers.name} b SET status = x.status"
-        f" FROM {_unnested('x', _SETTLED_FIELDS, settled)} JOIN bumped ON bumped.run_id = x.run_id"
-        " WHERE b.run_id = x.run_id AND b.ticket = x.ticket),"
+        f" FROM {_unnested('x', _SETTLED_FIELDS, settled)}"
+        f" WHERE b.run_id = x.run_id AND b.ticket = x.ticket AND {_among('x.run_id', 'bumped')}),"
         f" given AS (INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) SELECT {', '.join(f'd.{name}' for name in DECISIONS)}"
-        f" FROM {_unnested('d', _DECISION_FIELDS, decision)} JOIN bumped ON bumped.run_id = d.run_id)"
+        f" FROM {_unnested('d', _DECISION_FIELDS, decision)} WHERE {_among('d.run_id', 'bumped')})"
         f" SELECT run_id, {_TELL.format(run_id='run_id')} FROM bumped"
     )
 
@@ -247,7 +268,14 @@ READ_FREE: Final = (
 )
 """The lines of runs, each with its version and its newest row's seq, digest and step."""
 
-_TAKE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("max_steps", "integer"), ("graph_hash", "text")]
+_TAKE_FIELDS: Final = [
+    ("run_id", "bytea"),
+    ("version", "text"),
+    ("max_steps", "integer"),
+    ("graph_hash", "text"),
+    ("seq", "integer"),
+    ("digest", "bytea"),
+]
 TAKING_PARTS: Final = (1, len(_TAKE_FIELDS), len(_ROW_FIELDS))
 """How many arrays each part of `TAKE` takes, behind the owner: runs, rows."""
 
@@ -258,11 +286,11 @@ def _take() -> str:
         f"WITH {_LOCKED.format(given=_unnested('g', _TAKE_FIELDS, run))},"
         f" taken AS (UPDATE {runs.name} r SET epoch = r.epoch + 1, attempt = r.attempt + 1, status = 'running', owner = $2::text,"
         " max_steps = coalesce(l.max_steps, r.max_steps), graph_hash = coalesce(l.graph_hash, r.graph_hash),"
-        f" head_seq = w.seq, head_digest = w.digest, updated_at = {_NOW}"
-        f" FROM locked l JOIN {_unnested('w', _ROW_FIELDS, row)} ON w.run_id = l.run_id WHERE r.run_id = l.run_id"
+        f" head_seq = l.seq, head_digest = l.digest, updated_at = {_NOW}"
+        " FROM locked l WHERE r.run_id = l.run_id"
         f" RETURNING {', '.join(f'r.{name}' for name in RUN_COLUMNS)}),"
         f" attempted AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
-        f" FROM {_unnested('g', _ROW_FIELDS, row)} JOIN taken ON taken.run_id = g.run_id)"
+        f" FROM {_unnested('g', _ROW_FIELDS, row)} WHERE {_among('g.run_id', 'taken')})"
         f" SELECT {RUN}, {_TELL.format(run_id='run_id')} FROM taken"
     )
 

@@ -14,6 +14,7 @@ from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, postgres_statements, statements
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Outcome
+from checkpoint_stores.sql.statements import BARRIERS
 from checkpoint_stores.sql.transitions import Creation, Transition
 
 Written: TypeAlias = Transition | Creation
@@ -197,5 +198,5 @@ def _arrays_of_runs(works: Sequence[Creation]) -> list[Any]:
         *_columns([work.line[:runs] for work in works], runs),
         *_columns([work.row for work in works], rows),
         *_columns(list({work.graph[0]: work.graph for work in works if work.graph}.values()), graphs),
-        *_columns([[line[name] for name in postgres_statements.TRANSITION_BARRIER] for work in works for line in work.opened], opened),
+        *_columns([[line[name] for name in BARRIERS] for work in works for line in work.opened], opened),
     ]
