@@ -172,7 +172,9 @@ async def storage() -> list[Line]:
                 await executor.execute({"constant": "c" * 20_000})
             sizes[steps] = file.stat().st_size / 1e6
     happened = (1000 * 1000 + 20_000) / 1e6
-    lines.append(Line("1,000 steps, each appends 1 KB, beside a 20 KB key: stored", "MB", sizes[1000], happened, 1.6, "the whole SQLite file"))
+    lines.append(
+        Line("1,000 steps, each appends 1 KB, beside a 20 KB key: stored", "MB", sizes[1000], happened, 1.6, "the whole SQLite file")
+    )
     lines.append(Line("2,000 of the same steps, against 1,000", "x", sizes[2000] / sizes[1000], 2.0, 2.0, "file size ratio"))
     return lines
 

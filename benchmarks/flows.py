@@ -11,16 +11,22 @@ from trailmark.reducers import append, sum_
 
 
 class Counted(BaseModel):
+    """A number."""
+
     n: int = 0
 
 
 class Logged(BaseModel):
+    """A list that grows beside a key that never changes."""
+
     constant: str = ""
     n: int = 0
     log: Annotated[list[str], append] = []
 
 
 class Summed(BaseModel):
+    """A number that branches add to."""
+
     total: Annotated[int, sum_] = 0
 
 

@@ -36,7 +36,9 @@ class Line:
         )
 
 
-async def alternate(ours: Callable[[], Awaitable[float]], floor: Callable[[], Awaitable[float]], rounds: int = ROUNDS) -> tuple[float, float]:
+async def alternate(
+    ours: Callable[[], Awaitable[float]], floor: Callable[[], Awaitable[float]], rounds: int = ROUNDS
+) -> tuple[float, float]:
     """Median of what each returns, the two taking turns; one round each is thrown away first."""
     await ours()
     await floor()

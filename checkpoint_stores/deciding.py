@@ -156,6 +156,7 @@ def judge(
     if sum(vote.approves for vote in cast) >= ticket.quorum:
         raise _conflict(run, name, cast[-1])
     _check_actor(run, name, ticket.approvers, decision)
+    _check_quorum(run, name, ticket.quorum, decision)
     _check_content(run, ticket, name, decision)
     record = DecisionRecord(
         id=decision_id,
@@ -205,6 +206,12 @@ def _check_actor(run: RunRecord, name: str, approvers: tuple[str, ...], decision
         raise NotAnApproverError(run.run_id, name, decision.by, approvers)
 
 
+def _check_quorum(run: RunRecord, name: str, quorum: int, decision: Decides) -> None:
+    # Else one person could do alone what the barrier wants several for.
+    if quorum > 1 and decision.action in ACTIONS and decision.action not in QUORUM_ACTIONS:
+        raise InvalidDecisionError(run.run_id, name, f"it needs {quorum} approvals, so each person may only {' or '.join(QUORUM_ACTIONS)}")
+
+
 def _check_content(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: str, decision: Decides) -> None:
     def refused(reason: str) -> InvalidDecisionError:
         return InvalidDecisionError(run.run_id, name, reason)
@@ -212,9 +219,6 @@ def _check_content(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: st
     action = decision.action
     if action not in ACTIONS:
         raise refused(f"{action!r} is no action; actions are: {', '.join(ACTIONS)}")
-    if ticket.quorum > 1 and action not in QUORUM_ACTIONS:
-        # Else one person could do alone what the barrier wants several for.
-        raise refused(f"it needs {ticket.quorum} approvals, so each person may only {' or '.join(QUORUM_ACTIONS)}")
     if decision.edits is not None and action != "modify":
         raise refused(f"{action} carries no edits; use modify")
     if decision.target is not None and action != "reroute":

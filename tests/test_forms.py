@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, field_validator
 
-from trailmark import END, Decision, Flow, GraphExecutor, approved
+from trailmark import END, Decision, Flow, FlowGraph, GraphExecutor, approved
 from trailmark.checkpoint_stores import MemoryCheckpointStore
 from trailmark.reducers import append
 
@@ -33,7 +33,7 @@ def pay(state: Order) -> dict[str, list[str]]:
     return {"log": [f"paid {state.amount}: {state.note}"]}
 
 
-def graph_with_a_form():  # type: ignore[no-untyped-def]  # noqa: ANN201
+def graph_with_a_form() -> FlowGraph:
     flow = Flow("order", Order)
     flow.add_barrier("review", prompt="Pay {amount}?", show=["amount"], form=Edits)
     flow.add_node("pay", pay)

@@ -1,12 +1,12 @@
 """Where decisions and takings are judged together on PostgreSQL: read, judge, write only where nothing changed meanwhile.
 
-Inboxes are read here too, many at once.
 Two statements for a batch, each its own transaction: nobody's lock is held
 while Python thinks, and nothing is waited for while a lock is held, so no
 deadlock can come of deciding many at once.  What changed between the two, is
 held by somebody else, or is out of the ordinary in any way is handed back
 with None: whoever asked then goes the long way of `transactions`, alone.
-Judges by `deciding` and knows no rule itself.
+Inboxes and the clock are read here too, for all who wait at once.  Judges by
+`deciding` and knows no rule itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from checkpoint_stores.sql import faults, postgres_statements
 from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, RunLine, barrier_of, decision_line, decision_of, id_of, inbox_of, run_of
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import Outcome
+from checkpoint_stores.sql.statements import POSTGRES_CLOCK
 from checkpoint_stores.sql.transactions import Scribe, attempt_row
 
 _AT_ONCE: Final = 250
@@ -55,11 +56,15 @@ class Looking(NamedTuple):
     run_id: str
 
 
-Matter: TypeAlias = Asked | Taking | Looking
+class AskingTime(NamedTuple):
+    """Answered with the database's clock, microseconds."""
+
+
+Matter: TypeAlias = Asked | Taking | Looking | AskingTime
 
 
 class PostgresDesk(PostgresQueue[Matter]):
-    """Takes `Asked` and `Taking`; None as an answer means: not decided here, go the long way.
+    """Takes a `Matter`, each answered as its class says; None as an answer means: not here, go the long way.
 
     Args:
         connect: opens an asyncpg connection.
@@ -70,6 +75,12 @@ class PostgresDesk(PostgresQueue[Matter]):
         # No patience: the long way has its own.
         super().__init__(url, connect, patience=0)
         self._scribe = scribe
+        self._carry_out: dict[type, Callable[[list[Job[Any]]], Awaitable[list[Outcome]]]] = {
+            Asked: self._judge,
+            Taking: self._transfer,
+            Looking: self._look,
+            AskingTime: self._tell_time,
+        }
 
     async def _prepare_statements(self, connection: Any) -> None:
         self._read_cases = await connection.prepare(postgres_statements.READ_CASES)
@@ -80,7 +91,7 @@ class PostgresDesk(PostgresQueue[Matter]):
 
     def _batches(self) -> list[list[Job[Matter]]]:
         """Take what waits: the decisions, the takings (these each run at most once), the inboxes."""
-        taken: dict[type, list[Job[Matter]]] = {Asked: [], Taking: [], Looking: []}
+        taken: dict[type, list[Job[Matter]]] = {Asked: [], Taking: [], Looking: [], AskingTime: []}
         taking: set[bytes] = set()
         rest = []
         number = 0
@@ -101,8 +112,7 @@ class PostgresDesk(PostgresQueue[Matter]):
     async def _write(self, batch: list[Job[Any]]) -> list[Outcome]:
         try:
             await self._prepare()
-            carry_out = {Asked: self._judge, Taking: self._transfer, Looking: self._look}[type(batch[0][0])]
-            return await carry_out(batch)
+            return await self._carry_out[type(batch[0][0])](batch)
         except Exception as error:
             if not faults.is_of_a_driver(error):
                 raise
@@ -173,7 +183,11 @@ class PostgresDesk(PostgresQueue[Matter]):
             found = await self._connection.fetch(postgres_statements.TAKEN, list(rows), [row.digest for row in rows.values()])
         return [line[: len(RunLine._fields)] for line in map(tuple, found)]
 
-    # --- inboxes ----------------------------------------------------------------------------------------------------
+    # --- the clock and inboxes ----------------------------------------------------------------------------------------------------
+    async def _tell_time(self, batch: list[Job[AskingTime]]) -> list[Outcome]:
+        now = await self._connection.fetchval(f"SELECT {POSTGRES_CLOCK}")
+        return [(future, now, None) for _, future in batch]
+
     async def _look(self, batch: list[Job[Looking]]) -> list[Outcome]:
         found = {line[0]: line[1:] for line in await self._read_inboxes.fetch([work.key for work, _ in batch])}
         return [

@@ -40,7 +40,7 @@ from checkpoint_stores.records import (
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import faults, migrate, statements, transactions
 from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of, run_of, span_of, stored_of
-from checkpoint_stores.sql.postgres_desk import Asked, Looking, PostgresDesk, Taking
+from checkpoint_stores.sql.postgres_desk import Asked, AskingTime, Looking, PostgresDesk, Taking
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_reader import SQLiteReader
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
@@ -239,6 +239,13 @@ class SQLCheckpointStore:
     async def now(self) -> int:
         if self._clock is not None:
             return self._clock()
+        if not self._is_open:
+            await self._open()
+        if self._desk is not None:
+            with faults.typed_errors(self.url):
+                now: int | None = await self._desk.submit(AskingTime())
+            if now is not None:
+                return now
         return int((await self._read(statements.clock_now()))[0][0])
 
     @property
