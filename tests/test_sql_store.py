@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,13 +20,18 @@ import pytest
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import (
+    BarrierClosedError,
     CheckpointCorruptError,
     CodecError,
+    DecisionConflictError,
     LeaseHeldError,
     LeaseLostError,
+    RunExistsError,
     StoreUnavailableError,
+    UnserialisableError,
 )
-from checkpoint_stores.records import Commit, Receipt, RunChange, Snapshot
+from checkpoint_stores.records import Commit, DecisionRecord, Lease, Receipt, RunChange, Snapshot
+from checkpoint_stores.sql import postgres_statements
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
@@ -264,6 +270,31 @@ async def test_a_text_the_database_cannot_hold_fails_its_own_commit_alone(reques
         assert isinstance(answers[2], CodecError)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_of_many_created_at_once_one_that_cannot_be_kept_harms_nobody(request: pytest.FixtureRequest, kind: str) -> None:
+    async with SQLCheckpointStore(request.getfixturevalue(f"{kind}_url")) as store:
+        asked: list[dict[str, Any]] = [{} for _ in range(12)]
+        asked[3] = {"labels": {"l": object()}}
+        asked[6] = {"run_id": "no-run-id"}
+        asked[9] = {"tenant": {"sqlite": "lone \ud800", "postgres": "nul \0"}[kind]}
+        answers = await asyncio.gather(*(new_run(store, **parts) for parts in asked), return_exceptions=True)
+        refused = {position: type(answer) for position, answer in enumerate(answers) if not isinstance(answer, OwnedRun)}
+        assert refused == {3: UnserialisableError, 6: ValueError, 9: CodecError}
+        assert len(await store.runs()) == 9
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_decision_the_database_cannot_hold_harms_no_other(request: pytest.FixtureRequest, kind: str) -> None:
+    async with SQLCheckpointStore(request.getfixturevalue(f"{kind}_url")) as store:
+        runs = [await new_run(store) for _ in range(6)]
+        unholdable = {"sqlite": "lone \ud800", "postgres": "nul \0"}[kind]
+        names = ["ana", "ben", unholdable, "eve", "kim", "lee"]
+        asked = (store.decide(run.run_id, "review", Verdict(by=by)) for run, by in zip(runs, names, strict=True))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(answer, DecisionRecord) for answer in answers] == [True, True, False, True, True, True]
+        assert isinstance(answers[2], CodecError)
+
+
 # --- a connection that breaks ---------------------------------------------------------------------------------------
 async def killed(url: str) -> None:
     """Break every connection to the database but one's own."""
@@ -351,6 +382,56 @@ async def test_a_commit_whose_answer_was_lost_to_another_owner_is_refused(postgr
         assert await other.verify(run.run_id) == []
 
 
+@contextmanager
+def desk_cut_after_sending(store: SQLCheckpointStore, *names: str) -> Iterator[None]:
+    desk = store._desk
+    assert desk is not None
+    for name in names:
+        setattr(desk, name, Cut(getattr(desk, name), desk._connection))
+    yield
+
+
+async def test_a_run_whose_creation_was_not_answered_is_found_to_be_its_creators(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        taken = await new_run(store, run_key="taken")
+        for number in (1, 3):
+            writer = store._writer
+            assert isinstance(writer, PostgresWriter)
+            writer._create = Cut(writer._create, writer._connection)
+            asked = [new_run(store, run_key=f"{number} of {one}") for one in range(number)]
+            *made, refused = await asyncio.gather(*asked, new_run(store, run_key="taken"), return_exceptions=True)
+            assert isinstance(refused, RunExistsError)
+            assert refused.run_id == taken.run_id
+            for run in made:
+                assert isinstance(run, OwnedRun)
+                await run.step()
+                assert await store.verify(run.run_id) == []
+
+
+async def test_a_decision_that_was_not_answered_is_kept_once(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        runs = [await new_run(store) for _ in range(3)]
+        await asyncio.gather(*(run.open_barrier() for run in runs))
+        await store.inbox(runs[0].run_id)
+        with desk_cut_after_sending(store, "_decide"):
+            answers = await asyncio.gather(*(store.decide(run.run_id, "review", Verdict()) for run in runs))
+        for run, answer in zip(runs, answers, strict=True):
+            assert await store.decisions(run.run_id) == [answer]
+            assert (await store.run(run.run_id)).inbox_rev == 1
+
+
+async def test_a_taking_that_was_not_answered_is_found_to_be_done(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        runs = [await new_run(store, hold=False, status="ready") for _ in range(3)]
+        await store.inbox(runs[0].run_id)
+        with desk_cut_after_sending(store, "_take"):
+            leases = await asyncio.gather(*(store.acquire(run.run_id) for run in runs))
+        for lease in leases:
+            assert (lease.epoch, lease.head_seq, lease.run.owner) == (1, 2, store.worker_id)
+            await OwnedRun(store, lease).step()
+            assert await store.verify(lease.run.run_id) == []
+
+
 async def test_a_server_that_is_gone_is_told(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SQLCheckpointStore(postgres_url) as store:
         run = await walked(store, 1)
@@ -418,6 +499,96 @@ async def test_a_decision_that_gets_in_before_the_parking_commit_is_never_missed
             record = await store.run(run.run_id)
             assert record.inbox_rev == 1
             assert (record.status == "waiting") == (receipt.inbox_rev == 0)
+
+
+async def nothing() -> None:
+    """What happens from then on."""
+
+
+class Meanwhile:
+    """A prepared statement before whose first use something else happens."""
+
+    def __init__(self, statement: Any, happens: Callable[[], Awaitable[Any]]) -> None:
+        self._statement = statement
+        self._happens = happens
+
+    async def fetch(self, *values: Any) -> Any:
+        happens, self._happens = self._happens, nothing
+        await happens()
+        return await self._statement.fetch(*values)
+
+
+async def test_what_was_judged_over_a_run_that_changed_meanwhile_is_judged_again(postgres_url: str) -> None:
+    """Between reading and writing another process decides, and the run withdraws a ticket."""
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        first, second, third = [await new_run(store) for _ in range(3)]
+        await asyncio.gather(*(run.open_barrier(park=False) for run in (first, second, third)))
+        await store.inbox(first.run_id)
+        desk = store._desk
+        assert desk is not None
+
+        async def changes() -> None:
+            await other.decide(first.run_id, "review", Verdict(by="ben"))
+            await other.commit(second.next_commit(closed=(("review#1", "withdrawn"),)))
+
+        desk._decide = Meanwhile(desk._decide, changes)
+        asked = [store.decide(run.run_id, "review", Verdict(by="ana")) for run in (first, second, third, first)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [
+            DecisionConflictError, BarrierClosedError, DecisionRecord, DecisionConflictError,
+        ]  # fmt: skip
+        assert [vote.actor for vote in await store.decisions(first.run_id)] == ["ben"]
+        assert await store.decisions(second.run_id) == []
+        assert [(await store.run(run.run_id)).inbox_rev for run in (first, second, third)] == [1, 0, 1]
+
+
+async def test_a_run_that_was_taken_meanwhile_is_not_taken_again(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        runs = [await new_run(store, hold=False, status="ready") for _ in range(3)]
+        await store.inbox(runs[0].run_id)
+        desk = store._desk
+        assert desk is not None
+        desk._take = Meanwhile(desk._take, lambda: other.acquire(runs[1].run_id))
+        answers = await asyncio.gather(*(store.acquire(run.run_id) for run in runs), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Lease, LeaseHeldError, Lease]
+        for run in runs:
+            assert [row.kind for row in (await store.load(run.run_id))[1]] == ["start", "attempt"]
+            assert await store.verify(run.run_id) == []
+
+
+async def test_a_run_somebody_else_has_locked_holds_up_only_its_own_decision(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        runs = [await new_run(store) for _ in range(5)]
+        connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT 1 FROM runs WHERE run_id = $1 FOR UPDATE", bytes.fromhex(runs[2].run_id.replace("-", "")))
+        asked = [asyncio.ensure_future(store.decide(run.run_id, "review", Verdict())) for run in runs]
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(one for position, one in enumerate(asked) if position != 2))
+            assert not asked[2].done()
+            await store.decide(runs[0].run_id, "board", Verdict(by="ana"))
+            await transaction.rollback()
+            assert isinstance(await asked[2], DecisionRecord)
+        await connection.close()
+
+
+async def test_on_a_held_connection_every_statement_goes_by_keys_even_in_empty_tables(postgres_url: str) -> None:
+    """Plans are made once, perhaps while the tables are empty, and must be right when they are full."""
+    async with SQLCheckpointStore(postgres_url):
+        pass
+    connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    await connection.execute(postgres_statements.PLANNING)
+    for name in ("APPEND_ONE", "APPEND_MANY", "TRANSITION", "CREATE", "READ_CASES", "DECIDE", "READ_FREE", "TAKE", "READ_INBOXES"):
+        text = getattr(postgres_statements, name)
+        await connection.execute(f"PREPARE its_{name} AS {text}")
+        places = max(int(place) for place in re.findall(r"\$(\d+)", text))
+        lines = await connection.fetch(f"EXPLAIN EXECUTE its_{name}({', '.join(['NULL'] * places)})")
+        plan = "\n".join(line[0] for line in lines)
+        assert "Seq Scan" not in plan, plan
+        assert "Hash Join" not in plan, plan
+        assert "Merge Join" not in plan, plan
+    await connection.close()
 
 
 # --- processes that died --------------------------------------------------------------------------------------------

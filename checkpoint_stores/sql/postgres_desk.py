@@ -11,11 +11,11 @@ Inboxes and the clock are read here too, for all who wait at once.  Judges by
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from checkpoint_stores.codec import pack
 from checkpoint_stores.deciding import find_ticket, judge, node_of, tickets_counting_for
 from checkpoint_stores.errors import RunEndedError, RunNotFoundError
 from checkpoint_stores.ids import new_id
@@ -124,7 +124,7 @@ class PostgresDesk(PostgresQueue[Matter]):
     async def _judge(self, batch: list[Job[Asked]]) -> list[Outcome]:
         wanted = dict.fromkeys((work.key, node_of(work.barrier), work.barrier) for work, _ in batch)
         cases = _cases_of(await self._read_cases.fetch(self._scribe.time(), *zip(*wanted, strict=True)))
-        outcomes = []
+        outcomes: list[tuple[bytes, asyncio.Future[Any], tuple[DecisionRecord, bool] | None, Exception | None]] = []
         for work, future in batch:
             try:
                 outcomes.append((work.key, future, _heard(cases, work), None))

@@ -13,7 +13,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.sql import faults, postgres_statements
@@ -22,6 +22,9 @@ from checkpoint_stores.sql.settling import Outcome, settle
 Work = TypeVar("Work")
 
 Job: TypeAlias = "tuple[Work, asyncio.Future[Any]]"
+
+_CROWD: Final = 32
+"""From so many on nobody notices if half of them are told a moment later, and the database need not wait for Python."""
 
 
 class PostgresQueue(ABC, Generic[Work]):
@@ -96,12 +99,26 @@ class PostgresQueue(ABC, Generic[Work]):
                 continue
             for batch in self._batches():
                 try:
-                    settle(await self._write(batch))
+                    outcomes = await self._write(batch)
                 except BaseException as error:
                     settle((future, None, error) for _, future in batch)
                     if not isinstance(error, Exception):
                         settle((future, None, error) for _, future in self._waiting)
                         raise
+                else:
+                    await self._tell(outcomes)
+
+    async def _tell(self, outcomes: list[Outcome]) -> None:
+        if len(outcomes) < _CROWD:
+            settle(outcomes)
+            return
+        # Half of a crowd goes on and brings its next work, which is sent while the other half goes on.
+        half = len(outcomes) // 2
+        settle(outcomes[:half])
+        try:
+            await asyncio.sleep(0)
+        finally:
+            settle(outcomes[half:])
 
     # --- the connection ---------------------------------------------------------------------------------------------
     async def _prepare(self) -> None:

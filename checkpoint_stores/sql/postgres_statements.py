@@ -122,10 +122,11 @@ TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
 def _transition() -> str:
     timely = in_time("c.release_at_rev", "r.inbox_rev")
     starts = _starts(TRANSITION_PARTS)
-    opened = [
-        f"(SELECT r.tenant FROM {runs.name} r WHERE r.run_id = b.run_id)" if name == "tenant" else f"coalesce(nullif(b.{name}, 0), {_NOW})" if name == "opened_at" else f"b.{name}"
-        for name in BARRIERS
-    ]
+    known = {
+        "tenant": f"(SELECT r.tenant FROM {runs.name} r WHERE r.run_id = b.run_id)",
+        "opened_at": f"coalesce(nullif(b.opened_at, 0), {_NOW})",
+    }
+    opened = [known.get(name, f"b.{name}") for name in BARRIERS]
     voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in DECISIONS]
     return (
         # The UPDATE is the fence: it waits for an outsider who is at the run just now, and tells the inbox_rev as of then.

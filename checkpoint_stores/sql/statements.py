@@ -8,7 +8,6 @@ more than the commit itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 

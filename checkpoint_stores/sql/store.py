@@ -270,7 +270,9 @@ class SQLCheckpointStore:
         if run.parent_run_id is None and not isinstance(self._writer, SQLiteWriter):
             lease = await self._create_with_others(self._writer, run, first, store_graph=store_graph)
         else:
-            lease = await self._transact(lambda connection: transactions.create(connection, self._scribe, run, first, store_graph=store_graph))
+            lease = await self._transact(
+                lambda connection: transactions.create(connection, self._scribe, run, first, store_graph=store_graph)
+            )
         if run.definition:
             self._known_graphs.add(run.graph_hash)
         if run.hold:
@@ -407,7 +409,8 @@ class SQLCheckpointStore:
         )
         if not found:
             raise RunNotFoundError(run_id)
-        return inbox_of(*found[0], barriers, decisions)
+        rev, cancel = found[0]
+        return inbox_of(rev, cancel, barriers, decisions)
 
     async def graph(self, graph_hash: str) -> str | None:
         found = await self._read(statements.graph(graph_hash))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from checkpoint_stores.records import ENDED, Commit, NewRun, Row
-from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.lines import barrier_line, decision_line, encoded, run_line
 
 

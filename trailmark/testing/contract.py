@@ -219,6 +219,36 @@ class StoreContract:
         assert (len(won), len(lost)) == (1, 1)
         assert lost[0].run_id == won[0].run_id
 
+    async def test_of_many_created_at_once_a_taken_name_refuses_only_its_own(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        before = await new_run(store, run_key="before")
+        again = new_id(await store.now())
+        asked: list[dict[str, Any]] = [{"run_key": f"k{number}"} for number in range(40)]
+        asked += [{"run_key": "before"}, {"run_key": "k7"}, {"run_id": again}, {"run_id": again}]
+        makers = [new_run((store, other)[number % 2], **parts) for number, parts in enumerate(asked)]
+        answers = await asyncio.gather(*makers, return_exceptions=True)
+        made = [run for run in answers if isinstance(run, OwnedRun)]
+        refused = [error for error in answers if not isinstance(error, OwnedRun)]
+        assert [type(error) for error in refused] == [RunExistsError] * 3
+        assert isinstance(answers[40], RunExistsError)
+        assert answers[40].run_id == before.run_id
+        assert len(made) == 41
+        assert {run.run_id for run in await store.runs(limit=100)} == {run.run_id for run in [before, *made]}
+        for run in made:
+            assert (await run.step()).inbox_rev == 0
+            assert await store.verify(run.run_id) == []
+        named = {error.run_key: error.run_id for error in refused if isinstance(error, RunExistsError)}
+        taken = await store.run_by_key("invoice", "k7")
+        assert taken is not None
+        assert named["k7"] == taken.run_id
+
+    async def test_each_of_many_created_at_once_has_its_own_barriers(self, store: CheckpointStore) -> None:
+        run_ids = [new_id(await store.now()) for _ in range(6)]
+        waiting = {run_id: (barrier(run_id, payload={"of": run_id}),) for run_id in run_ids[::2]}
+        parts = {"hold": False, "status": "waiting", "tenant": "acme"}
+        await asyncio.gather(*(new_run(store, run_id=run_id, barriers=waiting.get(run_id, ()), **parts) for run_id in run_ids))
+        found = await store.barriers(tenant="acme")
+        assert {ticket.run_id: ticket.payload for ticket in found} == {run_id: {"of": run_id} for run_id in waiting}
+
     async def test_a_graph_is_kept_with_its_first_run(self, store: CheckpointStore, other: CheckpointStore) -> None:
         await new_run(store)
         await new_run(other, definition='{"other": 1}')
@@ -522,6 +552,25 @@ class StoreContract:
         assert lease.head_seq == done + 2
         assert [row.seq for row in rows] == list(range(1, lease.head_seq + 1))
         assert [row.kind for row in rows].index("attempt") == len(rows) - 1
+
+    async def test_many_are_acquired_at_once_and_one_that_cannot_be_harms_nobody(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
+        free = [await new_run(store, hold=False, status="ready") for _ in range(20)]
+        held, ended = await new_run(other), await new_run(store)
+        await ended.end()
+        missing = new_id(await store.now())
+        asked = [run.run_id for run in free] + [held.run_id, ended.run_id, missing, free[0].run_id]
+        answers = await asyncio.gather(*(store.acquire(run_id, details={"n": 1}) for run_id in asked), return_exceptions=True)
+        assert [type(answer) for answer in answers[20:23]] == [LeaseHeldError, RunEndedError, RunNotFoundError]
+        assert sorted(type(answers[position]).__name__ for position in (0, 23)) == ["Lease", "LeaseHeldError"]
+        leases = [answer for answer in answers if isinstance(answer, Lease)]
+        assert {lease.run.run_id for lease in leases} == {run.run_id for run in free}
+        for lease in leases:
+            assert await store.run(lease.run.run_id) == lease.run
+            assert [row.kind for row in (await store.load(lease.run.run_id))[1]] == ["start", "attempt"]
+            await OwnedRun(store, lease).step()
+            assert await store.verify(lease.run.run_id) == []
 
     async def test_an_ended_run_is_not_acquired(self, store: CheckpointStore) -> None:
         for status in ("completed", "failed", "cancelled"):
@@ -1056,6 +1105,96 @@ class StoreContract:
         await asyncio.gather(*((store, other)[n % 2].decide(run.run_id, "review", Verdict(by="ana")) for n, run in enumerate(runs)))
         assert await store.barriers() == []
         assert len(await store.barriers(status="decided")) == 20
+
+    async def test_a_decision_may_come_before_a_later_visit(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(park=False)
+        record = await store.decide(run.run_id, "review#2", reject("ben"))
+        assert (record.ticket, record.payload_digest) == ("review#2", None)
+        assert [found.status for found in await store.barriers()] == ["open"]
+
+    async def test_of_many_decisions_at_once_the_refused_harm_nobody(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        runs = [await new_run(store) for _ in range(24)]
+        await asyncio.gather(*(run.open_barrier(form={}, approvers=("ana",)) for run in runs))
+        ended = runs[3]
+        await other.acquire(ended.run_id)
+        wrong = {
+            3: (Verdict(seen="e" * 64), StalePayloadError),
+            8: (Verdict(by="ben"), NotAnApproverError),
+            13: (Verdict("wave"), InvalidDecisionError),
+            18: (Verdict("modify", edits={"file": object()}), UnserialisableError),
+        }
+        decided = [
+            (store, other)[number % 2].decide(run.run_id, "review", wrong.get(number, (Verdict(reason=str(number)),))[0])
+            for number, run in enumerate(runs)
+        ]
+        missing = store.decide(new_id(await store.now()), "review", Verdict())
+        unknown = store.decide(runs[0].run_id, "reviev", Verdict())
+        answers = await asyncio.gather(*decided, missing, unknown, return_exceptions=True)
+        assert [type(answer) for answer in answers[24:]] == [RunNotFoundError, UnknownBarrierError]
+        for number, run in enumerate(runs):
+            answer = answers[number]
+            if number in wrong:
+                assert isinstance(answer, wrong[number][1])
+                assert await store.decisions(run.run_id) == []
+            else:
+                assert isinstance(answer, DecisionRecord)
+                assert answer.reason == str(number)
+                assert await store.decisions(run.run_id) == [answer]
+            assert (await store.run(run.run_id)).inbox_rev == int(number not in wrong)
+
+    async def test_of_many_decisions_at_once_on_one_ticket_one_wins(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier()
+        people = [f"p{number}" for number in range(20)]
+        asked = [(store, other)[number % 2].decide(run.run_id, "review", Verdict(by=by)) for number, by in enumerate(people)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        (won,) = [answer for answer in answers if isinstance(answer, DecisionRecord)]
+        lost = [answer for answer in answers if isinstance(answer, DecisionConflictError)]
+        assert {error.winner for error in lost} == {won.actor}
+        assert len(lost) == 19
+        assert await store.decisions(run.run_id) == [won]
+        assert (await store.run(run.run_id)).inbox_rev == 1
+
+    async def test_votes_of_one_run_at_the_same_time_are_counted_one_after_the_other(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
+        run = await new_run(store)
+        await run.open_barrier("score[0].review#1", park=False, quorum=3)
+        await run.open_barrier("score[1].review#1", park=False, quorum=3)
+        asked = [
+            (store, other)[number % 2].decide(run.run_id, f"score[{branch}].review#1", Verdict(by=by))
+            for number, by in enumerate(("ana", "ben", "ana", "eve", "kim"))
+            for branch in (0, 1)
+        ]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for branch in (0, 1):
+            kept = [vote for vote in await store.decisions(run.run_id) if vote.ticket == f"score[{branch}].review#1"]
+            assert len({vote.actor for vote in kept}) == len(kept) == 3
+            said = {answer.id: answer for answer in answers[branch::2] if isinstance(answer, DecisionRecord)}
+            assert said == {vote.id: vote for vote in kept}
+        assert {found.status for found in await store.barriers(status=None)} == {"decided"}
+        assert (await store.run(run.run_id)).inbox_rev == 6
+
+    async def test_decisions_and_commits_of_the_same_runs_go_on_side_by_side(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        runs = [await new_run(store) for _ in range(10)]
+        await asyncio.gather(*(run.open_barrier(park=False, quorum=5) for run in runs))
+
+        async def walk(run: OwnedRun) -> None:
+            for _ in range(5):
+                await store.commit(run.next_commit(change=RunChange(status="running")))
+                await run.step()
+
+        async def vote(run: OwnedRun, number: int) -> None:
+            await (store, other)[number % 2].decide(run.run_id, "review", Verdict(by=f"p{number}"))
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(walk(run) for run in runs), *(vote(run, number) for number in range(5) for run in runs))
+        for run in runs:
+            assert (await store.run(run.run_id)).inbox_rev == 5
+            assert len(await store.decisions(run.run_id)) == 5
+            assert [found.status for found in await store.barriers(run_id=run.run_id, status=None)] == ["decided"]
+            assert await store.verify(run.run_id) == []
 
     # --- watching ---------------------------------------------------------------------------------------------------
     async def test_a_watch_wakes_for_what_another_process_writes(self, store: CheckpointStore, other: CheckpointStore) -> None:
