@@ -37,7 +37,17 @@ GRAPH = drawn_flow()
 def test_mermaid_shows_every_node_edge_and_branch() -> None:
     text = GRAPH.to_mermaid()
     assert text.startswith("flowchart TD\n")
-    for part in ('["first"]', '[["both<br/>fail_fast"]]', '{{"approve<br/>2 of ana, ben"}}', '(("end"))', '|"approved"|', '-.->|"OSError"|', '["law #amp; order"]', '["money"]', '{{"sign<br/>ben"}}'):
+    for part in (
+        '["first"]',
+        '[["both<br/>fail_fast"]]',
+        '{{"approve<br/>2 of ana, ben"}}',
+        '(("end"))',
+        '|"approved"|',
+        '-.->|"OSError"|',
+        '["law #amp; order"]',
+        '["money"]',
+        '{{"sign<br/>ben"}}',
+    ):
         assert part in text, part
     assert text.count("subgraph ") == 2 == len(re.findall(r"^ *end$", text, re.MULTILINE))
 
@@ -61,7 +71,14 @@ def test_dot_shows_every_node_edge_and_branch() -> None:
     text = GRAPH.to_dot(visited=["first"], current=["both[0].sign"])
     assert text.startswith('digraph "whole" {')
     assert text.count("{") == text.count("}")
-    for part in ('"first" -> "both"', '"approve" -> "__end__" [label="approved"]', "style=dashed", 'subgraph "cluster both[0]"', '"both[0].read" -> "both[0].sign"', '"both[1].money" [shape=box'):
+    for part in (
+        '"first" -> "both"',
+        '"approve" -> "__end__" [label="approved"]',
+        "style=dashed",
+        'subgraph "cluster both[0]"',
+        '"both[0].read" -> "both[0].sign"',
+        '"both[1].money" [shape=box',
+    ):
         assert part in text, part
     assert re.search(r'^ *"first" \[.*#d3f0dd', text, re.MULTILINE)
     assert re.search(r'^ *"both\[0\].sign" \[.*#fff3bf', text, re.MULTILINE)
@@ -119,5 +136,8 @@ def test_any_name_can_be_drawn(one: str, other: str) -> None:
     names = ["".join(text.itertext()) for text in ET.fromstring(svg(definition)).iter("{http://www.w3.org/2000/svg}text")]
     assert one in names
     assert other in names
-    assert len(re.findall(r'^ *"(?:[^"\\]|\\.)*" \[shape=(?:box|doublecircle), label="(?:[^"\\]|\\.)*"\];$', dot(definition), re.MULTILINE)) == 3
+    assert (
+        len(re.findall(r'^ *"(?:[^"\\]|\\.)*" \[shape=(?:box|doublecircle), label="(?:[^"\\]|\\.)*"\];$', dot(definition), re.MULTILINE))
+        == 3
+    )
     assert len(re.findall(r'^ *n\d+(?:\["[^"]*"\]|\(\("[^"]*"\)\))$', mermaid(definition), re.MULTILINE)) == 3

@@ -82,7 +82,9 @@ def flow_with(
     flow = Flow(name, state, version=version, description=description)
     for known in nodes:
         flow.add_node(known, fn if known == "a" else work, **(task or {}) if known == "a" else {})
-    flow.add_barrier("sign", **{"prompt": "Sign {n}?", "show": ["n"], "approvers": ["ana"], "timeout": timedelta(hours=1), **(barrier or {})})
+    flow.add_barrier(
+        "sign", **{"prompt": "Sign {n}?", "show": ["n"], "approvers": ["ana"], "timeout": timedelta(hours=1), **(barrier or {})}
+    )
     nested = Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)
     inner(nested)
     flow.add_parallel("p", branches or {"one": work, "two": nested}, **(parallel or {}))
@@ -120,10 +122,16 @@ CHANGES: dict[str, Callable[[], Flow]] = {
     "a barrier's on_reject": lambda: flow_with(barrier={"on_reject": "continue"}),
     "a barrier's early": lambda: flow_with(barrier={"early": False}),
     "a barrier's visit cap": lambda: flow_with(barrier={"max_visits": 3}),
-    "order of branches": lambda: flow_with(branches={"two": Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END), "one": work}),
-    "a branch's name": lambda: flow_with(branches={"three": work, "two": Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)}),
+    "order of branches": lambda: flow_with(
+        branches={"two": Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END), "one": work}
+    ),
+    "a branch's name": lambda: flow_with(
+        branches={"three": work, "two": Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)}
+    ),
     "a branch's timeout": lambda: flow_with(parallel={"branch_timeout": timedelta(seconds=1)}),
-    "a branch's retry": lambda: flow_with(branches=[branch(work, name="one", retry=Retry()), Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)]),
+    "a branch's retry": lambda: flow_with(
+        branches=[branch(work, name="one", retry=Retry()), Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)]
+    ),
     "a node in a branch": lambda: flow_with(inner=lambda flow: flow.add_node("y", work).add_edge("x", "y", when=yes).add_edge("y", END)),
     "an edge in a branch": lambda: flow_with(inner=lambda flow: flow.add_edge("x", END, when=yes)),
     "a barrier in a branch": lambda: flow_with(inner=lambda flow: flow.add_barrier("y").add_edge("x", "y", when=yes).add_edge("y", END)),
@@ -133,7 +141,9 @@ CHANGES: dict[str, Callable[[], Flow]] = {
     "concurrency": lambda: flow_with(parallel={"max_concurrency": 1}),
     "an edge": lambda: flow_with(then=lambda flow: flow.add_edge("c", "b", when=yes)),
     "order of conditions": lambda: flow_with(edges=lambda flow: flow.add_edge("a", END, when=no).add_edge("a", "c", when=yes)),
-    "priority of conditions": lambda: flow_with(edges=lambda flow: flow.add_edge("a", "c", when=yes).add_edge("a", END, when=no, priority=-1)),
+    "priority of conditions": lambda: flow_with(
+        edges=lambda flow: flow.add_edge("a", "c", when=yes).add_edge("a", END, when=no, priority=-1)
+    ),
     "name of a condition": lambda: flow_with(edges=lambda flow: flow.add_edge("a", "c", when=yes, name="sure").add_edge("a", END, when=no)),
     "a condition": lambda: flow_with(edges=lambda flow: flow.add_edge("a", "c", when=no).add_edge("a", END, when=no)),
     "target of an edge": lambda: flow_with(edges=lambda flow: flow.add_edge("a", "c", when=yes).add_edge("a", "p", when=no)),

@@ -263,7 +263,9 @@ def test_an_update_becomes_what_its_key_declares(key: str, value: Any, expected:
     assert type(found) is type(expected)
 
 
-@pytest.mark.parametrize(("key", "value"), [("amount", "much"), ("vendor", "  "), ("vendor", 3), ("lines", "a"), ("lines", [1]), ("address", {})])
+@pytest.mark.parametrize(
+    ("key", "value"), [("amount", "much"), ("vendor", "  "), ("vendor", 3), ("lines", "a"), ("lines", [1]), ("address", {})]
+)
 def test_an_update_that_does_not_fit_is_refused(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=key):
         StateSchema(Order).validate_update(key, value)
