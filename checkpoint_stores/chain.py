@@ -56,12 +56,13 @@ class Chain:
 
         The same check as `follows`, written for thousands of rows: a run is not loaded without it.
         """
-        digest_of = self._digest if self._key is not None else _sha256
+        sha256, key, join = hashlib.sha256, self._key, b"".join
         start = seq
         try:
             for _, number, epoch, step, kind, path, node, next_, payload, started_at, digest, _ in rows:
                 head = f"{run_id}\0{number}\0{epoch}\0{step}\0{started_at}\0{kind}\0{path}\0{node}\0{next_}\0{len(payload)}\0"
-                if number != seq or digest_of(b"%b%b%b" % (previous, head.encode(), payload)) != digest:
+                covered = join((previous, head.encode(), payload))
+                if number != seq or (sha256(covered).digest() if key is None else hmac.digest(key, covered, "sha256")) != digest:
                     break
                 previous = digest
                 seq += 1
@@ -78,10 +79,6 @@ class Chain:
         if self._key is None:
             return hashlib.sha256(covered).digest()
         return hmac.digest(self._key, covered, "sha256")
-
-
-def _sha256(covered: bytes) -> bytes:
-    return hashlib.sha256(covered).digest()
 
 
 def _covered(  # noqa: PLR0917

@@ -108,9 +108,33 @@ def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], de
     spec = next((declared[name] for name in (barrier, name_of(barrier), node_of(barrier)) if name in declared), None)
     if spec is None:
         raise UnknownBarrierError(run.run_id, barrier, tuple(declared))
+    if barrier != node_of(barrier) and not has_place(definition, barrier):
+        # A ticket that can never open: a slip, not a decision made early.
+        waiting = tuple(sorted(record.ticket for record in known if record.status == "open"))
+        raise UnknownBarrierError(run.run_id, barrier, waiting or tuple(declared))
     if not spec.get("early", True):
         raise BarrierClosedError(run.run_id, barrier, "not open yet", detail="it takes no early decisions")
     return EarlyTicket(barrier, tuple(spec.get("approvers") or ()), int(spec.get("quorum") or 1))
+
+
+def has_place(definition: str | None, ticket: str) -> bool:
+    """Whether the graph has the branches that a ticket's path names, and the barrier at its end.
+
+    >>> graph = '{"nodes": {"checks": {"branches": [{"nodes": {"review": {"kind": "barrier"}}}]}}}'
+    >>> has_place(graph, "checks#2[0].review#1"), has_place(graph, "review#1"), has_place(graph, "checks[7].review")
+    (True, False, False)
+    """
+    nodes = (json.loads(definition) if definition else {}).get("nodes")
+    if nodes is None:
+        return True  # a definition that draws nothing tells nothing
+    *branches, barrier = name_of(ticket).split(".")
+    for part in branches:
+        node, _, index = part.rstrip("]").partition("[")
+        inside = (nodes.get(node.partition("#")[0]) or {}).get("branches") or []
+        if not index.isdigit() or int(index) >= len(inside):
+            return False
+        nodes = inside[int(index)].get("nodes") or {}
+    return (nodes.get(barrier) or {}).get("kind") == "barrier"
 
 
 def declared_barriers(definition: str | None) -> Mapping[str, Mapping[str, Any]]:

@@ -326,6 +326,8 @@ def _open(state: RunState, scope: Scope, op: Op) -> None:
 
 def _close(state: RunState, scope: Scope, _op: Op) -> None:
     for below in list(_walked(scope))[1:]:
+        # What was decided in a branch stays known after the join; of two branches the later declared one.
+        scope.decisions.update(below.decisions)
         del state.scopes[below.path]
         state.stored -= sum(below.sizes.values())
     scope.children = []

@@ -6,7 +6,7 @@ comes out (``when=approved``, ``ctx.decisions``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,11 @@ from typing import Any
 from checkpoint_stores.records import DecisionAction, DecisionRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _roles(roles: str | Iterable[str]) -> tuple[str, ...]:
+    """One role may be given as it is."""
+    return (roles,) if isinstance(roles, str) else tuple(roles)
 
 
 def moment(microseconds: int) -> datetime:
@@ -56,34 +61,38 @@ class Decision:
     """When the store took it (UTC); None before."""
 
     @classmethod
-    def approve(cls, *, by: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+    def approve(
+        cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api"
+    ) -> Decision:
         """Let the run pass."""
-        return cls("approve", by, reason, source, tuple(roles), approves=True, seen=seen)
+        return cls("approve", by, reason, source, _roles(roles), approves=True, seen=seen)
 
     @classmethod
-    def reject(cls, *, by: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+    def reject(
+        cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api"
+    ) -> Decision:
         """Do not let the run pass."""
-        return cls("reject", by, reason, source, tuple(roles), seen=seen)
+        return cls("reject", by, reason, source, _roles(roles), seen=seen)
 
     @classmethod
     def modify(
-        cls, *, by: str, edits: Mapping[str, Any], approve: bool = False, reason: str = "", roles: tuple[str, ...] = (),
+        cls, *, by: str, edits: Mapping[str, Any], approve: bool = False, reason: str = "", roles: str | Iterable[str] = (),
         seen: str | None = None, source: str = "api",
     ) -> Decision:  # fmt: skip
         """Write ``edits`` (they must fit the barrier's form); it approves only where ``approve`` says so."""
-        return cls("modify", by, reason, source, tuple(roles), edits=dict(edits), approves=approve, seen=seen)
+        return cls("modify", by, reason, source, _roles(roles), edits=dict(edits), approves=approve, seen=seen)
 
     @classmethod
     def reroute(
-        cls, *, by: str, to: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api"
+        cls, *, by: str, to: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api"
     ) -> Decision:
         """Go to ``to`` instead; an edge from the barrier to it must be declared."""
-        return cls("reroute", by, reason, source, tuple(roles), target=to, seen=seen)
+        return cls("reroute", by, reason, source, _roles(roles), target=to, seen=seen)
 
     @classmethod
-    def skip(cls, *, by: str, reason: str = "", roles: tuple[str, ...] = (), seen: str | None = None, source: str = "api") -> Decision:
+    def skip(cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api") -> Decision:
         """Go on without approving or rejecting."""
-        return cls("skip", by, reason, source, tuple(roles), seen=seen)
+        return cls("skip", by, reason, source, _roles(roles), seen=seen)
 
     @classmethod
     def of_record(cls, record: DecisionRecord) -> Decision:
@@ -105,4 +114,4 @@ class Decision:
     def of_data(cls, data: Mapping[str, Any]) -> Decision:
         fields = {name: data[name] for name in cls.__slots__}
         at = data["at"]
-        return cls(**{**fields, "roles": tuple(data["roles"]), "at": datetime.fromisoformat(at) if at else None})
+        return cls(**{**fields, "roles": _roles(data["roles"]), "at": datetime.fromisoformat(at) if at else None})

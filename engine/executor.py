@@ -139,6 +139,8 @@ class GraphExecutor:
 
         Raises RuntimeError inside a running event loop; else what `execute` raises.
         """
+        if _loop_is_running():
+            raise RuntimeError("an event loop runs here already; use `await executor.execute(...)` instead of execute_sync")
         if self._runner is None:
             self._runner = asyncio.Runner()
             weakref.finalize(self, _close_script, self._runner, self.store)
@@ -420,3 +422,11 @@ def _close_script(runner: asyncio.Runner, store: CheckpointStore) -> None:
         runner.run(store.close())
     finally:
         runner.close()
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -5,6 +5,7 @@ Pure, but for the author's conditions, each of which is asked at most once.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 from checkpoint_stores.errors import UnserialisableError
@@ -55,11 +56,21 @@ def asked(node: NodePlan, edge: EdgePlan, path: str, state: Any, outcome: Any) -
     """Ask one condition.  Raises ConditionError where it raises."""
     assert edge.when is not None  # noqa: S101 - only conditional edges are asked
     try:
-        return bool(edge.when(state, outcome) if edge.when_wants_outcome else edge.when(state))
+        answer = edge.when(state, outcome) if edge.when_wants_outcome else edge.when(state)
+        return _truth(answer)
     except UnserialisableError:
         raise  # it is not the condition's fault
     except Exception as error:
         raise ConditionError(node.name, path, f"{edge.name} -> {edge.target}", error) from error
+
+
+def _truth(answer: Any) -> bool:
+    """Raises TypeError for a coroutine, which would always count as true."""
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError("it answered with something to await; await in a node and write a key")
+    return bool(answer)
 
 
 def capped(node: NodePlan, edge: EdgePlan, scope: Scope) -> Route:

@@ -564,13 +564,15 @@ async def test_a_run_somebody_else_has_locked_holds_up_only_its_own_decision(pos
         await transaction.start()
         await connection.execute("SELECT 1 FROM runs WHERE run_id = $1 FOR UPDATE", bytes.fromhex(runs[2].run_id.replace("-", "")))
         asked = [asyncio.ensure_future(store.decide(run.run_id, "review", Verdict())) for run in runs]
-        async with asyncio.timeout(10):
-            await asyncio.gather(*(one for position, one in enumerate(asked) if position != 2))
+        try:
+            async with asyncio.timeout(10):
+                await asyncio.gather(*(one for position, one in enumerate(asked) if position != 2))
+                await store.decide(runs[0].run_id, "board", Verdict(by="ana"))
             assert not asked[2].done()
-            await store.decide(runs[0].run_id, "board", Verdict(by="ana"))
+        finally:
             await transaction.rollback()
-            assert isinstance(await asked[2], DecisionRecord)
-        await connection.close()
+            await connection.close()
+        assert isinstance(await asked[2], DecisionRecord)
 
 
 async def test_on_a_held_connection_every_statement_goes_by_keys_even_in_empty_tables(postgres_url: str) -> None:

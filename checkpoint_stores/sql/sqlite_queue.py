@@ -51,7 +51,7 @@ class SQLiteQueue(ABC, Generic[Work]):
         if not self._is_closed:
             self._is_closed = True
             self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self._thread.join()  # its queue is empty; a pool may be gone already when a program ends
 
     def submit(self, work: Work) -> asyncio.Future[Any]:
         """Queue a piece of work; the future gets its result."""

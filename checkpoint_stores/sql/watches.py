@@ -21,6 +21,7 @@ from checkpoint_stores.watching import LocalWatch, LocalWatches
 POLL_SECONDS: Final = 0.01
 _AT_ONCE: Final = 500
 _RETRY_SECONDS: Final = 0.5
+_HANG_UP_SECONDS: Final = 2.0
 
 
 class SQLitePoller:
@@ -53,7 +54,7 @@ class SQLitePoller:
         self.watches.close()
         self._on_idle()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            self._thread.join()  # it is about to end; a pool may be gone already when a program closes its store at its very end
 
     def _poll(self, stop: threading.Event) -> None:
         known: dict[str, tuple[int, str]] = {}
@@ -95,6 +96,7 @@ class PostgresListener:
         self._loop = asyncio.get_running_loop()
         self.watches = LocalWatches(on_wait=self._on_wait, on_idle=self._on_idle)
         self._task: asyncio.Task[None] | None = None
+        self._given_up: set[asyncio.Future[Any]] = set()
 
     def _on_wait(self, _watch: LocalWatch) -> None:
         if self._task is None:
@@ -112,12 +114,29 @@ class PostgresListener:
         self._on_idle()
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
+        if self._given_up:
+            await asyncio.wait(self._given_up, timeout=_HANG_UP_SECONDS)
+
+    async def _connected(self) -> Any:
+        """Connect to the end, even where nobody wants to listen any more: a driver stopped halfway leaves loose ends."""
+        connecting = asyncio.ensure_future(self._connect())
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            self._given_up.add(connecting)
+            connecting.add_done_callback(self._hang_up)
+            raise
+
+    def _hang_up(self, connecting: asyncio.Future[Any]) -> None:
+        self._given_up.discard(connecting)
+        if not connecting.cancelled() and connecting.exception() is None:
+            connecting.result().terminate()
 
     async def _listen(self) -> None:
         while True:
             connection = None
             try:
-                connection = await self._connect()
+                connection = await self._connected()
                 lost = self._loop.create_future()
                 connection.add_termination_listener(lambda *_, lost=lost: lost.done() or lost.set_result(None))
                 await connection.add_listener(statements.CHANNEL, self._hear)
