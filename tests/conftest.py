@@ -6,6 +6,7 @@ worker's death can take it away or leave it behind; the workers are told its URL
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ import hypothesis
 import pytest
 
 from trailmark.testing.postgres import PostgresServer, PostgresUnavailableError
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever starts the tests in the background has Ctrl-C ignored, and children inherit that; some are sent one on purpose.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True, max_examples=100)
 hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=2_000)

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,18 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(HOME), "COLUMNS": "120", "TERM": "xterm", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def process(folder: Path, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
-    """A command line under way."""
+@contextmanager
+def process(folder: Path, *arguments: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command line under way; it does not outlive a test that fails."""
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen([sys.executable, "-P", "-c", CONSOLE_SCRIPT, *arguments], cwd=folder, env=environment(), text=True, **pipes)
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", CONSOLE_SCRIPT, *arguments], cwd=folder, env=environment(), text=True, **pipes
+    ) as made:
+        try:
+            yield made
+        except BaseException:
+            made.kill()
+            raise
 
 
 def done(folder: Path, *arguments: str) -> tuple[int, str, str]:
