@@ -487,7 +487,7 @@ async def test_what_a_node_gives_with_its_fallback_is_kept() -> None:
     assert (await executor(flow).execute(START)).values["log"] == ["so far", "node 'tired' gave up: tired"]
 
 
-class Point(BaseModel):
+class Whereabouts(BaseModel):
     x: int
 
 
@@ -498,13 +498,13 @@ def farthest(current: Any, update: Any) -> Any:
 
 async def test_conditions_and_reducers_are_given_the_authors_own_classes() -> None:
     class Board(BaseModel):
-        at: Point = Point(x=0)
-        far: Annotated[Point, farthest] = Point(x=0)
-        seen: Annotated[list[Point], append] = []
+        at: Whereabouts = Whereabouts(x=0)
+        far: Annotated[Whereabouts, farthest] = Whereabouts(x=0)
+        seen: Annotated[list[Whereabouts], append] = []
 
         @model_validator(mode="after")
         def check(self) -> Board:
-            assert isinstance(self.at, Point)
+            assert isinstance(self.at, Whereabouts)
             return self
 
     def is_far(state: Board) -> bool:
@@ -512,21 +512,25 @@ async def test_conditions_and_reducers_are_given_the_authors_own_classes() -> No
 
     def moving(x: int) -> Callable[..., Any]:
         async def move(state: Board) -> dict[str, Any]:
-            return {"at": Point(x=x), "far": Point(x=x), "seen": [Point(x=x)]}
+            return {"at": Whereabouts(x=x), "far": Whereabouts(x=x), "seen": [Whereabouts(x=x)]}
 
         return move
 
     async def branch_move(state: Board) -> dict[str, Any]:
-        return {"far": Point(x=9)}
+        return {"far": Whereabouts(x=9)}
 
     async def other_move(state: Board) -> dict[str, Any]:
-        return {"far": Point(x=5)}
+        return {"far": Whereabouts(x=5)}
 
     flow = Flow("board", Board).add_node("near", moving(1)).add_node("away", moving(2)).add_parallel("fan", [branch_move, other_move])
     flow.set_entry("near").add_edge("near", END, when=is_far).add_edge("near", "away")
     flow.add_edge("away", "fan", when=is_far).add_edge("away", END).add_edge("fan", END)
     result = await executor(flow).execute({})
-    assert (result.values["at"], result.values["far"], result.values["seen"]) == (Point(x=2), Point(x=9), [Point(x=1), Point(x=2)])
+    assert (result.values["at"], result.values["far"], result.values["seen"]) == (
+        Whereabouts(x=2),
+        Whereabouts(x=9),
+        [Whereabouts(x=1), Whereabouts(x=2)],
+    )
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
