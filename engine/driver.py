@@ -122,12 +122,7 @@ class RunDriver:
                 batch.rows += walk.stop_at_limit(self._clock.now()).rows
             change = self._change()
         if batch.rows or change is not None:
-            if change is None and not (batch.opened or batch.closed or batch.consumed or batch.voted):
-                commit = Commit(state.run_id, walk.epoch, tuple(batch.rows))
-            else:
-                commit = Commit(
-                    state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted
-                )
+            commit = Commit(state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
             receipt = await self._store.commit(commit)
             if self._observers:
                 self._tell(batch, receipt.committed_at, change)
