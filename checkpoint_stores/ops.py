@@ -23,7 +23,7 @@ where the row's kind is a move (step, fallback, join, decision, start) the scope
 
 Position ops (where the run stands)::
 
-    ["hop",   edge]                      the traversal count of a capped edge ("a->b") goes up by one
+    ["hop",   edge]                      the traversal count of a capped edge goes up by one ("a->b"; of several between the two "a->b[1]")
     ["done"]                             the scope reached its end
     ["fail",  error]                     the scope failed (error: mapping)
     ["open",  node, visit, entries, due] one child scope for each name in ``entries`` (its entry node) opens under ``node``; the scope waits for them;

@@ -70,7 +70,8 @@ def _plan(scope: Scope, graph: nx.MultiDiGraph[str]) -> Plan:
 def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan:
     node = scope.nodes[name]
     declared = scope.ways[name].all()
-    edges = [_edge_plan(declared[order]) for order in sorted(order for _, _, order in graph.out_edges(name, data="order"))]
+    placed = sorted((order, key) for _, _, key, order in graph.out_edges(name, keys=True, data="order"))
+    edges = [_edge_plan(declared[order], key) for order, key in placed]
     made: dict[str, Any] = {
         "max_visits": node.max_visits,
         "conditional": tuple(edge for edge in edges if edge.kind == "conditional"),
@@ -94,9 +95,9 @@ def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan
     return NodePlan(name, node.kind, **made)
 
 
-def _edge_plan(edge: Edge) -> EdgePlan:
+def _edge_plan(edge: Edge, key: int) -> EdgePlan:
     takes = None if edge.when is None else condition_takes(edge.when)
-    return EdgePlan(edge.target, edge.kind, edge.name, edge.when, takes == 2, edge.on, edge.max_visits)
+    return EdgePlan(edge.target, edge.kind, edge.name, edge.when, takes == 2, edge.on, edge.max_visits, key)
 
 
 def _parallel_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Parallel) -> ParallelPlan:

@@ -66,6 +66,7 @@ class GraphExecutor:
         self.store = store
         self.max_steps = max_steps
         self._clock = clock
+        self._clock_lock = asyncio.Lock()
         self._observers = tuple(observers)
         self._threads = NodeThreads()
         self._tasks: dict[str, asyncio.Task[RunResult]] = {}
@@ -226,7 +227,9 @@ class GraphExecutor:
     # --- driving ----------------------------------------------------------------------------------------------------
     async def _ready_clock(self) -> Clock:
         if self._clock is None:
-            self._clock = StoreClock(await self.store.now())
+            async with self._clock_lock:  # runs that start together ask once
+                if self._clock is None:
+                    self._clock = StoreClock(await self.store.now())
         return self._clock
 
     def _drive(self, state: RunState, epoch: int, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:

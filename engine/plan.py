@@ -61,6 +61,8 @@ class EdgePlan:
     on: tuple[type[BaseException], ...] = ()
     """Of a fallback: which errors it takes; empty = any (but a rejection must be named)."""
     max_visits: int | None = None
+    key: int = 0
+    """Its key in the MultiDiGraph: which of the edges between the same two nodes it is."""
 
 
 @dataclass(frozen=True, slots=True)

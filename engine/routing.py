@@ -92,5 +92,5 @@ def fall_back(node: NodePlan, error: NodeError, scope: Scope) -> Route:
 
 
 def hop_name(node: NodePlan, edge: EdgePlan) -> str:
-    """How a capped edge is counted: ``a->b``."""
-    return f"{node.name}->{edge.target}"
+    """How a capped edge is counted: ``a->b``, and of several edges between the two ``a->b[1]``, by its key in the graph."""
+    return f"{node.name}->{edge.target}[{edge.key}]" if edge.key else f"{node.name}->{edge.target}"

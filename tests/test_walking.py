@@ -789,6 +789,22 @@ async def test_reading_a_deeply_merged_key_in_a_branch_changes_nothing() -> None
     assert result.values["deep"] == {"a": {"b": 1, "c": 1, "d": 2}}
 
 
+@pytest.mark.parametrize(("odd", "even", "says", "n"), [(2, 3, "edge work->back may", 4), (3, 2, r"edge work->back\[1\] may", 5)])
+async def test_each_of_two_capped_edges_between_the_same_nodes_has_a_count_of_its_own(odd: int, even: int, says: str, n: int) -> None:
+    async def work(state: Any) -> dict[str, Any]:
+        return {"n": state["n"] + 1}
+
+    async def back(state: Any) -> None:
+        return None
+
+    flow = Flow("two ways round", STATE).add_node(None, work).add_node(None, back).set_entry(work).add_edge(back, work)
+    flow.add_edge(work, back, when=lambda state: state["n"] % 2 == 1, name="odd", max_visits=odd)
+    flow.add_edge(work, back, when=lambda state: state["n"] % 2 == 0, name="even", max_visits=even)
+    with pytest.raises(RunFailedError, match=says) as failed:
+        await executor(flow.add_edge(work, END)).execute(START)
+    assert failed.value.result.values["n"] == n
+
+
 # --- people -----------------------------------------------------------------------------------------------------------
 async def test_a_run_waits_for_a_decision_and_goes_on_in_another_process() -> None:
     database = MemoryDatabase()
@@ -1187,6 +1203,21 @@ async def test_closing_the_executor_suspends_what_it_drives() -> None:
         await doors.until(3)
     assert [record.status for record in await store.runs()] == ["suspended"] * 3
     assert all(handle.done() for handle in handles)
+
+
+async def test_runs_that_start_together_ask_the_store_for_its_time_once() -> None:
+    class Asked(MemoryCheckpointStore):
+        times = 0
+
+        async def now(self) -> int:
+            self.times += 1
+            await asyncio.sleep(0)
+            return await super().now()
+
+    store = Asked()
+    run = executor(line(says("a")), store=store)
+    assert {result.status for result in await asyncio.gather(*(run.execute(START) for _ in range(50)))} == {"completed"}
+    assert store.times == 1
 
 
 async def test_two_runs_at_once_do_not_disturb_each_other() -> None:
