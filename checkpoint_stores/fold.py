@@ -60,9 +60,10 @@ class Scope:
         """The run's values; only the root has any."""
         self.ops: dict[str, list[Op]] = {}
         """Of a branch: its value ops by key, in order."""
-        self.cache: dict[str, tuple[Op, Any]] = {}
+        self.cache: dict[str, tuple[Op, Any, int]] = {}
         """Of a branch: values already folded from ``ops`` for reading, each with the newest op in it, by which a stale one is
-        known: the thread of an attempt that timed out may still read, and put one here, while the run goes on."""
+        known: the thread of an attempt that timed out may still read, and put one here, while the run goes on.  Reading folds
+        anew and never changes one; writing carries on the one that is here.  Last, how much of it is its own (see `_stepped`)."""
         self.sizes: dict[str, int] = {}
         """About how many stored bytes each key holds here."""
         self.children: list[Scope] = []
@@ -90,7 +91,10 @@ class Scope:
         newest = ops[-1]
         held = self.cache.get(key)
         if held is None or held[0] is not newest:
-            held = self.cache[key] = (newest, folded(ops, self.parent.read(key)))
+            value, own = self.parent.read(key), _SHARED
+            for op in ops:
+                value, own = _stepped(op, value, own)
+            held = self.cache[key] = (newest, value, own)
         return held[1]
 
     def decision(self, node: str) -> Any:
@@ -231,18 +235,30 @@ ROW_OVERHEAD: Final = 200
 
 def folded(ops: list[Op], base: Any) -> Any:
     """The value that ``ops`` on one key make of ``base``; neither is changed."""
-    value = base
-    owned = False
+    value, own = base, _SHARED
     for op in ops:
-        kind = op[0]
-        if kind in ("set", "delete", "same"):
-            value, owned = apply((kind, op[2]), value), False
-            continue
-        if not owned:
-            value, owned = _detached(value, deep=kind == "patch"), True
-        # A patch puts its own mappings into the value, and the next patch writes into those: the op must keep its own.
-        value = apply((kind, _detached(op[2], deep=True) if kind == "patch" else op[2]), value)
+        value, own = _stepped(op, value, own)
     return value
+
+
+_SHARED: Final = 0
+"""The value belongs to an op or to the parent, and is copied before it is changed."""
+_OWN: Final = 1
+"""The outermost list or mapping may be changed, what it holds may not."""
+_ALL_OWN: Final = 2
+
+
+def _stepped(op: Op, value: Any, own: int) -> tuple[Any, int]:
+    """One op on a value of which ``own`` may be changed, and how much of the new value may be.  The op keeps what it holds."""
+    kind = op[0]
+    if kind in ("set", "delete"):
+        return apply((kind, op[2]), value), _SHARED
+    if kind == "same":
+        return value, own
+    if kind == "patch":
+        # It writes into the mappings within, and the next patch into those that it brought.
+        return apply((kind, _detached(op[2], deep=True)), value if own == _ALL_OWN else _detached(value, deep=True)), _ALL_OWN
+    return apply((kind, op[2]), value if own else _detached(value, deep=False)), _OWN
 
 
 def _detached(value: Any, *, deep: bool) -> Any:
@@ -262,11 +278,7 @@ def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
         state.stored += size
         scope.sizes[key] = scope.sizes.get(key, 0) + size
     if scope.parent is not None:
-        if len(op) == _VALUE_ALONE and kind in ("set", "delete"):
-            scope.ops[key] = [op]  # what was written before it is of no use to anybody: a loop in a branch must not pile it up
-        else:
-            scope.ops.setdefault(key, []).append(op)
-        scope.cache.pop(key, None)
+        _overlay(scope, key, op)
         return
     values = scope.values
     if kind == "set":
@@ -279,7 +291,20 @@ def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
         values[key] = value
 
 
-_VALUE_ALONE: Final = 3
+def _overlay(scope: Scope, key: str, op: Op) -> None:
+    """Add an op to those of a branch; a value that somebody has read is carried on, so that a loop does not fold it anew each time."""
+    ops = scope.ops.get(key)
+    if ops is None or (len(op) == VALUE_ALONE and op[0] in ("set", "delete")):
+        scope.ops[key] = [op]  # what was written before it is of no use to anybody: a loop in a branch must not pile it up
+        scope.cache.pop(key, None)
+        return
+    held = scope.cache.pop(key, None)
+    if held is not None and held[0] is ops[-1]:
+        scope.cache[key] = (op, *_stepped(op, held[1], held[2]))
+    ops.append(op)
+
+
+VALUE_ALONE: Final = 3
 """The length of a value op that carries no updates for the join."""
 
 

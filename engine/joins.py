@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from checkpoint_stores.codec import materialise
-from checkpoint_stores.fold import DONE, FAILED, Scope
+from checkpoint_stores.fold import DONE, FAILED, VALUE_ALONE, Scope
 from checkpoint_stores.ops import Op
 from engine.errors import BranchError, MergeConflictError, MergeError
 from engine.failures import BranchesFailedError
@@ -86,6 +86,9 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
     in_branch = scope.parent is not None
     for name, child in writers:
         for op in child.ops[key]:
+            if _is_edit(op):
+                made.append(["set", key, op[2]])
+                continue
             for update in updates_in(op):
                 after = After(scope, made).read(key) if made else current
                 new: Op | None
@@ -97,6 +100,11 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
                 if new is not None:
                     made.append(new)
     return made if in_branch else _newest(made)
+
+
+def _is_edit(op: Op) -> bool:
+    """Whether a person set the value: only what a reducer made in a branch carries its updates.  No reducer merges it here either."""
+    return op[0] == "set" and len(op) == VALUE_ALONE
 
 
 def _check_sum(node: NodePlan, scope: Scope, key: str, takes: list[Op], writers: list[tuple[str, Scope]]) -> None:

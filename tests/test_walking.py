@@ -47,7 +47,7 @@ from engine.flow import Flow, best_effort, branch
 from engine.outcomes import End, Fallback, Goto
 from engine.plan import END, Retry
 from reducers import ABSENT, reducer
-from reducers.builtin import append, deep_merge, sum_
+from reducers.builtin import append, deep_merge, max_, sum_, unique
 from trailmark.testing import VirtualClock
 
 STATE = {"n": int, "log": Annotated[list[str], append], "total": Annotated[int, sum_]}
@@ -1392,6 +1392,36 @@ async def test_a_fork_with_edits_shows_people_what_was_edited() -> None:
     (ticket,) = await run.store.barriers(run_id=forked)
     assert (ticket.payload, ticket.prompt) == ({"n": 7}, "7")
     assert ticket.digest != old.digest
+
+
+async def test_what_a_person_sets_in_a_branch_or_in_a_fork_is_merged_over_by_who_writes_later_and_by_nobody_else() -> None:
+    edits = {"most": 3, "kinds": [7], "notes": ["set"], "word": "b"}
+    state = {
+        "most": Annotated[int, max_], "kinds": Annotated[list[int], unique], "notes": Annotated[list[str], append],
+        "word": Annotated[str, longest_word],
+    }  # fmt: skip
+    before = {"most": 9, "kinds": [1, 2], "notes": ["before"], "word": "aaaa"}
+
+    async def writes(state: Any) -> dict[str, Any]:
+        return {"most": 5, "kinds": [7, 2], "notes": ["written"], "word": "cc"}
+
+    asks = Flow("asks").add_barrier("review", form=list(edits)).set_entry("review").add_edge("review", END)
+    for first, second, merged in (
+        (writes, asks, edits),
+        (asks, writes, {"most": 5, "kinds": [7, 2], "notes": ["set", "written"], "word": "cc"}),
+    ):
+        run = executor(fan(first, second, state=state))
+        waiting = await run.execute(before)
+        forked = await run.fork(waiting.run_id, edits=edits)
+        await run.store.decide(waiting.run_id, "review", Decision.modify(by="ana", edits=edits, approve=True))
+        assert (await run.resume(waiting.run_id)).values == merged
+        await run.store.decide(forked, "review", Decision.approve(by="ana"))
+        assert (await run.resume(forked)).values == {"most": 5, "kinds": [7, 2], "notes": ["set", "written"], "word": "cc"}
+
+
+@reducer("walking_longest_word")
+def longest_word(current: Any, update: Any) -> Any:
+    return update if current is ABSENT or len(update) > len(current) else current
 
 
 async def test_a_fork_can_be_made_at_any_checkpoint_of_a_run_and_ends_like_it() -> None:

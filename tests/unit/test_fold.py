@@ -162,6 +162,60 @@ def test_a_loop_in_a_branch_piles_nothing_up_that_a_later_write_replaced() -> No
     assert (branch.read("most"), len(branch.ops["most"])) == (49, 50)  # the join has to reduce each of them again
 
 
+class Counted(int):
+    """A number that counts how often it is added to something."""
+
+    additions = 0
+
+    def __radd__(self, other: Any) -> int:
+        type(self).additions += 1
+        return int(other) + int(self)
+
+
+class Passed(list[Any]):
+    """A list that counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Any:
+        type(self).times += 1
+        return super().__iter__()
+
+
+def test_a_loop_in_a_branch_that_reads_what_it_writes_applies_each_change_once() -> None:
+    run = Run()
+    run.opened("x")
+    state = run.state
+    state.root.values |= {"n": 0, "log": Passed([0])}
+    Counted.additions = Passed.times = 0
+    branch = state.scopes["fan[0]"]
+    for number in range(1, 201):
+        row = Row("r", state.seq + 1, 1, state.step, "step", "fan[0]", "x", "x", b"", 0, bytes(32))
+        fold(state, row, [["increment", "n", Counted(1)], ["append", "log", Passed([number])]])
+        assert (branch.read("n"), len(branch.read("log"))) == (number, number + 1)
+    assert Counted.additions == 200
+    assert Passed.times <= 1 + 200, "the base once, and each row's items once"
+    assert branch.read("log") == folded(branch.ops["log"], state.root.values["log"]) == list(range(201))
+
+
+def test_a_value_that_was_read_is_carried_on_as_a_later_load_folds_it() -> None:
+    writes: list[Op] = [
+        ["merge", "k", {"a": {"b": 1}}], ["patch", "k", {"a": {"c": 2}}], ["same", "k", None, [{}]], ["merge", "k", {"d": {"e": 1}}],
+        ["patch", "k", {"d": {"f": 2}}], ["set", "k", {"g": {"h": 1}}, [{}]], ["patch", "k", {"g": {"i": 2}}], ["delete", "k", None],
+        ["merge", "k", {"j": {"k": 1}}], ["patch", "k", {"j": {"l": 2}}],
+    ]  # fmt: skip
+    run = Run()
+    run.row("step", ["set", "k", {"a": {"z": 0}}], node="a", to="fan", entered=True)
+    run.opened("x")
+    for count, write in enumerate(writes, start=1):
+        branch = run.row("step", write, path="fan[0]", node="x", to="x", entered=True).scopes["fan[0]"]
+        afresh = pack(writes[:count])[1]
+        assert branch.read("k") == folded(afresh, {"a": {"z": 0}})
+        assert branch.ops["k"] == afresh[-len(branch.ops["k"]) :]
+        assert run.state.root.values == {"k": {"a": {"z": 0}}}
+    assert branch.read("k") == {"j": {"k": 1, "l": 2}}
+
+
 def test_a_value_folded_by_a_thread_that_came_too_late_is_not_read() -> None:
     run = Run()
     run.opened("x")

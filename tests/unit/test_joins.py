@@ -174,6 +174,59 @@ def test_a_deletion_counts_where_it_stands() -> None:
     assert (after.read("log"), after.read("most")) == (["c"], 2)
 
 
+def edit(child: Scope, key: str, value: Any) -> None:
+    """What a decision's edit leaves in a branch: a set that no reducer made."""
+    child.ops[key] = [["set", key, value]]
+    child.cache.pop(key, None)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("key", "before", "edited", "later", "alone", "after"),
+    [
+        ("most", 9, 3, 2, 3, 3),
+        ("most", 9, 3, 5, 3, 5),
+        ("kinds", [1, 2], [7, 1], [2, 1], [7, 1], [7, 1, 2]),
+        ("log", ["x"], ["edited"], ["c"], ["edited"], ["edited", "c"]),
+        ("word", "aaaa", "b", "cc", "b", "cc"),
+        ("first", 9, 3, 5, 3, 3),
+        ("some", True, False, False, False, False),
+        ("counts", {"a": 5}, {"a": 1}, {"b": 2}, {"a": 1}, {"a": 1, "b": 2}),
+        ("total", 10, 4, 5, 4, 9),
+    ],
+)
+def test_an_edit_in_a_branch_replaces_what_was_there_and_later_branches_write_over_it(
+    key: str, before: Any, edited: Any, later: Any, alone: Any, after: Any, nested: bool
+) -> None:
+    scope = opened([DONE] * 3, {key: before}) if not nested else opened([DONE] * 3, parent=opened([AT], {key: before}))
+    write(scope.children[0], {key: before})
+    write(scope.children[1], {key: before})
+    edit(scope.children[1], key, edited)
+    assert After(scope, merged(SCHEMA, node(), scope)).read(key) == alone
+    write(scope.children[2], {key: later})
+    assert After(scope, merged(SCHEMA, node(), scope)).read(key) == after
+
+
+def test_an_edit_in_a_nested_branch_counts_at_the_outer_join_too() -> None:
+    outer = opened([DONE, DONE], {"most": 9})
+    inner = outer.children[0]
+    below = Scope(f"{inner.path}.fan[0]", inner, "n")
+    below.phase = DONE
+    inner.children.append(below)
+    edit(below, "most", 3)
+    inner.ops["most"] = pack(merged(SCHEMA, node("a"), inner))[1]
+    assert After(outer, merged(SCHEMA, node("ab"), outer)).read("most") == 3
+    write(outer.children[1], {"most": 4})
+    assert After(outer, merged(SCHEMA, node("ab"), outer)).read("most") == 4
+
+
+def test_a_branch_that_writes_after_an_edit_writes_over_the_edit() -> None:
+    scope = opened([DONE], {"most": 9})
+    edit(scope.children[0], "most", 3)
+    write(scope.children[0], {"most": 5}, {"most": 4})
+    assert After(scope, merged(SCHEMA, node("a"), scope)).read("most") == 5
+
+
 def test_failed_branches_write_nothing_but_their_failure() -> None:
     scope = opened([DONE, FAILED, DONE], {"log": []})
     for child, word in zip(scope.children, "abc", strict=True):
