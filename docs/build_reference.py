@@ -273,6 +273,9 @@ WHO: dict[str, str] = {
     "UnknownReducerError": _AUTHOR,
     "PostgresUnavailableError": "Whoever runs the tests: install PostgreSQL, or name a server.",
     "SimulatedCrash": "Nobody: a test wanted it.",
+    "TrailmarkWarning": "Nobody at once: the run is sound. It stands in `RunResult.warnings`, too.",
+    "ObserverFailedWarning": "The observer's author. The run is sound, the observer has seen only a part of it.",
+    "StrayBodyWarning": _NODE,
 }
 """By the class or the nearest class above it."""
 
@@ -293,12 +296,14 @@ def public_errors() -> list[type[BaseException]]:
 
 
 def _home_order(kind: type) -> int:
+    if issubclass(kind, Warning):
+        return 5
     if issubclass(kind, store_errors.BarrierError):
         return 2
     return ["reducers", "engine", "", "checkpoint_stores", "trailmark"].index(kind.__module__.split(".")[0])
 
 
-_GROUPS = ("Reducers, and the root of all", "Flows, nodes, runs", "Deciding", "Stores", "The test kit")
+_GROUPS = ("Reducers, and the root of all", "Flows, nodes, runs", "Deciding", "Stores", "The test kit", "Warnings")
 
 
 def who_must_act(kind: type[BaseException]) -> str:

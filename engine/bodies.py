@@ -15,8 +15,10 @@ from typing import Any, Final
 from engine.clock import Clock, Timer
 from engine.commands import StartBody
 from engine.context import StepContext
-from engine.errors import BranchError, NodeTimeoutError
+from engine.driving import DriveTask, HandedOverError, Strays
+from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError
 from engine.events import BodyFailed, BodyReturned, Event
+from engine.notices import StrayBodyWarning, TrailmarkWarning
 from engine.plan import NodePlan
 from engine.threads import NodeThreads, ThreadCall
 from engine.walk import Walk
@@ -27,11 +29,12 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 class _Body:
     """A node's body in flight."""
 
-    __slots__ = ("call", "context", "start", "task", "timed_out", "timer")
+    __slots__ = ("call", "context", "start", "started_at", "task", "timed_out", "timer")
 
-    def __init__(self, start: StartBody, context: StepContext | None) -> None:
+    def __init__(self, start: StartBody, context: StepContext | None, started_at: int) -> None:
         self.start = start
         self.context = context
+        self.started_at = started_at
         self.task: asyncio.Task[None] | None = None
         self.timer: Timer | None = None
         self.call: ThreadCall | None = None
@@ -47,30 +50,54 @@ class _Body:
 class Bodies:
     """The node bodies of one run that this process has begun."""
 
-    def __init__(self, walk: Walk, clock: Clock, threads: NodeThreads, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self, walk: Walk, clock: Clock, threads: NodeThreads, strays: Strays, *, post: Callable[[Event], None],
+        warn: Callable[[TrailmarkWarning], None], hand_over: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._walk = walk
         self._clock = clock
         self._threads = threads
+        self._strays = strays
         self._post = post
+        self._warn = warn
+        self._hand_over = hand_over
+        """Has the run driven on in another task."""
         self._in_flight: dict[str, _Body] = {}
-        self._abandoned: dict[tuple[str, str, int], ThreadCall] = {}
-        """By path, node and visit: threads whose attempt timed out and that had not returned then."""
+        self._abandoned: dict[tuple[str, str, int], asyncio.Future[Any]] = {}
+        """By path, node and visit: threads and strays whose attempt timed out and that had not come back then."""
         self._causes: dict[str, BaseException] = {}
         """By path: the exceptions this process saw, for whoever asks why the run failed."""
-        self._task: asyncio.Task[Any] | None = None
-        self._inline = False
+        self.task: DriveTask[Any] | None = None
+        """The driver's own, in which it runs; None from when a body keeps it until there is another."""
+        self._lent: StartBody | None = None
+        """The lone body that the driver's task runs, if it does."""
+        self._lent_context: StepContext | None = None
         self._interrupts = 0
         """How often `interrupt` has cancelled the driver's own task, to wake the body that runs in it."""
+        self._patience: Timer | None = None
+        """Rings when that body has had the time it gets to stop."""
 
+    # --- a lone body, in the driver's own task ----------------------------------------------------------------------
     def interrupt(self) -> None:
         """Wake the body that runs in the driver's own task, if one does: the run is to be cancelled or suspended."""
-        if self._inline and self._task is not None:
-            self._interrupts += 1
-            self._task.cancel()
+        if self._lent is None or self.task is None:
+            return
+        self._interrupts += 1
+        self.task.interrupt()
+        if self._patience is None:
+            self._patience = self._clock.call_at(self._end_of_grace(), partial(self._leave, self._lent))
 
-    async def cancel_all(self, reason: str) -> None:
-        """`cancel` everything in flight."""
-        await self.cancel(list(self._in_flight), reason)
+    def _leave(self, start: StartBody) -> None:
+        """The body in the driver's own task does not stop: leave it the task, and go on in another one."""
+        if self._lent is not start or self.task is None:
+            return
+        self._patience = None
+        if self._lent_context is not None:
+            self._lent_context.revoke("cancelled")
+        self._gave_up(start, self.task)
+        self._lent = self.task = None
+        self._interrupts = 0
+        self._hand_over()
 
     def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
         if node.takes == "nothing":
@@ -86,112 +113,165 @@ class Bodies:
         return (view, context), context
 
     async def run_here(self, node: NodePlan, start: StartBody) -> Event | None:
-        """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`."""
+        """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`.
+
+        Raises HandedOverError where another task has gone on without it.
+        """
+        task = self.task
+        assert task is not None  # noqa: S101 - `drive` has said in which task it runs
         arguments, context = self._arguments(node, start)
         started_at = self._clock.now()
-        self._task = asyncio.current_task()
-        self._inline = True
+        outside = task.outside
+        event: Event | None = None
+        raised: BaseException | None = None
+        self._lent, self._lent_context = start, context
         try:
-            value = await node.fn(*arguments)  # type: ignore[misc]
-        except asyncio.CancelledError:
-            if self._interrupts:
-                await self._absorb_interrupts()
-                return None
-            if self._task is not None and self._task.cancelling():
-                raise
-            return self._failed(start, RuntimeError("the node was cancelled from inside (it raised CancelledError)"), started_at)
-        except Exception as error:  # noqa: BLE001 - whatever a node raises is an outcome
-            if self._interrupts:
-                # What a body raises when it is told to stop is no failure of the node: the request is read next.
-                await self._absorb_interrupts()
-                return None
-            return self._failed(start, error, started_at)
+            event = BodyReturned(start.path, start.node, start.visit, await node.fn(*arguments), started_at)  # type: ignore[misc]
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+            raised = error
         finally:
-            self._inline = False
             if context is not None:
                 context.revoke("the node has returned")
+        if self._lent is not start:
+            raise HandedOverError
+        self._lent = self._lent_context = None
+        if raised is not None and task.outside > outside:
+            # Whoever ends the loop is no failure of the node, whatever the body makes of it.
+            raise asyncio.CancelledError from raised
         if self._interrupts:
-            # The body finished although it was told to stop: its work counts, and the request is read next.
-            await self._absorb_interrupts()
-        return BodyReturned(start.path, start.node, start.visit, value, started_at)
+            # The request is read next.  What a body raises when it is told to stop is no failure; what it returns counts.
+            await self._absorb(task)
+            return event
+        if task.cancelling() > task.outside:
+            await self._absorb(task)
+        return event if raised is None else self._failed(start, raised, started_at)
 
-    async def _absorb_interrupts(self) -> None:
-        """Take back our own cancellations of this task, which may not have been delivered yet; another's goes on."""
-        self._inline = False
+    async def _absorb(self, task: DriveTask[Any]) -> None:
+        """Take back cancellations that were ours or the body's own, and may not have been delivered yet; another's goes on."""
+        outside = task.outside
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             pass
-        assert self._task is not None  # noqa: S101 - only `drive` runs bodies
-        for _ in range(self._interrupts):
-            self._task.uncancel()
+        while task.cancelling() > task.outside:
+            task.uncancel()
         self._interrupts = 0
-        if self._task.cancelling():
+        if task.outside > outside:
             raise asyncio.CancelledError
 
+    # --- bodies in tasks of their own -------------------------------------------------------------------------------
     def launch(self, start: StartBody) -> None:
         node = self._walk.plan.at(start.path).nodes[start.node]
         arguments, context = self._arguments(node, start)
-        body = _Body(start, context)
+        body = _Body(start, context, self._clock.now())
         self._in_flight[start.path] = body
         body.task = asyncio.create_task(self._run(node, body, arguments))
 
     async def _run(self, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
         start = body.start
-        started_at = self._clock.now()
         event: Event
+        raised: BaseException | None = None
         try:
             before = self._abandoned.pop(start[:3], None)
-            if before is not None and not node.overlap and not before.over.done():
-                await asyncio.shield(before.over)
+            if before is not None and not node.overlap and not before.done():
+                await asyncio.wait([before])
+            body.started_at = self._clock.now()
             if node.timeout is not None:
-                body.timer = self._clock.call_at(self._clock.now() + node.timeout // _MICROSECOND, partial(self._time_out, body))
+                body.timer = self._clock.call_at(body.started_at + node.timeout // _MICROSECOND, partial(self._time_out, node, body))
             if node.is_async:
                 value = await node.fn(*arguments)  # type: ignore[misc]
             else:
                 body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
                 value = await body.call.answer
-            event = BodyReturned(start.path, start.node, start.visit, value, started_at)
-        except asyncio.CancelledError:
-            if not body.timed_out:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                event = self._failed(start, RuntimeError("the node was cancelled from inside (it raised CancelledError)"), started_at)
-        except Exception as error:  # noqa: BLE001 - whatever a node raises is an outcome
-            event = self._failed(start, error, started_at)
+            event = BodyReturned(start.path, start.node, start.visit, value, body.started_at)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+            raised = error
         finally:
             body.revoke("the node has returned")
+        if self._in_flight.get(start.path) is not body:
+            return  # it was cancelled or given up: whatever it brings comes too late
         if body.timed_out:
-            assert node.timeout is not None  # noqa: S101
-            event = self._failed(start, NodeTimeoutError(start.node, start.path, node.timeout.total_seconds()), started_at)
+            event = self._timed_out(node, body)
             if body.call is not None and not body.call.over.done():
-                self._abandoned[start[:3]] = body.call
-        if self._in_flight.get(start.path) is body:
-            del self._in_flight[start.path]
-            self._post(event)
+                self._abandon(body, body.call.over)
+        elif raised is not None:
+            event = self._failed(start, raised, body.started_at)
+        del self._in_flight[start.path]
+        self._post(event)
 
-    def _time_out(self, body: _Body) -> None:
+    def _time_out(self, node: NodePlan, body: _Body) -> None:
         body.timed_out = True
         body.revoke("timed out")
         if body.task is not None:
             body.task.cancel()
+            if node.is_async:
+                body.timer = self._clock.call_at(self._end_of_grace(), partial(self._outlived, node, body, body.task))
+
+    def _outlived(self, node: NodePlan, body: _Body, task: asyncio.Task[None]) -> None:
+        """An async body that timed out does not stop: the attempt is over without it."""
+        if self._in_flight.get(body.start.path) is body:
+            del self._in_flight[body.start.path]
+            self._gave_up(body.start, task)
+            self._abandon(body, task)
+            self._post(self._timed_out(node, body))
+
+    def _timed_out(self, node: NodePlan, body: _Body) -> BodyFailed:
+        assert node.timeout is not None  # noqa: S101
+        return self._failed(body.start, NodeTimeoutError(body.start.node, body.start.path, node.timeout.total_seconds()), body.started_at)
+
+    def _abandon(self, body: _Body, still_about: asyncio.Future[Any]) -> None:
+        """Let the next attempt wait for it."""
+        self._abandoned[body.start[:3]] = still_about
+        self._strays.add(still_about)
 
     def _failed(self, start: StartBody, error: BaseException, started_at: int) -> BodyFailed:
+        if isinstance(error, asyncio.CancelledError):
+            cancelled, error = error, NodeCancelledError(start.node, start.path)
+            error.__cause__ = cancelled
         self._causes[start.path] = error
         return BodyFailed(start.path, start.node, start.visit, error, started_at)
 
+    # --- stopping ---------------------------------------------------------------------------------------------------
+    async def cancel_all(self, reason: str) -> None:
+        """`cancel` everything in flight."""
+        await self.cancel(list(self._in_flight), reason)
+
     async def cancel(self, paths: Sequence[str], reason: str) -> None:
-        """Cancel bodies and wait until the async ones have ended; threads cannot be stopped, only disowned."""
-        tasks = []
+        """Cancel bodies and wait until the async ones have ended, at most for the grace; threads cannot be stopped, only disowned."""
+        stopping: dict[asyncio.Task[None], StartBody] = {}
         for path in paths:
             body = self._in_flight.pop(path, None)
             if body is not None and body.task is not None:
                 body.revoke(reason)
                 body.task.cancel()
-                tasks.append(body.task)
-        if tasks:
-            await asyncio.wait(tasks)
+                stopping[body.task] = body.start
+                if body.call is not None:
+                    self._strays.add(body.call.over)
+        if stopping:
+            await self._ended_or_given_up(stopping)
+
+    async def _ended_or_given_up(self, stopping: dict[asyncio.Task[None], StartBody]) -> None:
+        all_ended = asyncio.gather(*stopping, return_exceptions=True)
+        grace_is_over = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_at(self._end_of_grace(), partial(grace_is_over.set_result, None))
+        try:
+            await asyncio.wait([all_ended, grace_is_over], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+        for task, start in stopping.items():
+            if not task.done():
+                self._gave_up(start, task)
+
+    def _end_of_grace(self) -> int:
+        return self._clock.now() + self._strays.grace // _MICROSECOND
+
+    def _gave_up(self, start: StartBody, task: asyncio.Task[Any]) -> None:
+        self._strays.add(task)
+        seconds = self._strays.grace.total_seconds()
+        self._warn(StrayBodyWarning(self._walk.state.run_id, start.node, start.path, seconds))
 
     def explained(self, error: BaseException) -> BaseException:
         """Chain the exceptions of the branches that failed below their BranchErrors, where this process saw them."""

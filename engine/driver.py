@@ -9,11 +9,12 @@ is told of a step that could still be lost.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final, cast
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.deciding import name_of
@@ -25,7 +26,9 @@ from engine.barriers import verdict
 from engine.bodies import Bodies
 from engine.clock import Clock, Timer
 from engine.commands import SetTimer
+from engine.driving import DriveTask, Strays
 from engine.events import CancelAsked, DeadlinePassed, Event, SuspendAsked, Voted
+from engine.notices import ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.threads import NodeThreads
 from engine.walk import Batch, Walk
@@ -46,14 +49,15 @@ class RunDriver:
     """Drives one run until it ends, stops or parks.  One per run and process."""
 
     def __init__(
-        self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, observers: Sequence[Observer], inbox: Inbox | None,
-        watch: Watch | None = None,
+        self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, strays: Strays, observers: Sequence[Observer],
+        inbox: Inbox | None, hand_over: Callable[[], None], watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._walk = walk
         self._clock = clock
-        self._observers = observers
-        self._bodies = Bodies(walk, clock, threads, self._post)
+        self._observers = tuple(observers)
+        self._bodies = Bodies(walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over)
+        self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
         self._mailbox: deque[Event | Inbox] = deque()
@@ -93,22 +97,34 @@ class RunDriver:
 
         Raises LeaseLostError, StoreUnavailableError: the run stays as its last commit left it, and can be resumed.
         """
-        listening = asyncio.get_running_loop().call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
+        self._listening = asyncio.get_running_loop().call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
+        await self._drive(lambda: self._walk.begin(self._clock.now()))
+
+    async def drive_on(self) -> None:
+        """Go on in another task, because a body that was told to stop keeps the one before.  Raises what `drive` raises."""
+        await self._drive(lambda: self._walk.feed(self._happened(), self._clock.now()))
+
+    async def _drive(self, first: Callable[[], Batch]) -> None:
+        here = self._bodies.task = cast("DriveTask[Any]", asyncio.current_task())
         try:
-            batch = self._walk.begin(self._clock.now())
+            batch = first()
             while not await self._commit(batch):
                 events = await self._carry_out(batch)
                 if self._timers_rang:
                     events = await self._people_first(events)
                 batch = self._walk.feed(events, self._clock.now())
         finally:
-            listening.cancel()
-            if self._listener is not None:
-                self._listener.cancel()
-            self._watch.close()
-            for timer in self._timers.values():
-                timer.cancel()
-            await self._bodies.cancel_all("the run is no longer driven here")
+            if self._bodies.task is here:
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        self._listening.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
+        self._watch.close()
+        for timer in self._timers.values():
+            timer.cancel()
+        await self._bodies.cancel_all("the run is no longer driven here")
 
     async def _commit(self, batch: Batch) -> bool:
         """Make a batch durable; True where this process is done with the run."""
@@ -299,5 +315,15 @@ class RunDriver:
     def _tell(self, batch: Batch, committed_at: int, change: RunChange | None) -> None:
         status = change.status if change is not None and change.status is not None else self._walk.state.status
         for row in batch.rows:
+            told = Committed(row, committed_at, status)
             for observer in self._observers:
-                observer(Committed(row, committed_at, status))
+                try:
+                    observer(told)
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whoever looks on never stops a run
+                    self._observers = tuple(each for each in self._observers if each is not observer)
+                    self._warn(ObserverFailedWarning(row.run_id, row.seq, observer, error))
+
+    def _warn(self, warning: TrailmarkWarning) -> None:
+        self.warnings += (warning,)
+        # Not here: where warnings are made errors, they are the loop's to report and must not stop the run.
+        asyncio.get_running_loop().call_soon(warnings.warn, warning)

@@ -79,6 +79,17 @@ class NodeTimeoutError(NodeError, TimeoutError):
         super().__init__(f"{place(node, path)} was still running after {seconds:g} s", node=node, path=path)
 
 
+class NodeCancelledError(NodeError):
+    """CancelledError came up in the node although nobody had cancelled the run, the branch or the node: the node cancelled itself."""
+
+    def __init__(self, node: str, path: str) -> None:
+        super().__init__(
+            f"{place(node, path)} cancelled itself: CancelledError came up in it and nobody had asked for that; "
+            "catch it in the node where something that it awaits may be cancelled",
+            node=node, path=path,
+        )  # fmt: skip
+
+
 class BranchTimeoutError(NodeError, TimeoutError):
     """A branch of a parallel node was not over when its timeout ended."""
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Literal, Self
 
 from checkpoint_stores.codec import pack
@@ -19,13 +21,16 @@ from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import ENDED, STOPPED, DecisionRecord, Inbox, NewRun, RunRecord
 from engine import operations
+from engine.callables import is_coroutine
 from engine.clock import Clock, StoreClock
 from engine.decisions import Decision
 from engine.driver import RunDriver
+from engine.driving import DriveTask, HandedOverError, Strays
 from engine.errors import GraphChangedError, RunFailedError, WrongFlowError
 from engine.graph import FlowGraph
 from engine.handle import RunHandle
 from engine.loading import catch_up, load_state
+from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.result import RunResult
 from engine.threads import NodeThreads
@@ -46,7 +51,10 @@ class GraphExecutor:
         store: an open checkpoint store.
         max_steps: how many node entries a run may make over its whole life; exactly this many are allowed.
         clock: the store's time (default); tests pass a virtual one.
-        observers: called after each durable commit with every row of it; must be quick.
+        observers: called after each durable commit with every row of it; must be quick.  One that raises is told nothing more of
+            that run, which goes on (`ObserverFailedWarning`).
+        cancel_grace: how long an async node that was cancelled or timed out is waited for; then the run goes on without it
+            (`StrayBodyWarning`).
 
     Use it as an async context manager, or call `aclose`, to let go of the runs it drives.
     """
@@ -59,9 +67,17 @@ class GraphExecutor:
         max_steps: int = 1000,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
+        cancel_grace: timedelta = timedelta(seconds=5),
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, not {max_steps}")
+        if cancel_grace < timedelta(0):
+            raise ValueError(f"cancel_grace must not be negative: {cancel_grace}")
+        for observer in observers:
+            if is_coroutine(observer):
+                raise TypeError(
+                    f"observer {observer!r} is async; observers are called, not awaited (let it put the checkpoint into a queue)"
+                )
         self.graph = graph
         self.store = store
         self.max_steps = max_steps
@@ -69,9 +85,12 @@ class GraphExecutor:
         self._clock_lock = asyncio.Lock()
         self._observers = tuple(observers)
         self._threads = NodeThreads()
-        self._tasks: dict[str, asyncio.Task[RunResult]] = {}
+        self._strays = Strays(cancel_grace)
+        self._tasks: dict[str, asyncio.Future[RunResult]] = {}
+        """By run: how its drive will end, in whichever task that is."""
         self._drivers: dict[str, RunDriver] = {}
-        self._ended: weakref.WeakValueDictionary[str, asyncio.Task[RunResult]] = weakref.WeakValueDictionary()
+        self._driving: set[DriveTask[RunResult | None]] = set()
+        self._ended: weakref.WeakValueDictionary[str, asyncio.Future[RunResult]] = weakref.WeakValueDictionary()
         """Drives that ended, for as long as a handle is kept: what this process saw is more than what the store keeps."""
         self._runner: asyncio.Runner | None = None
 
@@ -234,15 +253,27 @@ class GraphExecutor:
 
     def _drive(self, state: RunState, epoch: int, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:
         walk = Walk(self.graph.plan, state, self.store.chain, epoch)
-        driver = RunDriver(self.store, walk, clock=clock, threads=self._threads, observers=self._observers, inbox=inbox, watch=watch)
+        ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
+        driver = RunDriver(
+            self.store, walk, clock=clock, threads=self._threads, strays=self._strays, observers=self._observers, inbox=inbox, watch=watch,
+            hand_over=lambda: self._begin(driver, driver.drive_on(), epoch, ended),
+        )  # fmt: skip
         self._drivers[state.run_id] = driver
-        task = asyncio.create_task(self._driven(driver, epoch), name=f"trailmark run {state.run_id}")
-        self._tasks[state.run_id] = task
-        task.add_done_callback(lambda done: self._forget(state.run_id, done))
+        self._tasks[state.run_id] = ended
+        ended.add_done_callback(lambda done: self._forget(state.run_id, done))
+        self._begin(driver, driver.drive(), epoch, ended)
 
-    async def _driven(self, driver: RunDriver, epoch: int) -> RunResult:
+    def _begin(self, driver: RunDriver, drive: Coroutine[Any, Any, None], epoch: int, ended: asyncio.Future[RunResult]) -> None:
+        task = DriveTask(self._driven(driver, drive, epoch), name=f"trailmark run {driver.state.run_id}")
+        self._driving.add(task)
+        task.add_done_callback(lambda done: self._is_over(done, ended))
+
+    async def _driven(self, driver: RunDriver, drive: Coroutine[Any, Any, None], epoch: int) -> RunResult | None:
+        """How the drive ended; None where another task has gone on with it."""
         try:
-            await driver.drive()
+            await drive
+        except HandedOverError:
+            return None
         except BaseException as failure:
             # Whatever happened, the run is no longer driven here: let others have it at once.
             try:
@@ -250,22 +281,41 @@ class GraphExecutor:
             except StoreError as also:
                 failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
             raise
-        return self.result_of(driver.state, waiting=driver.parked, error=driver.error)
+        return self.result_of(driver.state, waiting=driver.parked, error=driver.error, warnings=driver.warnings)
 
-    def _forget(self, run_id: str, task: asyncio.Task[RunResult]) -> None:
-        if self._tasks.get(run_id) is task:
+    def _is_over(self, task: DriveTask[RunResult | None], ended: asyncio.Future[RunResult]) -> None:
+        self._driving.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if ended.done():
+            return
+        if task.cancelled():
+            ended.cancel()
+        elif failure is not None:
+            ended.set_exception(failure)
+        elif (result := task.result()) is not None:
+            ended.set_result(result)
+
+    def _forget(self, run_id: str, ended: asyncio.Future[RunResult]) -> None:
+        if self._tasks.get(run_id) is ended:
             del self._tasks[run_id]
             del self._drivers[run_id]
         # Asking for the exception keeps a run that nobody waits for from warning about it.
-        if not task.cancelled() and (task.exception() is not None or task.result().status in ENDED):
-            self._ended[run_id] = task
+        if not ended.cancelled() and (ended.exception() is not None or ended.result().status in ENDED):
+            self._ended[run_id] = ended
+
+    @property
+    def strays(self) -> int:
+        """How many node bodies were given up (timed out, or cancelled without effect) and still run in this process."""
+        return len(self._strays)
 
     def is_driving(self, run_id: str) -> bool:
         """Whether this executor drives the run at this moment."""
         return run_id in self._tasks
 
     # --- results ----------------------------------------------------------------------------------------------------
-    def result_of(self, state: RunState, *, waiting: bool = False, error: BaseException | None = None) -> RunResult:
+    def result_of(
+        self, state: RunState, *, waiting: bool = False, error: BaseException | None = None, warnings: tuple[TrailmarkWarning, ...] = ()
+    ) -> RunResult:
         """The result that a folded state stands for."""
         view = self.graph.plan.schema.view(state.root.read)
         values = {key: value for key in self.graph.plan.schema.keys if (value := _value(state, key)) is not ABSENT}
@@ -273,7 +323,7 @@ class GraphExecutor:
         return RunResult(
             run_id=state.run_id, status="waiting" if waiting else state.status, state=view, values=values, steps=state.step,  # type: ignore[arg-type]
             attempt=state.attempt, error=state.root.detail if state.status == "failed" else None, waiting_for=tickets, seq=state.seq,
-            exception=error,
+            warnings=warnings, exception=error,
         )  # fmt: skip
 
     async def _stored_result(self, run_id: str) -> RunResult:
@@ -369,7 +419,7 @@ class GraphExecutor:
         if (await self.store.run(run_id)).status not in ENDED:
             # Nobody drives it here, or it parked in the very moment.
             await operations.cancel_run(self.store, run_id, actor=by, reason=reason, clock=await self._ready_clock())
-        return await self._stored_result(run_id)
+        return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
 
     async def suspend(self, run_id: str, reason: str = "") -> RunResult:
         """See `RunHandle.suspend`."""
@@ -377,7 +427,7 @@ class GraphExecutor:
         if task is not None:
             self._drivers[run_id].suspend(reason)
             await _outlast(task)
-        return await self._stored_result(run_id)
+        return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
 
     async def fork(self, run_id: str, *, at: int | None = None, edits: Mapping[str, Any] | None = None) -> str:
         """Make a new run that stands where ``run_id`` stood at checkpoint ``at``; the original is untouched.
@@ -406,8 +456,15 @@ def _value(state: RunState, key: str) -> Any:
     return value if value is ABSENT else materialise(value)
 
 
-async def _outlast(task: asyncio.Task[Any]) -> None:
-    """Wait for a task without cancelling it when the waiter is cancelled, and without raising what it raised."""
+def _warnings_of(ended: asyncio.Future[RunResult] | None) -> tuple[TrailmarkWarning, ...]:
+    """What went wrong beside a drive that came to its end here."""
+    if ended is None or ended.cancelled() or ended.exception() is not None:
+        return ()
+    return ended.result().warnings
+
+
+async def _outlast(task: asyncio.Future[Any]) -> None:
+    """Wait for a drive's end without cancelling it when the waiter is cancelled, and without raising what it raised."""
     await asyncio.wait([task])
 
 

@@ -131,7 +131,7 @@ class Flow:
             max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
             version: change it when the function's meaning changes, so that stored runs notice.
             description: for people; no part of the graph's hash.
-            overlap: whether a retry may start while the thread of a timed-out attempt still runs (sync functions).
+            overlap: whether a retry may start while an attempt that timed out still runs (a thread, or a body that ignored its cancellation).
             goto: the nodes it may name in ``Goto`` (END for ``End``), checked at compile time.
             writes: the keys it may write, checked at compile time and used to warn of conflicting branches.
         """

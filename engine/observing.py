@@ -1,8 +1,10 @@
 """What the driver tells whoever looks on, after each durable commit.
 
 An observer is called in the driver's loop, after the commit, with each row and
-its decoded place.  It must be quick and must not raise; what it does never
-changes the run.
+its decoded place.  It is called, not awaited, and must be quick; what it does
+never changes the run.  One that raises is detached: it is told nothing more of
+this run, which goes on to its end, and an `ObserverFailedWarning` says so, at
+once and in the result.
 """
 
 from __future__ import annotations

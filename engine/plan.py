@@ -131,7 +131,7 @@ class NodePlan:
     timeout: timedelta | None = None
     max_visits: int | None = None
     overlap: bool = False
-    """Whether a retry of a sync node may start while the thread of a timed-out attempt still runs."""
+    """Whether a retry may start while an attempt that timed out still runs (a thread, or an async body that ignored its cancellation)."""
     conditional: tuple[EdgePlan, ...] = ()
     """In the order they are asked: (priority, declaration)."""
     normal: EdgePlan | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpoint_stores.records import RunStatus
+from engine.notices import TrailmarkWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +31,7 @@ class RunResult:
     """Open tickets of a waiting run, e.g. ``("manager_approval#1",)``."""
     seq: int = 0
     """The newest checkpoint."""
+    warnings: tuple[TrailmarkWarning, ...] = field(default=(), compare=False)
+    """What went wrong beside the run while this process drove it: an observer that raised, a node that ignored its cancellation."""
     exception: BaseException | None = field(default=None, compare=False, repr=False)
     """Of a failed run: the exception, where this process saw it happen."""

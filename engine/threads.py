@@ -93,7 +93,9 @@ class ThreadCall:
             return
         if error is None:
             self.answer.set_result(result)
-        elif isinstance(error, Exception | asyncio.CancelledError):
-            self.answer.set_exception(error if isinstance(error, Exception) else RuntimeError("the node function raised CancelledError"))
+        elif isinstance(error, Exception):
+            self.answer.set_exception(error)
+        elif isinstance(error, asyncio.CancelledError):
+            self.answer.cancel()  # whoever waits sees CancelledError, as of an async body, and has not been cancelled
         else:
             self.answer.set_exception(RuntimeError(f"the node function raised {type(error).__name__}: {error}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -32,6 +33,7 @@ from engine.errors import (
     ForkError,
     GraphChangedError,
     InputError,
+    NodeCancelledError,
     NodeTimeoutError,
     ReadOnlyStateError,
     RunFailedError,
@@ -44,11 +46,14 @@ from engine.errors import (
 from engine.executor import GraphExecutor
 from engine.failures import BranchesFailedError
 from engine.flow import Flow, best_effort, branch
+from engine.notices import ObserverFailedWarning, StrayBodyWarning
+from engine.observing import Committed
 from engine.outcomes import End, Fallback, Goto
 from engine.plan import END, Retry
 from reducers import ABSENT, reducer
 from reducers.builtin import append, deep_merge, max_, sum_, unique
 from trailmark.testing import VirtualClock
+from trailmark.testing.clock import settled
 
 STATE = {"n": int, "log": Annotated[list[str], append], "total": Annotated[int, sum_]}
 START = {"n": 0, "log": [], "total": 0}
@@ -335,12 +340,162 @@ async def test_an_error_that_the_retry_does_not_name_is_not_tried_again() -> Non
     assert await kinds(run.store, failed.value.result.run_id) == ["start", "failure"]
 
 
-async def test_a_node_that_cancels_itself_has_failed_and_the_run_has_not_been_cancelled() -> None:
+def cancels_itself(how: str) -> Callable[..., Any]:
+    """A node in which CancelledError comes up without anybody having cancelled anything."""
+
     async def odd(state: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if how == "raises it":
+            raise asyncio.CancelledError
+        if how == "cancels its task":
+            task.cancel()
+        elif how == "has a callback cancel its task":
+            asyncio.get_running_loop().call_soon(task.cancel)
+        elif how == "has a task cancel its task":
+            helper = asyncio.create_task(asyncio.sleep(0))
+            helper.add_done_callback(lambda _: task.cancel())
+        await asyncio.Event().wait()
+
+    def odd_in_a_thread(state: Any) -> None:
         raise asyncio.CancelledError
 
-    with pytest.raises(RunFailedError, match="cancelled from inside"):
+    return odd_in_a_thread if how == "raises it in a thread" else odd
+
+
+CANCELS_ITSELF = ["raises it", "cancels its task", "has a callback cancel its task", "has a task cancel its task", "raises it in a thread"]
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+@pytest.mark.parametrize("how", CANCELS_ITSELF)
+async def test_a_node_that_cancels_itself_has_failed_and_the_run_has_not_been_cancelled(how: str, in_branch: bool) -> None:
+    odd = cancels_itself(how)
+    run = executor(fan(odd, says("b")) if in_branch else line(odd))
+    with pytest.raises(RunFailedError, match="cancelled itself: CancelledError came up in it") as failed:
+        await run.execute(START)
+    cause = failed.value.__cause__
+    assert isinstance(cause.__cause__ if in_branch and cause else cause, NodeCancelledError)
+    assert (await run.store.run(failed.value.result.run_id)).status == "failed"
+
+
+@pytest.mark.parametrize("how", CANCELS_ITSELF)
+async def test_a_node_that_cancels_itself_is_tried_again_and_then_takes_its_fallback(how: str) -> None:
+    odd = cancels_itself(how)
+    flow = line(odd, retry=Retry(attempts=2, first=timedelta(microseconds=1)))
+    flow.add_node("rescue", says("rescued")).add_fallback(odd, "rescue", on=NodeCancelledError).add_edge("rescue", END)
+    run = executor(flow)
+    result = await run.execute(START)
+    assert result.values["log"] == ["rescued"]
+    assert await kinds(run.store, result.run_id) == ["start", "retry", "fallback", "step"]
+
+
+async def test_what_concurrent_futures_raise_in_a_thread_keeps_its_type() -> None:
+    def odd(state: Any) -> None:
+        raise concurrent.futures.CancelledError
+
+    with pytest.raises(RunFailedError) as failed:
         await executor(line(odd)).execute(START)
+    assert isinstance(failed.value.__cause__, concurrent.futures.CancelledError)
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+async def test_a_cancellation_that_a_node_asked_for_and_never_met_harms_nobody(in_branch: bool) -> None:
+    async def hasty(state: Any) -> dict[str, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return {"log": ["hasty"]}
+
+    flow = line(hasty, says("after"), state=None if in_branch else STATE)
+    assert (await executor(fan(flow) if in_branch else flow).execute(START)).values["log"] == ["hasty", "after"]
+
+
+async def test_timeouts_within_a_node_are_its_own_business() -> None:
+    async def patient(state: Any) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return {"log": ["gave up waiting"]}
+        return {}
+
+    assert (await executor(line(patient, says("after"))).execute(START)).values["log"] == ["gave up waiting", "after"]
+
+
+@pytest.mark.parametrize("turns_it_into", [asyncio.CancelledError, ConnectionError])
+def test_the_end_of_the_loop_is_no_failure_of_a_node(turns_it_into: type[BaseException]) -> None:
+    store, held = MemoryCheckpointStore(), True
+
+    async def hold(state: Any) -> dict[str, Any]:
+        try:
+            if held:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise turns_it_into from None
+        return {"log": ["done"]}
+
+    async def leave() -> str:
+        handle = await executor(line(hold), store=store).start(START)
+        await settled()
+        return handle.run_id
+
+    run_id = asyncio.run(leave())
+    held = False
+    result = asyncio.run(executor(line(hold), store=store).resume(run_id))
+    assert (result.status, result.values["log"]) == ("completed", ["done"])
+
+
+# --- those who look on ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError("no")])
+async def test_an_observer_that_raises_is_told_nothing_more_and_the_run_goes_on(error: BaseException) -> None:
+    told: dict[str, list[int]] = {"faulty": [], "sound": []}
+
+    def faulty(committed: Committed) -> None:
+        told["faulty"].append(committed.row.seq)
+        if committed.row.seq == 3:
+            raise error
+
+    def sound(committed: Committed) -> None:
+        told["sound"].append(committed.row.seq)
+
+    run = executor(line(says("a"), says("b"), says("c")), observers=[faulty, sound])
+    with pytest.warns(ObserverFailedWarning, match=r"observer test_an_observer.*faulty raised \w+: no when told of checkpoint 3 of run"):
+        result = await run.execute(START)
+    assert (result.status, result.values["log"]) == ("completed", ["a", "b", "c"])
+    assert told == {"faulty": [2, 3], "sound": [2, 3, 4]}
+    (warning,) = result.warnings
+    assert isinstance(warning, ObserverFailedWarning)
+    assert (warning.run_id, warning.seq, warning.observer, warning.error) == (result.run_id, 3, faulty, error)
+
+
+async def test_an_observer_that_fails_in_one_run_is_told_of_the_next() -> None:
+    told: list[str] = []
+
+    def faulty(committed: Committed) -> None:
+        told.append(committed.row.run_id)
+        raise ValueError("no")
+
+    run = executor(line(says("a"), says("b")), observers=[faulty])
+    with pytest.warns(ObserverFailedWarning):
+        results = [await run.execute(START) for _ in range(2)]
+    assert told == [result.run_id for result in results]
+
+
+async def test_a_faulty_observer_stops_no_run_where_warnings_are_errors() -> None:
+    def faulty(_committed: Committed) -> None:
+        raise ValueError("no")
+
+    said: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context["exception"]))
+    result = await executor(line(says("a"), says("b")), observers=[faulty]).execute(START)
+    assert (result.status, said) == ("completed", list(result.warnings))
+
+
+async def test_an_async_observer_is_refused() -> None:
+    async def late(_committed: Committed) -> None: ...
+
+    with pytest.raises(TypeError, match="observers are called, not awaited"):
+        executor(line(says("a")), observers=[late])
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -1099,6 +1254,141 @@ async def test_a_body_that_swallows_its_cancellation_commits_and_then_the_run_is
     for cancel in cancels:
         assert (await cancel).status == "cancelled"
     assert (await handle.result()).values["log"] == ["done all the same"]
+
+
+class Deaf:
+    """A node that hears no cancellation until it is told to leave."""
+
+    def __init__(self) -> None:
+        self.inside, self.leave, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.seen: list[str] = []
+
+    async def node(self, state: Any, ctx: Any) -> dict[str, Any]:
+        self.inside.set()
+        while not self.leave.is_set():
+            try:
+                await self.leave.wait()
+            except asyncio.CancelledError:
+                continue
+        try:
+            self.seen.append(ctx.node)
+        except StaleContextError as stale:
+            self.seen.append(str(stale))
+        self.left.set()
+        return {"log": ["deaf"]}
+
+    async def goes(self, run: GraphExecutor) -> None:
+        """Let it end, and see that nobody counts it any more."""
+        assert run.strays == 1
+        self.leave.set()
+        await self.left.wait()
+        await settled()
+        assert run.strays == 0
+        assert self.seen == ["this attempt of node 'deaf' is over (cancelled); its result will not be used"]
+
+
+GRACE = timedelta(seconds=7)
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+@pytest.mark.parametrize("asked", ["cancel", "suspend", "close", "the caller goes"])
+async def test_a_body_that_ignores_its_cancellation_holds_nothing_longer_than_the_grace(asked: str, in_branch: bool) -> None:
+    clock, deaf = VirtualClock(), Deaf()
+    flow = Flow("deaf", STATE).add_node("deaf", deaf.node).set_entry("deaf").add_edge("deaf", END)
+    run = executor(fan(flow) if in_branch else flow, clock=clock, cancel_grace=GRACE)
+    handle = await run.start(START)
+    await deaf.inside.wait()
+    stops: asyncio.Task[Any]
+    if asked == "the caller goes":
+        stops = asyncio.create_task(run._result_or_suspend(handle, through_barriers=False))
+        await settled()
+        stops.cancel()
+    else:
+        asks: dict[str, Callable[[], Any]] = {"cancel": lambda: handle.cancel(by="ana"), "suspend": handle.suspend, "close": run.aclose}
+        stops = asyncio.create_task(asks[asked]())
+    ends = asyncio.create_task(handle.result())
+    await clock.advance(GRACE - timedelta(microseconds=1))
+    assert not stops.done()
+    assert not ends.done()
+    with pytest.warns(StrayBodyWarning, match="node 'deaf'.* was cancelled and still runs after 7 s"):
+        await clock.advance(timedelta(microseconds=1))
+    result = await ends
+    assert result.status == ("cancelled" if asked == "cancel" else "suspended")
+    (warning,) = result.warnings
+    assert isinstance(warning, StrayBodyWarning)
+    assert (warning.node, warning.path, warning.seconds) == ("deaf", "fan[0]" if in_branch else "", 7)
+    await asyncio.wait([stops])
+    if asked in {"cancel", "suspend"}:
+        assert stops.result().warnings == result.warnings
+    await deaf.goes(run)
+    assert (await run.store.run(handle.run_id)).status == result.status
+    assert '["append","log"' not in str([row.payload async for row in run.store.history(handle.run_id)])
+
+
+async def test_a_suspended_run_whose_body_was_given_up_is_resumed_beside_it() -> None:
+    clock, deaf = VirtualClock(), Deaf()
+    flow = Flow("deaf", STATE).add_node("deaf", deaf.node).set_entry("deaf").add_edge("deaf", END)
+    run = executor(flow, clock=clock, cancel_grace=GRACE)
+    handle = await run.start(START)
+    await deaf.inside.wait()
+    suspends = asyncio.create_task(handle.suspend())
+    with pytest.warns(StrayBodyWarning):
+        await clock.advance(GRACE)
+    assert (await suspends).status == "suspended"
+    resumes = asyncio.create_task(run.resume(handle.run_id))
+    await settled()
+    deaf.leave.set()
+    result = await resumes
+    assert (result.status, result.values["log"], len(deaf.seen)) == ("completed", ["deaf"], 2)
+
+
+async def test_a_branch_that_ignores_its_cancellation_holds_the_failure_of_its_sibling_no_longer_than_the_grace() -> None:
+    clock, deaf = VirtualClock(), Deaf()
+
+    async def fail(state: Any) -> None:
+        await deaf.inside.wait()
+        raise ValueError("no")
+
+    flow = fan(fail, branch(deaf.node, name="deaf"))
+    flow.add_node("rescue", says("rescued")).add_fallback("fan", "rescue").add_edge("rescue", END)
+    run = executor(flow, clock=clock, cancel_grace=GRACE)
+    handle = await run.start(START)
+    await deaf.inside.wait()
+    await clock.advance(GRACE - timedelta(microseconds=1))
+    assert not handle.done()
+    with pytest.warns(StrayBodyWarning):
+        await clock.advance(timedelta(microseconds=1))
+    result = await handle.result()
+    assert (result.status, result.values["log"]) == ("completed", ["rescued"])
+    assert [warning.path for warning in result.warnings if isinstance(warning, StrayBodyWarning)] == ["fan[1]"]
+    deaf.leave.set()
+    await deaf.left.wait()
+    await settled()
+    assert run.strays == 0
+
+
+async def test_an_async_node_that_ignores_its_timeout_has_failed_when_the_grace_is_over_and_its_retry_waits_for_it() -> None:
+    clock, deaf = VirtualClock(), Deaf()
+    attempts: list[int] = []
+
+    async def slow(state: Any, ctx: Any) -> dict[str, Any]:
+        attempts.append(ctx.attempt)
+        return await deaf.node(state, ctx) if ctx.attempt == 1 else {"n": ctx.attempt}
+
+    flow = line(slow, timeout=timedelta(seconds=3), retry=Retry(attempts=2, first=timedelta(seconds=1), jitter=0))
+    run = executor(flow, clock=clock, cancel_grace=GRACE)
+    handle = await run.start(START)
+    await deaf.inside.wait()
+    await clock.advance(timedelta(seconds=3))
+    assert await kinds(run.store, handle.run_id) == ["start"]
+    with pytest.warns(StrayBodyWarning):
+        await clock.advance(GRACE)
+    assert (await kinds(run.store, handle.run_id), run.strays) == (["start", "retry"], 1)
+    await clock.advance(timedelta(seconds=1))
+    assert attempts == [1]
+    deaf.leave.set()
+    result = await handle.result()
+    assert (result.values["n"], result.values["log"], attempts) == (2, [], [1, 2])
 
 
 async def test_cancelling_wins_over_a_run_that_parks_in_the_same_moment() -> None:

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from engine.errors import LoopLimitExceeded as LoopLimitExceeded
     from engine.errors import MergeConflictError as MergeConflictError
     from engine.errors import MergeError as MergeError
+    from engine.errors import NodeCancelledError as NodeCancelledError
     from engine.errors import NodeError as NodeError
     from engine.errors import NodeTimeoutError as NodeTimeoutError
     from engine.errors import ReadOnlyStateError as ReadOnlyStateError
@@ -97,6 +98,9 @@ if TYPE_CHECKING:
     from engine.flow import branch as branch
     from engine.graph import FlowGraph as FlowGraph
     from engine.handle import RunHandle as RunHandle
+    from engine.notices import ObserverFailedWarning as ObserverFailedWarning
+    from engine.notices import StrayBodyWarning as StrayBodyWarning
+    from engine.notices import TrailmarkWarning as TrailmarkWarning
     from engine.observing import Committed as Committed
     from engine.outcomes import DELETE as DELETE
     from engine.outcomes import End as End
@@ -125,7 +129,7 @@ _HOMES = {
     "engine.errors": (
         "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ConditionError", "EditError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
-        "MergeError", "NodeError", "NodeTimeoutError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
+        "MergeError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
         "StaleContextError", "UndeclaredKeyError", "UnroutedError", "UpdateNotStorableError", "UpdateTypeError", "WrongFlowError",
     ),
     "engine.executor": ("GraphExecutor",),
@@ -134,6 +138,7 @@ _HOMES = {
     "engine.graph": ("FlowGraph",),
     "engine.handle": ("RunHandle",),
     "engine.result": ("RunResult",),
+    "engine.notices": ("ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
     "engine.plan": ("END", "Retry"),
