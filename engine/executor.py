@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, Self
 
 from checkpoint_stores.codec import pack
@@ -256,12 +257,17 @@ class GraphExecutor:
         ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
         driver = RunDriver(
             self.store, walk, clock=clock, threads=self._threads, strays=self._strays, observers=self._observers, inbox=inbox, watch=watch,
-            hand_over=lambda: self._begin(driver, driver.drive_on(), epoch, ended),
+            hand_over=partial(self._hand_over, state.run_id, epoch),
         )  # fmt: skip
         self._drivers[state.run_id] = driver
         self._tasks[state.run_id] = ended
         ended.add_done_callback(lambda done: self._forget(state.run_id, done))
         self._begin(driver, driver.drive(), epoch, ended)
+
+    def _hand_over(self, run_id: str, epoch: int) -> None:
+        """Drive the run on in another task: a body that was told to stop keeps the one it had."""
+        driver = self._drivers[run_id]
+        self._begin(driver, driver.drive_on(), epoch, self._tasks[run_id])
 
     def _begin(self, driver: RunDriver, drive: Coroutine[Any, Any, None], epoch: int, ended: asyncio.Future[RunResult]) -> None:
         task = DriveTask(self._driven(driver, drive, epoch), name=f"trailmark run {driver.state.run_id}")

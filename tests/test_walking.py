@@ -422,8 +422,9 @@ async def test_timeouts_within_a_node_are_its_own_business() -> None:
     assert (await executor(line(patient, says("after"))).execute(START)).values["log"] == ["gave up waiting", "after"]
 
 
+@pytest.mark.parametrize("in_branch", [False, True])
 @pytest.mark.parametrize("turns_it_into", [asyncio.CancelledError, ConnectionError])
-def test_the_end_of_the_loop_is_no_failure_of_a_node(turns_it_into: type[BaseException]) -> None:
+def test_the_end_of_the_loop_is_no_failure_of_a_node(turns_it_into: type[BaseException], in_branch: bool) -> None:
     store, held = MemoryCheckpointStore(), True
 
     async def hold(state: Any) -> dict[str, Any]:
@@ -435,13 +436,13 @@ def test_the_end_of_the_loop_is_no_failure_of_a_node(turns_it_into: type[BaseExc
         return {"log": ["done"]}
 
     async def leave() -> str:
-        handle = await executor(line(hold), store=store).start(START)
+        handle = await executor(fan(hold) if in_branch else line(hold), store=store).start(START)
         await settled()
         return handle.run_id
 
     run_id = asyncio.run(leave())
     held = False
-    result = asyncio.run(executor(line(hold), store=store).resume(run_id))
+    result = asyncio.run(executor(fan(hold) if in_branch else line(hold), store=store).resume(run_id))
     assert (result.status, result.values["log"]) == ("completed", ["done"])
 
 
