@@ -18,12 +18,19 @@ node (phase ``at``), waits for its child scopes (``open``), for people
 
 The root scope owns the values.  A branch scope owns only the ops it committed
 (an overlay over its parent's values, which stand still while the branch lives);
-forking is O(1) and the join can replay the ops over the parent.
+forking is O(1) and the join can replay the ops over the parent.  A child scope
+of a flow with a state of its own (`Lent`) lies over nothing: it owns its values,
+and reads what was lent to it by reference.
+
+The child scopes of a map node come to be one by one (`begin_child`): nothing is
+stored or held of an item that nothing has happened to yet.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, Final
 
 from checkpoint_stores.ops import MOVES, VALUE_OPS, Op
@@ -43,12 +50,21 @@ class Scope:
     """One token's place in one flow.  Changed by `fold` alone."""
 
     __slots__ = (
-        "cache", "children", "decisions", "detail", "due", "error", "failed", "hops", "left", "lost", "node", "ops", "parent", "path", "phase", "sizes", "values", "visits",
+        "base", "begun", "cache", "children", "decisions", "detail", "due", "error", "failed", "hops", "index", "left", "lent", "lost", "node", "ops",
+        "parent", "path", "phase", "sizes", "values", "visits",
     )  # fmt: skip
 
-    def __init__(self, path: str, parent: Scope | None, node: str) -> None:
+    def __init__(self, path: str, parent: Scope | None, node: str, index: int = 0, lent: dict[str, Any] | None = None) -> None:
         self.path = path
         self.parent = parent
+        self.index = index
+        """Its place among its parent's children, in declared order (of a map: the place of its item)."""
+        self.base = parent if lent is None else None
+        """The scope whose values lie beneath this one's; None where it owns its values."""
+        self.lent = lent
+        """Of a scope with a state of its own: the values it was given, by reference; never changed."""
+        self.begun = False
+        """Whether a checkpoint was made in it."""
         self.node = node
         """The node the scope stands before, or waits in."""
         self.phase = AT
@@ -57,7 +73,7 @@ class Scope:
         self.hops: dict[str, int] = {}
         """How often each capped edge was taken in this scope."""
         self.values: dict[str, Any] = {}
-        """The run's values; only the root has any."""
+        """Values the scope owns: the run's, or those of a flow with a state of its own.  ABSENT stands for a lent one that was deleted."""
         self.ops: dict[str, list[Op]] = {}
         """Of a branch: its value ops by key, in order."""
         self.cache: dict[str, tuple[Op, Any, int]] = {}
@@ -76,26 +92,42 @@ class Scope:
         self.failed = 0
         """Failed attempts of the node it stands before."""
         self.detail: Any = None
-        """phase parked: [ticket, details]; retry: [n, due, error]; open: [node, visit]; failed: the error."""
+        """phase parked: [ticket, details]; retry: [n, due, error]; open: [node, visit] or [node, visit, each]; failed: the error."""
         self.decisions: dict[str, Any] = {}
         self.due: int | None = None
         """When a branch must be over (microseconds); None where it may take as long as it likes."""
 
     def read(self, key: str) -> Any:
         """The value of ``key`` as this scope sees it, or ABSENT.  Not to be mutated."""
-        if self.parent is None:
-            return self.values.get(key, ABSENT)
+        base = self.base
+        if base is None:
+            value = self.values.get(key, ABSENT)
+            return self.lent.get(key, ABSENT) if self.lent and key not in self.values else value
         ops = self.ops.get(key)
         if ops is None:
-            return self.parent.read(key)
+            return base.read(key)
         newest = ops[-1]
         held = self.cache.get(key)
         if held is None or held[0] is not newest:
-            value, own = self.parent.read(key), _SHARED
+            value, own = base.read(key), _SHARED
             for op in ops:
                 value, own = _stepped(op, value, own)
             held = self.cache[key] = (newest, value, own)
         return held[1]
+
+    def item(self) -> tuple[int, Any] | None:
+        """The place and the value of the map's item this scope works on; None where it stands in no map.  Not to be mutated."""
+        scope = self
+        while scope.parent is not None:
+            opened = scope.parent.detail
+            if len(opened) > _OPENED and opened[_OPENED]["over"] is not None:
+                return scope.index, scope.parent.read(opened[_OPENED]["over"])[scope.index]
+            scope = scope.parent
+        return None
+
+    def unbegun(self) -> int:
+        """How many items of the open map node nothing has happened to yet."""
+        return self.detail[_OPENED]["count"] - len(self.children) if len(self.detail) > _OPENED else 0
 
     def decision(self, node: str) -> Any:
         """The newest decision of a barrier, seen from this scope; None where there is none."""
@@ -160,14 +192,16 @@ class RunState:
 
     def at_rest(self) -> bool:
         """Whether no scope stands before a node: only people or time can move the run."""
-        return all(scope.phase != AT for scope in self.frontier())
+        return all(scope.phase != AT for scope in self.frontier()) and not any(
+            scope.phase == OPEN and scope.unbegun() for scope in self.scopes.values()
+        )
 
     # --- materialised form: what a snapshot and a fork hold ---------------------------------------------------------
     def dump(self) -> list[Any]:
         """Plain data from which `restored` makes an equal state."""
         return [
             self.seq, self.step, self.status, self.attempt, self.max_steps, self.details, self.root.values,
-            self.stored, [_dumped(scope) for scope in _walked(self.root)],
+            self.stored, [_dumped(scope) for scope in _walked(self.root) if not _untouched(scope)],
         ]  # fmt: skip
 
     @classmethod
@@ -176,25 +210,30 @@ class RunState:
         state.seq, state.step, state.status, state.attempt, state.max_steps, state.details, values, state.stored, scopes = data
         state.digest = digest
         state.scopes = {}
-        for path, parent, node, phase, visits, hops, ops, error, failed, detail, decisions, sizes, due in scopes:
+        for path, parent, index, node, phase, visits, hops, ops, error, failed, detail, decisions, sizes, due, own, gone in scopes:
             above = state.scopes[parent] if parent is not None else None
-            scope = Scope(path, above, node)
+            scope = Scope(path, above, node, index, _lent(above, index) if above is not None else None)
+            scope.begun = True
             scope.phase, scope.visits, scope.hops, scope.ops = phase, visits, hops, ops
             scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due = error, failed, detail, decisions, sizes, due
+            scope.values = values if above is None else own | dict.fromkeys(gone, ABSENT)
+            if phase == OPEN:
+                scope.left = detail[_OPENED]["count"] if len(detail) > _OPENED else 0
             if above is None:
                 state.root = scope
             else:
                 above.children.append(scope)
-                above.left += phase not in (DONE, FAILED)
+                above.left += _left_by(above, phase)
                 above.lost += phase == FAILED
             state.scopes[path] = scope
-        state.root.values = values
         return state
 
 
 def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     """Apply one checkpoint.  ``ops`` is the decoded payload of ``row``; the state takes ownership of its values."""
-    scope = state.scopes[row.path]
+    scope = state.scopes.get(row.path) or _begin_at(state, row.path)
+    if not scope.begun:
+        scope.begun = True
     if row.step != state.step and row.node:
         scope.visits[row.node] = scope.visits.get(row.node, 0) + 1
     if row.next and row.kind in MOVES:
@@ -277,12 +316,16 @@ def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
     else:
         state.stored += size
         scope.sizes[key] = scope.sizes.get(key, 0) + size
-    if scope.parent is not None:
+    if scope.base is not None:
         _overlay(scope, key, op)
         return
     values = scope.values
     if kind == "set":
         values[key] = op[2]
+        return
+    if scope.lent and key in scope.lent:
+        # What was lent belongs to the scope above: it is never changed in place.
+        values[key] = folded([op], values[key] if key in values else scope.lent[key])
         return
     value = apply((kind, op[2]), values.get(key, ABSENT))
     if value is ABSENT:
@@ -343,10 +386,64 @@ def _open(state: RunState, scope: Scope, op: Op) -> None:
     scope.left = len(entries)
     scope.lost = 0
     for index, entry in enumerate(entries):
-        child = Scope(scope.child_path(node, visit, index), scope, entry)
+        child = Scope(scope.child_path(node, visit, index), scope, entry, index)
         child.due = due[index] if due else None
         scope.children.append(child)
         state.scopes[child.path] = child
+
+
+def _each(_state: RunState, scope: Scope, op: Op) -> None:
+    _word, node, visit, each = op
+    scope.phase = OPEN
+    scope.detail = [node, visit, each]
+    scope.left = each["count"]
+    scope.lost = 0
+
+
+def begin_child(state: RunState, scope: Scope, index: int) -> Scope:
+    """The child scope for item ``index`` of the open map (or subflow) node of ``scope``.
+
+    No part of the fold by itself: a child that no checkpoint was made in is not stored, and comes to be again when it is needed.
+    """
+    node, visit, each = scope.detail
+    child = Scope(scope.child_path(node, visit, index), scope, each["entry"], index, _lent(scope, index))
+    child.due = each["due"]
+    insort(scope.children, child, key=_INDEX)
+    state.scopes[child.path] = child
+    return child
+
+
+def _begin_at(state: RunState, path: str) -> Scope:
+    """The child scope whose first checkpoint is being folded.  Raises KeyError where no open node has such a child."""
+    above, _dot, last = path.rpartition(".")
+    parent = state.scopes[above]
+    node, _bracket, index = last.rstrip("]").partition("[")
+    if parent.phase != OPEN or len(parent.detail) <= _OPENED or node.partition("#")[0] != parent.detail[0]:
+        raise KeyError(path)
+    return begin_child(state, parent, int(index))
+
+
+def _lent(scope: Scope, index: int) -> dict[str, Any] | None:
+    """What the open node of ``scope`` gives its child ``index``; None where the child lies over the scope's own values."""
+    if len(scope.detail) <= _OPENED or scope.detail[_OPENED]["lent"] is None:
+        return None
+    each = scope.detail[_OPENED]
+    given = {key: value for key, source in each["lent"].items() if (value := scope.read(source)) is not ABSENT}
+    if each["item"] is not None:
+        given[each["item"]] = scope.read(each["over"])[index]
+    return given
+
+
+def _left_by(scope: Scope, phase: str) -> int:
+    """What a child in ``phase`` adds to the children of ``scope`` that are not over (a map counts its items from the start)."""
+    over = phase in (DONE, FAILED)
+    return -over if len(scope.detail) > _OPENED else not over
+
+
+_OPENED: Final = 2
+"""Where the detail of a scope with an open map or subflow node says what it opened (see the op ``each``)."""
+
+_INDEX: Final = attrgetter("index")
 
 
 def _close(state: RunState, scope: Scope, _op: Op) -> None:
@@ -396,7 +493,7 @@ def _restore(state: RunState, _scope: Scope, op: Op) -> None:
 
 
 _POSITION: Final = {
-    "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "close": _close,
+    "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "each": _each, "close": _close,
     "park": _park, "retry": _retry, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
 }  # fmt: skip
 
@@ -416,8 +513,15 @@ def _leaves(scope: Scope) -> Iterator[Scope]:
         yield scope
 
 
+def _untouched(scope: Scope) -> bool:
+    """Whether the scope is an item's that nothing has happened to."""
+    return not scope.begun and scope.parent is not None and len(scope.parent.detail) > _OPENED
+
+
 def _dumped(scope: Scope) -> list[Any]:
+    own = {} if scope.lent is None else {key: value for key, value in scope.values.items() if value is not ABSENT}
+    gone = [key for key, value in scope.values.items() if value is ABSENT]
     return [
-        scope.path, scope.parent.path if scope.parent else None, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
-        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due,
+        scope.path, scope.parent.path if scope.parent else None, scope.index, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
+        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, gone,
     ]  # fmt: skip

@@ -28,6 +28,10 @@ Position ops (where the run stands)::
     ["fail",  error]                     the scope failed (error: mapping)
     ["open",  node, visit, entries, due] one child scope for each name in ``entries`` (its entry node) opens under ``node``; the scope waits for them;
                                          ``due`` holds the time each must be over (microseconds) or None, and is None where no branch has one
+    ["each", node, visit, each]          a map or subflow node is open: ``each["count"]`` child scopes begin, one by one, at its node ``each["entry"]``.
+                                         ``over``: the key that holds the items (None: a subflow); ``item``: the child's key that reads its item;
+                                         ``lent``: which of the child's keys read which key of this scope (None: the child is an overlay, as a
+                                         branch is); ``due``: the time the child must be over, or None
     ["close"]                            the child scopes are gone
     ["park",  ticket, details]           a barrier is open (details: mapping, all of BarrierRecord that is not identity)
     ["retry", n, due, error]             attempt ``n`` failed; try again at ``due`` (microseconds)
@@ -46,5 +50,5 @@ Op: TypeAlias = list[Any]
 
 VALUE_OPS: Final = frozenset({"set", "delete", "append", "merge", "patch", "increment", "same"})
 
-MOVES: Final = frozenset({"start", "step", "fallback", "join", "decision"})
+MOVES: Final = frozenset({"start", "step", "fallback", "join", "decision", "begin"})
 """Kinds of rows whose ``next`` is the node their scope now stands before."""

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.declared import Parallel, Task
+from engine.declared import Map, Parallel, Task
 from engine.plan import END, Warn
 from engine.resolve import Scope
 from engine.validate import knots
@@ -31,7 +31,7 @@ def warnings_of(scope: Scope, graph: nx.MultiDiGraph[str]) -> tuple[Warn, ...]:
 def _warnings(scope: Scope, graph: nx.MultiDiGraph[str]) -> Iterator[Warn]:
     for check in (_cycles, _dead_ends):
         yield from (Warn(found.code, scope.place + found.message, found.nodes, found.key) for found in check(graph))
-    for other in (_anonymous_conditions, _parallel_writers):
+    for other in (_anonymous_conditions, _parallel_writers, _item_writers):
         yield from (Warn(found.code, scope.place + found.message, found.nodes, found.key) for found in other(scope))
     for name, branches in scope.branches.items():
         for branch in branches:
@@ -109,14 +109,39 @@ def _parallel_writers(scope: Scope) -> Iterator[Warn]:
                 )
 
 
+def _item_writers(scope: Scope) -> Iterator[Warn]:
+    for node in scope.nodes.values():
+        if not isinstance(node, Map) or scope.schema is None:
+            continue
+        for child in scope.branches[node.name]:
+            for key in sorted(_written(child.scope)) if child.scope.declaration.state is None else ():
+                if key in scope.schema.keys and not scope.schema.keys[key].reducer.many:
+                    yield Warn(
+                        "parallel_writers",
+                        f"every item of node {node.name!r} writes {key!r}, which has no reducer for several writers: "
+                        f"MergeConflictError at the join; declare one, e.g. Annotated[..., append]",
+                        (node.name,),
+                        key,
+                    )
+
+
 def _written(scope: Scope) -> set[str]:
-    """The keys the tasks of a scope write, as far as can be seen."""
+    """The keys the tasks of a scope write to the scope's own state, as far as can be seen."""
     found: set[str] = set()
-    for inner in scope.all():
+    for inner in _on_one_state(scope):
         for node in inner.nodes.values():
             if isinstance(node, Task):
                 found |= set(node.writes) if node.writes is not None else written_literally(node.fn)
     return found
+
+
+def _on_one_state(scope: Scope) -> Iterator[Scope]:
+    """The scope and everything in it that works on the same state."""
+    yield scope
+    for name, branches in scope.branches.items():
+        for branch in branches:
+            if isinstance(scope.nodes[name], Parallel) or branch.scope.declaration.state is None:
+                yield from _on_one_state(branch.scope)
 
 
 def written_literally(fn: Any) -> set[str]:

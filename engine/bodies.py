@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from checkpoint_stores.codec import materialise
 from engine.clock import Clock, Timer
 from engine.commands import StartBody
 from engine.context import StepContext
@@ -19,7 +20,7 @@ from engine.driving import DriveTask, HandedOverError, Strays
 from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError
 from engine.events import BodyFailed, BodyReturned, Event
 from engine.notices import StrayBodyWarning, TrailmarkWarning
-from engine.plan import NodePlan
+from engine.plan import ITEM, NodePlan
 from engine.threads import NodeThreads, ThreadCall
 from engine.walk import Walk
 
@@ -104,13 +105,24 @@ class Bodies:
             return (), None
         state = self._walk.state
         scope = state.scopes[start.path]
-        view = self._walk.plan.at(start.path).schema.view(scope.read)
+        plan = self._walk.plan
         if node.takes == "state":
-            return (view,), None
+            return (plan.at(start.path).schema.view(scope.read),), None
         context = StepContext(
             state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions()
         )
-        return (view, context), context
+        if scope.parent is not None:
+            context.works_on(scope.item())
+        if node.takes == "state_context":
+            return (plan.at(start.path).schema.view(scope.read), context), context
+        # A function that a map calls: its own scope holds the item, the scope around it the state.
+        given: list[Any] = [materialise(scope.read(ITEM))]
+        if "state" in node.takes:
+            assert scope.parent is not None  # noqa: S101
+            given.append(plan.at(scope.parent.path).schema.view(scope.parent.read))
+        if "context" in node.takes:
+            given.append(context)
+        return tuple(given), context
 
     async def run_here(self, node: NodePlan, start: StartBody) -> Event | None:
         """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`.

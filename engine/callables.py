@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-Takes: TypeAlias = Literal["state", "state_context", "nothing"]
+from engine.plan import Takes
 
 _CONTEXT_NAMES = ("ctx", "context")
 _TAKES: tuple[Takes, ...] = ("nothing", "state", "state_context")
@@ -92,6 +92,23 @@ def node_takes(fn: Callable[..., Any]) -> Takes | None:
     if needed < 2 <= most and _name(fn, 1) in _CONTEXT_NAMES:
         return "state_context"
     return _TAKES[needed or min(most, 1)]
+
+
+def item_takes(fn: Callable[..., Any]) -> Takes | None:
+    """Whether a map's function is called with (item), (item, ctx), (item, state) or (item, state, ctx); None where none of them fits.
+
+    >>> item_takes(lambda document: None), item_takes(lambda document, ctx: None), item_takes(lambda document, state, ctx: None)
+    ('item', 'item_context', 'item_state_context')
+    """
+    counts = positional(fn)
+    if counts is None or counts[0] > 3 or counts[1] == 0:
+        return None
+    needed, most = counts
+    if most >= 3 and (needed == 3 or _name(fn, 2) in _CONTEXT_NAMES):
+        return "item_state_context"
+    if most >= 2 and _name(fn, 1) in _CONTEXT_NAMES:
+        return "item_context"
+    return "item_state" if needed == 2 or (most >= 2 and _name(fn, 1) == "state") else "item"
 
 
 def condition_takes(fn: Callable[..., Any]) -> Literal[1, 2] | None:

@@ -54,6 +54,12 @@ class Vote(NamedTuple):
     record: DecisionRecord
 
 
+class BeginItems(NamedTuple):
+    """Begin the child scopes of the map or subflow node that is open at ``path``, as places become free."""
+
+    path: str
+
+
 class CancelBelow(NamedTuple):
     """Cancel every body in flight below ``path`` (the root: every body)."""
 
@@ -78,4 +84,6 @@ class Fail(NamedTuple):
     error: BaseException
 
 
-Command: TypeAlias = StartBody | SetTimer | OpenBarrier | CloseBarrier | Consume | Vote | CancelBelow | CancelBody | Starve | Fail
+Command: TypeAlias = (
+    StartBody | BeginItems | SetTimer | OpenBarrier | CloseBarrier | Consume | Vote | CancelBelow | CancelBody | Starve | Fail
+)

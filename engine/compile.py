@@ -14,14 +14,26 @@ import networkx as nx
 from pydantic import BaseModel, TypeAdapter
 
 from engine.analysis import warnings_of
-from engine.callables import condition_takes, is_coroutine, node_takes
-from engine.declared import Barrier, Edge, Parallel, Task
+from engine.callables import condition_takes, is_coroutine, item_takes, node_takes
+from engine.declared import Barrier, Edge, Map, Opening, Parallel, Subflow, Task
 from engine.defining import definition_of
 from engine.definition import hash_of
 from engine.errors import FlowValidationError
 from engine.flow import Flow
 from engine.graph import FlowGraph
-from engine.plan import END, BarrierPlan, BranchPlan, EdgePlan, NodePlan, ParallelPlan, Plan
+from engine.plan import (
+    END,
+    ITEM,
+    RESULT,
+    BarrierPlan,
+    BranchPlan,
+    EachPlan,
+    EdgePlan,
+    Mapped,
+    NodePlan,
+    ParallelPlan,
+    Plan,
+)
 from engine.resolve import Scope, resolve
 from engine.schema import StateSchema
 from engine.validate import problems_of
@@ -82,13 +94,16 @@ def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan
         made |= {
             "fn": node.fn,
             "is_async": is_coroutine(node.fn),
-            "takes": node_takes(node.fn),
+            "takes": node_takes(node.fn) if node.gives == "update" else item_takes(node.fn),
+            "gives": node.gives,
             "retry": node.retry,
             "timeout": node.timeout,
             "overlap": node.overlap,
         }
     elif isinstance(node, Parallel):
-        made["parallel"] = _parallel_plan(scope, graph, node)
+        made["opens"] = _parallel_plan(scope, graph, node)
+    elif isinstance(node, Opening):
+        made["opens"] = _each_plan(scope, graph, node)
     else:
         assert scope.schema is not None  # noqa: S101
         made["barrier"] = _barrier_plan(node, scope.schema, routes=any(edge.when_wants_outcome for edge in made["conditional"]))
@@ -107,6 +122,21 @@ def _parallel_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Parallel) ->
         for index, branch in enumerate(scope.branches[node.name])
     )
     return ParallelPlan(tuple(branches), node.on_error, node.max_concurrency)
+
+
+def _each_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Map | Subflow) -> EachPlan:
+    (child,) = scope.branches[node.name]
+    plan = _plan(child.scope, graph.nodes[node.name]["branches"][child.name])
+    own_state = child.scope.declaration.state is not None
+    if isinstance(node, Subflow):
+        return EachPlan(plan, Mapped(node.inputs, None, node.outputs) if own_state else None, timeout=child.timeout)
+    mapped = None
+    if own_state:
+        for_item = plan.nodes[plan.entry].gives != "update"
+        result = RESULT if for_item else node.result
+        outputs = ((node.to, result),) if node.to is not None and result is not None else ()
+        mapped = Mapped((), ITEM, outputs, checked=False) if for_item else Mapped(node.inputs, node.item, outputs)
+    return EachPlan(plan, mapped, node.over, node.on_error, node.max_concurrency)
 
 
 def _barrier_plan(node: Barrier, schema: StateSchema, *, routes: bool) -> BarrierPlan:

@@ -22,7 +22,7 @@ class StepContext:
     Every attribute raises StaleContextError once the attempt is over; `ended` tells without raising.
     """
 
-    __slots__ = ("_decisions", "_error", "_facts", "_key", "_over")
+    __slots__ = ("_decisions", "_error", "_facts", "_item", "_key", "_over")
 
     def __init__(  # noqa: PLR0917 - the identity of a step
         self, run_id: str, path: str, node: str, visit: int, failed: int, run_attempt: int, error: Mapping[str, Any] | None,
@@ -31,6 +31,7 @@ class StepContext:
         self._facts = (run_id, path, node, visit, failed + 1, run_attempt)
         self._error = error
         self._decisions = decisions
+        self._item: tuple[int, Any] | None = None
         self._key: str | None = None
         self._over: str | None = None
 
@@ -88,6 +89,22 @@ class StepContext:
         """The newest decision of each barrier passed so far, by barrier name."""
         self.check()
         return {name: Decision.of_data(copied(data)) for name, data in self._decisions.items()}
+
+    @property
+    def item(self) -> Any:
+        """In a map: a copy of the item this step works on (of the innermost map, where they nest); None elsewhere."""
+        self.check()
+        return None if self._item is None else copied(self._item[1])
+
+    @property
+    def index(self) -> int | None:
+        """In a map: the place of `item` in its list, from 0; None elsewhere."""
+        self.check()
+        return None if self._item is None else self._item[0]
+
+    def works_on(self, item: tuple[int, Any] | None) -> None:
+        """Called by the driver: the place and value of a map's item."""
+        self._item = item
 
     @property
     def ended(self) -> bool:

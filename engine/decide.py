@@ -16,6 +16,7 @@ One event makes at most one checkpoint.  An event that no longer fits the state
                     fallback ──▶ Arrived
                     failure ───▶ BranchEnded │ run failed
     Arrived ─────── task: StartBody   parallel: parallel ─▶ Arrived (each branch)   barrier: barrier ─▶ OpenBarrier
+                    map, subflow: map, subflow ─▶ BeginItems ─▶ Arrived (begin: what its own state class made of the input)
     BranchEnded ─── join ──────▶ Arrived            (or fallback, failure)
     Voted ───────── decision ──▶ Arrived            (or fallback, failure)
 """
@@ -28,8 +29,9 @@ from typing import Any, Final
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
 from checkpoint_stores.ops import Op
-from engine import barriers, joins
+from engine import barriers, children, joins
 from engine.commands import (
+    BeginItems,
     CancelBelow,
     CancelBody,
     CloseBarrier,
@@ -67,7 +69,7 @@ from engine.outcomes import End, Fallback
 from engine.plan import END, NodePlan, Plan
 from engine.resolving import deadline_passed, voted
 from engine.retry import retry_due
-from engine.updates import ops_of_update, outcome_of
+from engine.updates import ops_of_update, outcome_of, result_of
 
 
 def decide(plan: Plan, state: RunState, event: Event, now: int) -> Decision:
@@ -85,7 +87,7 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     here = plan.at(event.path)
     node = here.nodes[event.node]
     try:
-        outcome, update = outcome_of(event.value, node.name, scope.path)
+        outcome, update = outcome_of(event.value, node.name, scope.path) if node.gives == "update" else result_of(event.value, node.gives)
         ops = ops_of_update(here.schema, scope, node.name, update)
         if isinstance(outcome, Fallback):
             gave_up = FallbackRequested(node.name, scope.path, outcome.reason)
@@ -142,6 +144,8 @@ def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
         return NOTHING  # a branch that opened with it has failed at once and closed the node they are branches of
     here = plan.at(event.path)
     node = here.nodes[scope.node]
+    if scope.lent and not scope.begun and (begun := _begun(plan, here, state, scope, node, now)) is not None:
+        return begun
     visits = scope.visits.get(node.name, 0)
     if node.kind == "task" and (node.max_visits is None or visits < node.max_visits):
         return Decision(None, (), (StartBody(scope.path, node.name, visits + 1, scope.failed),))
@@ -152,12 +156,14 @@ def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
         return give_up(here, state, scope, node, LoopLimitExceeded(node.name, scope.path, node.max_visits), now)
     if node.kind == "parallel":
         return _open_parallel(scope, node, visits + 1, now)
+    if node.kind in ("map", "subflow"):
+        return _open_each(here, state, scope, node, now)
     return _open_barrier(here, state, scope, node, now)
 
 
 def _open_parallel(scope: Scope, node: NodePlan, visit: int, now: int) -> Decision:
-    assert node.parallel is not None  # noqa: S101
-    branches = node.parallel.branches
+    assert node.opens is not None  # noqa: S101
+    branches = node.opens.branches
     paths = [scope.child_path(node.name, visit, index) for index in range(len(branches))]
     entries = [branch.plan.entry for branch in branches]
     due = [None if branch.timeout is None else now + int(branch.timeout.total_seconds() * 1_000_000) for branch in branches]
@@ -165,6 +171,34 @@ def _open_parallel(scope: Scope, node: NodePlan, visit: int, now: int) -> Decisi
     ops: list[Op] = [["open", node.name, visit, entries, due if timers else None]]
     draft = Draft("parallel", scope.path, node.name, ",".join(entries), ops, entered=True)
     return Decision(draft, tuple(Arrived(path) for path in paths), timers)
+
+
+def _open_each(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -> Decision:
+    try:
+        each = children.opened(node, scope, now)
+    except NodeError as error:
+        return give_up(plan, state, scope, node, error, now)
+    visit = scope.visits.get(node.name, 0) + 1
+    draft = Draft(node.kind, scope.path, node.name, each["entry"], [["each", node.name, visit, each]], entered=True)
+    if not each["count"]:
+        return Decision(draft, (BranchEnded(scope.path),))
+    begin = BeginItems(scope.path)
+    if each["due"] is None:
+        return Decision(draft, (), (begin,))
+    return Decision(draft, (), (begin, SetTimer(each["due"], BranchTimedOut(scope.child_path(node.name, visit, 0)))))
+
+
+def _begun(plan: Plan, here: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -> Decision | None:
+    """The first checkpoint of a flow with a state of its own, where that state is more than what was lent to it; else None."""
+    assert scope.parent is not None  # noqa: S101 - only a child is lent anything
+    opener = plan.at(scope.parent.path).nodes[scope.parent.detail[0]]
+    try:
+        ops = children.own_values(opener, here, scope)
+    except NodeError as error:
+        return give_up(here, state, scope, node, error, now, entered=False)
+    except UnserialisableError as error:
+        return give_up(here, state, scope, node, not_storable(node, scope, error), now, entered=False)
+    return Decision(Draft("begin", scope.path, node.name, node.name, ops, entered=False), (Arrived(scope.path),)) if ops else None
 
 
 def _open_barrier(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -> Decision:

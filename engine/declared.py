@@ -29,6 +29,8 @@ class Task:
     """Where the function may say ``Goto``; END stands for ``End``."""
     writes: tuple[str, ...] | None = None
     """The keys it may write; None = not said."""
+    gives: Literal["update", "result", "nothing"] = "update"
+    """What it returns: an update; of a map's function: an item's result, or nothing that is kept."""
     kind: Literal["task"] = "task"
 
 
@@ -74,7 +76,54 @@ class Parallel:
     kind: Literal["parallel"] = "parallel"
 
 
-Node: TypeAlias = Task | Barrier | Parallel
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A node that runs a function or a flow for every item of a key."""
+
+    name: str
+    over: str
+    target: Branch
+    to: str | None = None
+    item: str | None = None
+    inputs: tuple[tuple[str, str], ...] = ()
+    """(child key, key around it)."""
+    result: str | None = None
+    on_error: OnError = field(default_factory=OnError)
+    max_concurrency: int | None = None
+    max_visits: int | None = None
+    description: str = ""
+    kind: Literal["map"] = "map"
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return (self.target,)
+
+
+@dataclass(frozen=True, slots=True)
+class Subflow:
+    """A node that runs a whole flow once."""
+
+    name: str
+    target: Branch
+    inputs: tuple[tuple[str, str], ...] = ()
+    """(child key, key around it)."""
+    outputs: tuple[tuple[str, str], ...] = ()
+    """(key around it, child key)."""
+    max_visits: int | None = None
+    description: str = ""
+    kind: Literal["subflow"] = "subflow"
+    on_error: OnError = field(default_factory=OnError)
+    max_concurrency: None = None
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return (self.target,)
+
+
+Opening: TypeAlias = Parallel | Map | Subflow
+"""A node that opens child scopes."""
+
+Node: TypeAlias = Task | Barrier | Parallel | Map | Subflow
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from engine.callables import identity_of
-from engine.declared import Barrier, Edge, Parallel, Task
+from engine.declared import Barrier, Edge, Map, Node, Opening, Subflow, Task
 from engine.plan import END, BarrierPlan, Plan, Retry
 from engine.resolve import Scope
 from engine.schema import StateSchema
@@ -64,18 +64,24 @@ def _node(scope: Scope, plan: Plan, name: str) -> dict[str, Any]:
         barrier = plan.nodes[name].barrier
         assert barrier is not None  # noqa: S101 - a barrier's plan has one
         said |= _barrier(barrier)
-    elif isinstance(node, Parallel):
-        said |= {
-            "on_error": {"policy": node.on_error.policy},
-            "max_concurrency": node.max_concurrency,
-            "branches": [_branch(scope, plan, name, index) for index in range(len(scope.branches[name]))],
-        }
-        if node.on_error.policy == "best_effort":
-            said["on_error"] |= {"min_success": node.on_error.min_success, "failures_to": node.on_error.failures_to}
+    else:
+        said |= _opening(scope, plan, node)
     return said | {"max_visits": node.max_visits, "description": _description(node)}
 
 
-def _description(node: Task | Barrier | Parallel) -> str:
+def _opening(scope: Scope, plan: Plan, node: Opening) -> dict[str, Any]:
+    said: dict[str, Any] = {"branches": [_branch(scope, plan, node.name, index) for index in range(len(scope.branches[node.name]))]}
+    if isinstance(node, Subflow):
+        return said | {"inputs": dict(node.inputs), "outputs": dict(node.outputs)}
+    said |= {"on_error": {"policy": node.on_error.policy}, "max_concurrency": node.max_concurrency}
+    if node.on_error.policy == "best_effort":
+        said["on_error"] |= {"min_success": node.on_error.min_success, "failures_to": node.on_error.failures_to}
+    if isinstance(node, Map):
+        said |= {"over": node.over, "to": node.to, "item": node.item, "result": node.result, "inputs": dict(node.inputs)}
+    return said
+
+
+def _description(node: Node) -> str:
     if node.description or not isinstance(node, Task):
         return node.description
     lines = (getattr(node.fn, "__doc__", None) or "").strip().splitlines()
@@ -83,10 +89,10 @@ def _description(node: Task | Barrier | Parallel) -> str:
 
 
 def _branch(scope: Scope, plan: Plan, node: str, index: int) -> dict[str, Any]:
-    parallel = plan.nodes[node].parallel
-    assert parallel is not None  # noqa: S101 - a parallel node's plan has one
+    opens = plan.nodes[node].opens
+    assert opens is not None  # noqa: S101 - such a node's plan has one
     branch = scope.branches[node][index]
-    return {"name": branch.name, "timeout": _seconds(branch.timeout), **_scope(branch.scope, parallel.branches[index].plan, plan.schema)}
+    return {"name": branch.name, "timeout": _seconds(branch.timeout), **_scope(branch.scope, opens.branches[index].plan, plan.schema)}
 
 
 def _barrier(barrier: BarrierPlan) -> dict[str, Any]:
@@ -133,8 +139,8 @@ def _seconds(span: timedelta | None) -> float | None:
 def _with_plans(scope: Scope, plan: Plan) -> Iterator[tuple[Scope, Plan]]:
     yield scope, plan
     for name, branches in scope.branches.items():
-        parallel = plan.nodes[name].parallel
-        for branch, compiled in zip(branches, parallel.branches if parallel else (), strict=True):
+        opens = plan.nodes[name].opens
+        for branch, compiled in zip(branches, opens.branches if opens else (), strict=True):
             yield from _with_plans(branch.scope, compiled.plan)
 
 

@@ -150,6 +150,12 @@ def described(definition: dict[str, Any], warnings: Iterable[Warn] = ()) -> str:
     return "\n".join(lines)
 
 
+def _child_text(node: dict[str, Any], branch: dict[str, Any]) -> str:
+    if node["kind"] == "map":
+        return f"for each of {node['over']}: {branch['name']}" + (f", collected in {node['to']}" if node["to"] else "")
+    return f"{'flow' if node['kind'] == 'subflow' else 'branch'} {branch['name']}"
+
+
 def _described_scope(definition: dict[str, Any], indent: str) -> Iterator[str]:
     if "keys" in definition:
         said = (key if reducer == "error" else f"{key} ({reducer})" for key, reducer in definition["keys"].items())
@@ -159,7 +165,7 @@ def _described_scope(definition: dict[str, Any], indent: str) -> Iterator[str]:
         told = f": {node['description']}" if node.get("description") else ""
         yield f"{indent}{node['kind']} {name}{told}"
         for branch in node.get("branches", ()):
-            yield f"{indent}  branch {branch['name']}"
+            yield f"{indent}  {_child_text(node, branch)}"
             yield from _described_scope(branch, indent + "    ")
         for edge in definition["edges"]:
             if edge["from"] == name:

@@ -12,8 +12,22 @@ from typing import Any, Final, NamedTuple
 
 from engine.plan import END
 
-_SHAPES: Final = {"task": ("[", "]"), "barrier": ("{{", "}}"), "parallel": ("[[", "]]"), "end": ("((", "))")}
-_DOT_SHAPES: Final = {"task": "box", "barrier": "hexagon", "parallel": "box3d", "end": "doublecircle"}
+_SHAPES: Final = {
+    "task": ("[", "]"),
+    "barrier": ("{{", "}}"),
+    "parallel": ("[[", "]]"),
+    "map": ("[/", "/]"),
+    "subflow": ("[[", "]]"),
+    "end": ("((", "))"),
+}
+_DOT_SHAPES: Final = {
+    "task": "box",
+    "barrier": "hexagon",
+    "parallel": "box3d",
+    "map": "folder",
+    "subflow": "component",
+    "end": "doublecircle",
+}
 _VISIT: Final = re.compile(r"#\d+")
 
 
@@ -30,7 +44,7 @@ class Picture(NamedTuple):
     entry: str
     """Id of the node a run begins with."""
     inner: dict[str, list[Picture]]
-    """The pictures of a parallel node's branches, by the node's id."""
+    """The pictures of what a parallel, map or subflow node opens, by the node's id; of a map there is one, for all items."""
 
 
 def picture(definition: dict[str, Any], place: str = "", title: str = "") -> Picture:
@@ -46,7 +60,7 @@ def picture(definition: dict[str, Any], place: str = "", title: str = "") -> Pic
     inner = {
         named(name): [picture(branch, f"{named(name)}[{index}]", branch["name"]) for index, branch in enumerate(node["branches"])]
         for name, node in definition["nodes"].items()
-        if node["kind"] == "parallel"
+        if "branches" in node
     }
     return Picture(place, title or definition["flow"], nodes, edges, named(definition["entry"]), inner)
 
@@ -57,6 +71,8 @@ def _label(name: str, node: dict[str, Any]) -> str:
         return f"{name}\n{votes}{', '.join(node['approvers'])}"
     if node["kind"] == "parallel":
         return f"{name}\n{node['on_error']['policy']}"
+    if node["kind"] == "map":
+        return f"{name}\neach of {node['over']}"
     return name
 
 
@@ -67,19 +83,35 @@ def edge_label(edge: dict[str, Any]) -> str:
     return " | ".join(edge.get("on") or ["any failure"]) if edge["kind"] == "fallback" else ""
 
 
-def highlighted(nodes: Iterable[str]) -> frozenset[str]:
-    """Node names as they stand in pictures: without visit numbers.
+def highlighted(nodes: Iterable[str], definition: dict[str, Any] | None = None) -> frozenset[str]:
+    """Node names as they stand in pictures: without visit numbers, and with one picture for all items of a map.
 
     >>> sorted(highlighted(["checks#2[1].review", "pay"]))
     ['checks[1].review', 'pay']
     """
-    return frozenset(_VISIT.sub("", name) for name in nodes)
+    bare = {_VISIT.sub("", name) for name in nodes}
+    return frozenset(bare if definition is None else {_any_item(definition, name) for name in bare})
+
+
+def _any_item(definition: dict[str, Any], name: str) -> str:
+    parts = name.split(".")
+    for at, part in enumerate(parts[:-1]):
+        opener, _bracket, index = part.rstrip("]").partition("[")
+        node = definition["nodes"].get(opener, {})
+        if not index or "branches" not in node:
+            return name
+        if node["kind"] == "map":
+            parts[at], index = f"{opener}[0]", "0"
+        if int(index) >= len(node["branches"]):
+            return name
+        definition = node["branches"][int(index)]
+    return ".".join(parts)
 
 
 # --- Mermaid --------------------------------------------------------------------------------------------------------
 def mermaid(definition: dict[str, Any], *, visited: Iterable[str] = (), current: Iterable[str] = ()) -> str:
     """Mermaid flowchart text; the path taken is filled, where the run stands is outlined."""
-    seen, here = highlighted(visited), highlighted(current)
+    seen, here = highlighted(visited, definition), highlighted(current, definition)
     ids: dict[str, str] = {}
     whole = picture(definition)
     lines = ["flowchart TD", *_mermaid_scope(whole, ids, "    ")]
@@ -135,7 +167,7 @@ def dot(definition: dict[str, Any], *, visited: Iterable[str] = (), current: Ite
         '  node [fontname="sans-serif"];',
         '  edge [fontname="sans-serif"];',
     ]
-    lines += _dot_scope(whole, highlighted(visited), highlighted(current), "  ")
+    lines += _dot_scope(whole, highlighted(visited, definition), highlighted(current, definition), "  ")
     return "\n".join([*lines, "}"]) + "\n"
 
 

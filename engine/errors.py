@@ -203,14 +203,33 @@ class UpdateNotStorableError(NodeError, TypeError):
 
 
 class BranchError(NodeError):
-    """A branch of a parallel node failed."""
+    """A branch of a parallel node, an item of a map or the flow of a subflow node failed."""
 
-    def __init__(self, node: str, path: str, branch: str, error: dict[str, Any]) -> None:
+    def __init__(self, node: str, path: str, branch: str, error: dict[str, Any], *, what: str = "") -> None:
         self.branch = branch
         self.error = error
+        said = f"{what or f'branch {branch!r}'} of {place(node, path)} failed: {error.get('type')}: {error.get('message')}"
+        super().__init__(said, node=node, path=path)
+
+
+class NoItemsError(NodeError):
+    """The key a map node goes over holds no list."""
+
+    def __init__(self, node: str, path: str, key: str, held: str) -> None:
+        self.key = key
         super().__init__(
-            f"branch {branch!r} of {place(node, path)} failed: {error.get('type')}: {error.get('message')}", node=node, path=path
-        )
+            f"{place(node, path)} goes over {key!r}, which holds {held}; give it a list (or a tuple) before this node",
+            node=node, path=path,
+        )  # fmt: skip
+
+
+class ChildInputError(NodeError):
+    """What a map or subflow node gives its flow does not fit the state of that flow."""
+
+    def __init__(self, node: str, path: str, flow: str, problems: Sequence[str]) -> None:
+        self.flow = flow
+        self.problems = tuple(problems)
+        super().__init__(f"what flow {flow!r} is given in {path} does not fit its state: {'; '.join(self.problems)}", node=node, path=path)
 
 
 class RejectedError(NodeError):

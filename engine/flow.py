@@ -181,6 +181,79 @@ class Flow:
         self._nodes.append(declared.Parallel(name, tuple(made), policy, max_concurrency, max_visits, description))
         return self
 
+    def add_map(
+        self,
+        name: str,
+        over: str,
+        target: Callable[..., Any] | Flow | str | declared.Branch,
+        *,
+        to: str | None = None,
+        item: str | None = None,
+        inputs: Mapping[str, str] | None = None,
+        result: str | None = None,
+        max_concurrency: int | None = 16,
+        on_error: Literal["fail_fast", "collect", "best_effort"] | OnError = "fail_fast",
+        max_visits: int | None = None,
+        description: str = "",
+    ) -> Flow:
+        """Declare a node that runs a function or a flow for every item of a list in the state.
+
+        Each item has a branch path (``score[7]``) and checkpoints of its own: an item that is finished is never done again.
+        Every node entry of an item is a step; mind ``max_steps``.
+
+        Args:
+            name: what edges call it; the branch paths begin with it.
+            over: the state key that holds the items: a list or a tuple.
+            target: a function of (item), (item, ctx), (item, state) or (item, state, ctx), whose answer is the item's result;
+                `branch(fn, retry=..., timeout=...)`; a flow with a state of its own, which gets ``item`` and ``inputs``; or a
+                flow (or a node's name) without, which works on this flow's state like a branch and reads ``ctx.item``.
+            to: the state key that gets the list of results, in the order of the items; none = the results are not kept.
+            item: of a flow with a state of its own: the key that gets the item.
+            inputs: of such a flow: which of its keys get which keys of this flow, ``{"rules": "rules"}``.
+            result: of such a flow: the key that is an item's result.
+            max_concurrency: how many node bodies may run at once; an item begins when there is room for it.  None = all at once.
+            on_error: as in `add_parallel`; failures name the ``index`` of the item, and the results are those of the items that succeeded.
+            max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
+            description: for people; no part of the graph's hash.
+
+        >>> flow = Flow("lengths", {"words": list[str], "lengths": list[int]})
+        >>> flow = flow.add_map("measure", "words", len, to="lengths").set_entry("measure").add_edge("measure", "__end__")
+        >>> flow.compile().plan.nodes["measure"].kind
+        'map'
+        """
+        policy = on_error if isinstance(on_error, OnError) else OnError(on_error)
+        one = target if isinstance(target, declared.Branch) else declared.Branch(None, target)
+        kept = tuple((inputs or {}).items())
+        self._nodes.append(declared.Map(name, over, one, to, item, kept, result, policy, max_concurrency, max_visits, description))
+        return self
+
+    def add_subflow(
+        self,
+        name: str,
+        target: Flow,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+        timeout: timedelta | None = None,
+        max_visits: int | None = None,
+        description: str = "",
+    ) -> Flow:
+        """Declare a node that runs a whole flow once, as a part of this run.
+
+        Args:
+            name: what edges call it; its steps have the branch path ``name[0]``.
+            target: the flow.  One without a state of its own works on this flow's state.
+            inputs: of a flow with a state of its own: which of its keys get which keys of this flow, ``{"vendor": "customer"}``.
+            outputs: which keys of this flow get which of its keys when it ends, ``{"risk": "score"}``; merged by this flow's reducers.
+            timeout: how long it may take.
+            max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
+            description: for people; no part of the graph's hash.
+        """
+        one = declared.Branch(None, target, timeout)
+        given, back = tuple((inputs or {}).items()), tuple((outputs or {}).items())
+        self._nodes.append(declared.Subflow(name, one, given, back, max_visits, description))
+        return self
+
     def add_barrier(
         self,
         name: str,

@@ -1,7 +1,8 @@
-"""What becomes of a parallel node when its branches are over.
+"""What becomes of a parallel, map or subflow node when its child scopes are over.
 
-Branches merge in declared order, never in order of completion.  The merge is
-decided as a whole before anything is written: on a conflict nothing is merged.
+Branches merge in declared order and items in the order of their list, never in
+order of completion.  The merge is decided as a whole before anything is written:
+on a conflict nothing is merged.
 """
 
 from __future__ import annotations
@@ -11,63 +12,96 @@ from typing import Any
 from checkpoint_stores.codec import materialise
 from checkpoint_stores.fold import DONE, FAILED, VALUE_ALONE, Scope
 from checkpoint_stores.ops import Op
-from engine.errors import BranchError, MergeConflictError, MergeError
+from engine.errors import BranchError, MergeConflictError, MergeError, NodeError, place
 from engine.failures import BranchesFailedError
 from engine.outcomes import DELETE
-from engine.plan import NodePlan, ParallelPlan
+from engine.plan import EachPlan, Mapped, NodePlan, ParallelPlan
 from engine.schema import StateSchema
 from engine.updates import After, ops_of_update, reduced, updates_in
+from reducers.changes import ABSENT
 
 
 def failure_of(node: NodePlan, scope: Scope) -> Exception | None:
-    """Why the parallel node fails now, or None while it does not (it may also still be running)."""
-    parallel = node.parallel
-    assert parallel is not None  # noqa: S101 - only parallel nodes open scopes
+    """Why the node fails now, or None while it does not (it may also still be running)."""
+    opens = node.opens
+    assert opens is not None  # noqa: S101 - only such nodes open scopes
     if not scope.lost:
         return None
-    failed = [child for child in scope.children if child.phase == FAILED]
-    policy = parallel.on_error.policy
+    policy = opens.on_error.policy
     if policy == "fail_fast":
-        return _branch_error(node, parallel, scope, failed[0])
+        return _branch_error(node, opens, scope, next(child for child in scope.children if child.phase == FAILED))
     if not is_over(scope):
         return None
-    if policy == "best_effort" and len(scope.children) - len(failed) >= parallel.on_error.min_success:
+    count = len(scope.children)
+    if policy == "best_effort" and count - scope.lost >= opens.on_error.min_success:
         return None
+    what = "branches" if isinstance(opens, ParallelPlan) else "items"
+    failed = [child for child in scope.children if child.phase == FAILED]
     group = BranchesFailedError(
-        f"{len(failed)} of {len(scope.children)} branches of node {node.name!r} failed",
-        [_branch_error(node, parallel, scope, child) for child in failed],
+        f"{len(failed)} of {count} {what} of node {node.name!r} failed",
+        [_branch_error(node, opens, scope, child) for child in failed],
     )
     group.node, group.path = node.name, scope.path
     return group
 
 
 def is_over(scope: Scope) -> bool:
-    """Whether every branch is done or failed."""
+    """Whether every child scope is done or failed."""
     return scope.left == 0
 
 
-def _branch_error(node: NodePlan, parallel: ParallelPlan, scope: Scope, child: Scope) -> BranchError:
-    return BranchError(node.name, scope.path, parallel.branches[scope.children.index(child)].name, child.detail)
+def _branch_error(node: NodePlan, opens: ParallelPlan | EachPlan, scope: Scope, child: Scope) -> BranchError:
+    if isinstance(opens, EachPlan):
+        what = f"item {child.index}" if opens.over is not None else "the flow"
+        return BranchError(node.name, scope.path, opens.called(child.index), child.detail, what=what)
+    return BranchError(node.name, scope.path, opens.called(child.index), child.detail)
 
 
 def merged(schema: StateSchema, node: NodePlan, scope: Scope) -> list[Op]:
-    """The value ops that merge the branches that succeeded.  Raises MergeConflictError, MergeError."""
-    assert node.parallel is not None  # noqa: S101
-    names = [branch.name for branch in node.parallel.branches]
+    """The value ops that merge the child scopes that succeeded.  Raises MergeConflictError, MergeError, NodeError, UpdateTypeError."""
+    opens = node.opens
+    assert opens is not None  # noqa: S101
+    done = [child for child in scope.children if child.phase == DONE]
+    if isinstance(opens, EachPlan) and opens.mapped is not None:
+        ops = ops_of_update(schema, scope, node.name, _given_back(node, opens, opens.mapped, scope, done))
+    else:
+        ops = _merged_overlays(schema, node, opens, scope, done)
+    failures = _failures(opens, scope)
+    target = opens.on_error.failures_to
+    if failures and target is not None:
+        ops += ops_of_update(schema, scope, node.name, {target: failures}, read=After(scope, ops).read)
+    return ops
+
+
+def _given_back(node: NodePlan, opens: EachPlan, mapped: Mapped, scope: Scope, done: list[Scope]) -> dict[str, Any]:
+    """What flows with a state of their own give to the flow around them.  Raises NodeError where an item has no result."""
+    if opens.over is None:
+        return {key: materialise(value) for key, inner in mapped.outputs for child in done if (value := child.read(inner)) is not ABSENT}
+    update: dict[str, Any] = {}
+    for key, inner in mapped.outputs:
+        results = update[key] = []
+        for child in done:
+            value = child.read(inner)
+            if value is ABSENT:
+                raise NodeError(
+                    f"item {child.index} of {place(node.name, scope.path)} ended without a value under {inner!r}, which {key!r} collects; "
+                    "let every way through its flow write that key",
+                    node=node.name, path=scope.path,
+                )  # fmt: skip
+            results.append(materialise(value))
+    return update
+
+
+def _merged_overlays(schema: StateSchema, node: NodePlan, opens: ParallelPlan | EachPlan, scope: Scope, done: list[Scope]) -> list[Op]:
     writers: dict[str, list[tuple[str, Scope]]] = {}
-    for name, child in zip(names, scope.children, strict=True):
-        if child.phase == DONE:
-            for key in child.ops:
-                writers.setdefault(key, []).append((name, child))
+    for child in done:
+        for key in child.ops:
+            writers.setdefault(key, []).append((opens.called(child.index), child))
     ops: list[Op] = []
     # Keys in declared order of the state, so that nothing depends on who wrote first.
     for key in schema.keys:
         if key in writers:
             ops += _merged_key(schema, node, scope, key, writers[key])
-    failures = _failures(node, scope, names)
-    target = node.parallel.on_error.failures_to
-    if failures and target is not None:
-        ops += ops_of_update(schema, scope, node.name, {target: failures}, read=After(scope, ops).read)
     return ops
 
 
@@ -83,7 +117,7 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
         return takes
     current = scope.read(key)
     made: list[Op] = []
-    in_branch = scope.parent is not None
+    in_branch = scope.base is not None
     for name, child in writers:
         for op in child.ops[key]:
             if _is_edit(op):
@@ -123,9 +157,13 @@ def _newest(made: list[Op]) -> list[Op]:
     return made
 
 
-def _failures(node: NodePlan, scope: Scope, names: list[str]) -> list[dict[str, Any]]:
-    return [
-        {"branch": name, "node": child.detail.get("node"), "type": child.detail.get("type"), "message": child.detail.get("message")}
-        for name, child in zip(names, scope.children, strict=True)
-        if child.phase == FAILED
+def _failures(opens: ParallelPlan | EachPlan, scope: Scope) -> list[dict[str, Any]]:
+    if not scope.lost:
+        return []
+    failed = [child for child in scope.children if child.phase == FAILED]
+    said = [
+        {"node": child.detail.get("node"), "type": child.detail.get("type"), "message": child.detail.get("message")} for child in failed
     ]
+    if isinstance(opens, EachPlan):
+        return [{"index": child.index, **each} for child, each in zip(failed, said, strict=True)]
+    return [{"branch": opens.called(child.index), **each} for child, each in zip(failed, said, strict=True)]

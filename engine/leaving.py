@@ -80,19 +80,26 @@ def leave(
         moved = ops if error is None else [*ops, ["error", error]]
         return Decision(Draft(kind, path, node.name, target, moved, entered, started_at), (Arrived(path),), commands)
     moved = [*ops, ["done"]]
+    broken = _broken_end(plan, scope, ops) if scope.base is None and node.gives == "update" else None
+    if broken is not None:
+        kind = "failure"
+        moved[-1] = ["fail", error_data(broken, node.name, path)]
     if scope.parent is not None:
         return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(scope.parent.path),), commands)
+    moved.append(["status", "completed" if broken is None else "failed"])
+    told = commands if broken is None else (*commands, Fail(broken))
+    return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (), told)
+
+
+def _broken_end(plan: Plan, scope: Scope, ops: list[Op]) -> FinalStateError | None:
+    """What is wrong with the values a flow ends with, by its own state class; None where nothing is."""
     try:
         plan.schema.check_final(After(scope, [op for op in ops if op[0] not in _NOT_VALUES]).read)
     except UnserialisableError:
-        pass  # the walk finds the same when it seals this checkpoint, and says so
+        return None  # the walk finds the same when it seals this checkpoint, and says so
     except Exception as broken:  # noqa: BLE001 - the author's validators may raise anything
-        failure = FinalStateError(plan.flow, str(broken))
-        moved[-1] = ["fail", error_data(failure, node.name, path)]
-        moved.append(["status", "failed"])
-        return Decision(Draft("failure", path, node.name, "", moved, entered, started_at), (), (*commands, Fail(failure)))
-    moved.append(["status", "completed"])
-    return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (), commands)
+        return FinalStateError(plan.flow, str(broken))
+    return None
 
 
 _NOT_VALUES: Final = frozenset({"hop", "close", "decision", "error"})

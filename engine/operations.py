@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.errors import EditError, ForkError
 from engine.events import CancelAsked
 from engine.loading import catch_up, load_state
-from engine.plan import Plan
+from engine.plan import ParallelPlan, Plan
 from engine.updates import first_line
 from engine.walk import Walk
 from reducers.changes import ABSENT
@@ -152,7 +152,7 @@ def _show_edited(state: RunState, edits: Mapping[str, Any], plan: Plan | None) -
         details["digest"] = payload_digest(details["prompt"], details["payload"])
 
 
-_KINDS: Final = {PARKED: "barrier", OPEN: "parallel", RETRY: "task"}
+_KINDS: Final = {PARKED: ("barrier",), OPEN: ("parallel", "map", "subflow"), RETRY: ("task",)}
 
 
 def lost_places(plan: Plan, state: RunState) -> list[str]:
@@ -170,10 +170,12 @@ def lost_places(plan: Plan, state: RunState) -> list[str]:
         node = here.nodes.get(scope.node)
         if node is None:
             lost.append(f"{where}, which this flow does not have")
-        elif scope.phase != AT and node.kind != _KINDS[scope.phase]:
-            lost.append(f"{where}, which was a {_KINDS[scope.phase]} and is a {node.kind} in this flow")
-        elif node.parallel is not None and scope.phase == OPEN and len(node.parallel.branches) != len(scope.children):
-            lost.append(f"{where}, which had {len(scope.children)} branches and has {len(node.parallel.branches)} in this flow")
+        elif scope.phase != AT and node.kind not in _KINDS[scope.phase]:
+            lost.append(f"{where}, which was a {' or '.join(_KINDS[scope.phase])} and is a {node.kind} in this flow")
+        elif scope.phase == OPEN and isinstance(node.opens, ParallelPlan) != (len(scope.detail) == 2):
+            lost.append(f"{where}, which is a {node.kind} in this flow and was not")
+        elif isinstance(node.opens, ParallelPlan) and scope.phase == OPEN and len(node.opens.branches) != len(scope.children):
+            lost.append(f"{where}, which had {len(scope.children)} branches and has {len(node.opens.branches)} in this flow")
     return lost
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
-from engine.plan import Retry
+from engine.plan import OnError, Retry
 from engine.resolve import Scope
 
 
@@ -44,6 +44,15 @@ def retry_settings(where: str, retry: Any) -> Iterator[str]:
     for error in retry.on:
         if not (isinstance(error, type) and issubclass(error, BaseException)):
             yield f"{where}: on={error!r} is no exception class"
+
+
+_POLICIES: Final = ("fail_fast", "collect", "best_effort")
+
+
+def known_policy(where: str, on_error: OnError) -> Iterator[str]:
+    """``on_error`` is one of the three policies."""
+    if on_error.policy not in _POLICIES:
+        yield f"{where}: on_error={on_error.policy!r} is none of {', '.join(_POLICIES)}"
 
 
 def undeclared_keys(scope: Scope, where: str, keys: Iterable[Any]) -> Iterator[str]:

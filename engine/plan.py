@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 END = "__end__"
 """The target of an edge that ends its flow (in a branch: the branch)."""
 
-NodeKind: TypeAlias = Literal["task", "parallel", "barrier"]
+ITEM = "item"
+RESULT = "result"
+"""The keys of the state of a lone function that a map calls for each item."""
+
+NodeKind: TypeAlias = Literal["task", "parallel", "map", "subflow", "barrier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,55 @@ class ParallelPlan:
     on_error: OnError = OnError()
     max_concurrency: int | None = None
 
+    def branch(self, index: int) -> BranchPlan:
+        """The branch at ``index``.  Raises IndexError."""
+        return self.branches[index]
+
+    def called(self, index: int) -> str:
+        """How errors and failures call a branch."""
+        return self.branches[index].name
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """How a flow with a state of its own gets and gives values: child keys and the keys of the flow around it."""
+
+    inputs: tuple[tuple[str, str], ...] = ()
+    """(child key, key around it), in the order declared."""
+    item: str | None = None
+    """Of a map: the child key that holds the item."""
+    outputs: tuple[tuple[str, str], ...] = ()
+    """(key around it, child key).  Of a map at most one: the key that gets the list, and the child key that is an item's result."""
+    checked: bool = True
+    """Whether what goes in is checked by the child's own state class (a lone function has none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EachPlan:
+    """What a map node runs for every item of a key, or a subflow node once."""
+
+    plan: Plan
+    mapped: Mapped | None
+    """None where the child works on the state of the flow around it, as a branch does."""
+    over: str | None = None
+    """Of a map: the key that holds the items."""
+    on_error: OnError = OnError()
+    max_concurrency: int | None = None
+    timeout: timedelta | None = None
+    """Of a subflow: how long it may take."""
+
+    @property
+    def branches(self) -> tuple[BranchPlan, ...]:
+        return (self.branch(0),)
+
+    def branch(self, index: int) -> BranchPlan:
+        """What runs for item ``index``: the same for every item."""
+        return BranchPlan(self.plan.flow, index, self.plan)
+
+    def called(self, index: int) -> str:
+        """How errors and failures call an item."""
+        return self.plan.flow if self.over is None else str(index)
+
 
 @dataclass(frozen=True, slots=True)
 class BarrierPlan:
@@ -118,6 +171,10 @@ class BarrierPlan:
     """Resolved at compile time: ``route`` where a condition of the barrier asks for the decision, else ``fail``; what the author says comes first."""
 
 
+Takes: TypeAlias = Literal["state", "state_context", "nothing", "item", "item_context", "item_state", "item_state_context"]
+"""What a node's function is called with."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodePlan:
     """Everything the walk needs to know of one node."""
@@ -126,7 +183,9 @@ class NodePlan:
     kind: NodeKind
     fn: Callable[..., Any] | None = None
     is_async: bool = True
-    takes: Literal["state", "state_context", "nothing"] = "state"
+    takes: Takes = "state"
+    gives: Literal["update", "result", "nothing"] = "update"
+    """What the function returns means: an update; an item's result, under the key RESULT; or nothing that anybody asked for."""
     retry: Retry | None = None
     timeout: timedelta | None = None
     max_visits: int | None = None
@@ -136,7 +195,8 @@ class NodePlan:
     """In the order they are asked: (priority, declaration)."""
     normal: EdgePlan | None = None
     fallbacks: tuple[EdgePlan, ...] = ()
-    parallel: ParallelPlan | None = None
+    opens: ParallelPlan | EachPlan | None = None
+    """Of a parallel, map or subflow node: the child scopes it opens."""
     barrier: BarrierPlan | None = None
 
     def edges(self) -> tuple[EdgePlan, ...]:
@@ -164,9 +224,11 @@ class Plan:
         if not path:
             return self
         # A visit number never changes which plan a scope has; the memo is bounded by dropping them.
-        place = ".".join(_without_visit(part) for part in path.split("."))
+        place = ".".join(_without_visit(part) for part in path.split(".")) if "#" in path else path
         found = self._places.get(place)
         if found is None:
+            if len(self._places) > _MOST_PLACES:
+                self._places.clear()  # a map may have any number of items
             found = self._places[place] = self._find(place)
         return found
 
@@ -174,11 +236,14 @@ class Plan:
         plan = self
         for part in place.split("."):
             node, _, index = part.rstrip("]").partition("[")
-            parallel = plan.nodes[node].parallel
-            if parallel is None:
+            opens = plan.nodes[node].opens
+            if opens is None:
                 raise KeyError(place)
-            plan = parallel.branches[int(index)].plan
+            plan = opens.branch(int(index)).plan
         return plan
+
+
+_MOST_PLACES = 4096
 
 
 def _without_visit(part: str) -> str:

@@ -11,15 +11,15 @@ from datetime import timedelta
 from typing import Any
 
 from engine.callables import name_of
-from engine.declared import Branch, Declaration, Edge, Node, Parallel, Task
+from engine.declared import Branch, Declaration, Edge, Map, Node, Opening, Parallel, Task
 from engine.flow import Flow
-from engine.plan import END
+from engine.plan import END, ITEM, RESULT
 from engine.schema import StateSchema
 
 
 @dataclass(frozen=True, slots=True)
 class BranchScope:
-    """One branch of a parallel node, resolved."""
+    """One branch of a parallel node, or what a map or subflow node runs, resolved."""
 
     name: str
     scope: Scope
@@ -79,7 +79,7 @@ def resolve(
     branches = {
         node.name: tuple(_branches(declaration, node, place, schema, problems, within))
         for node in nodes.values()
-        if isinstance(node, Parallel)
+        if isinstance(node, Opening)
     }
     leaving: dict[str, list[Edge]] = {name: [] for name in nodes}
     for edge in declaration.edges:
@@ -114,7 +114,7 @@ def _only_branches(declaration: Declaration) -> set[str]:
     """Declared nodes that serve as branches and stand on no edge: they belong to their parallel node alone."""
     named = set()
     for node in declaration.nodes:
-        for branch in node.branches if isinstance(node, Parallel) else ():
+        for branch in node.branches if isinstance(node, Opening) else ():
             found = _declared_node(declaration, branch.target)
             if found is not None:
                 named.add(found.name)
@@ -132,22 +132,28 @@ def _declared_node(declaration: Declaration, target: object) -> Node | None:
 
 
 def _branches(
-    declaration: Declaration, node: Parallel, place: str, schema: StateSchema | None, problems: list[str], within: tuple[object, ...]
+    declaration: Declaration, node: Opening, place: str, schema: StateSchema | None, problems: list[str], within: tuple[object, ...]
 ) -> Iterator[BranchScope]:
     for branch in node.branches:
         target = branch.target if isinstance(branch.target, Flow) else _node_of(declaration, branch)
         what = f"{place}node {node.name!r}"
+        has = "has the branch" if isinstance(node, Parallel) else "runs"
         if target is None or not target.name:
             reason = "is no node of the flow" if target is None else "has no name"
             problems.append(
-                f"{what} has the branch {branch.target!r}, which {reason}; give a function, a Flow, a node's name or branch(fn, name=...)"
+                f"{what} {has} {branch.target!r}, which {reason}; give a function, a Flow, a node's name or branch(fn, name=...)"
             )
         elif any(target is around for around in (*within, node)):
-            problems.append(f"{what} has the branch {target.name!r}, which it stands in itself; nothing can be its own branch")
+            problems.append(f"{what} {has} {target.name!r}, which it stands in itself; nothing can be its own branch")
         else:
             name = branch.name or target.name
-            inner = target.declaration() if isinstance(target, Flow) else _alone(declaration, target)
-            where = f"{place}branch {name!r} of node {node.name!r}: "
+            if isinstance(target, Flow):
+                inner = target.declaration()
+            elif isinstance(node, Map) and isinstance(target, Task):
+                inner = _for_item(node, target)
+            else:
+                inner = _alone(declaration, target)
+            where = f"{place}branch {name!r} of node {node.name!r}: " if isinstance(node, Parallel) else f"{what}: "
             scope = resolve(inner, problems, place=where, parent=schema, within=(*within, node, target))
             yield BranchScope(name, scope, branch.timeout)
 
@@ -169,12 +175,19 @@ def _alone(declaration: Declaration, node: Node) -> Declaration:
     """A flow of just this node.  The nodes that a nested parallel node has as branches come along, as branches only."""
     nodes: list[Node] = [node]
     for known in nodes:  # grows while it is walked
-        for branch in known.branches if isinstance(known, Parallel) else ():
+        for branch in known.branches if isinstance(known, Opening) else ():
             found = _declared_node(declaration, branch.target)
             if found is not None and found not in nodes:
                 nodes.append(found)
     end = Edge(node.name, END, "normal")
     return Declaration(node.name, "", "", None, node.name, tuple(nodes), (end,))
+
+
+def _for_item(node: Map, task: Task) -> Declaration:
+    """A flow of one function that is called with an item: its state is the item, and what the function made of it."""
+    called = replace(task, gives="nothing" if node.to is None else "result")
+    end = Edge(task.name, END, "normal")
+    return Declaration(task.name, "", "", {ITEM: Any, RESULT: Any}, task.name, (called,), (end,))
 
 
 def _own_name(fn: Callable[..., Any]) -> str:

@@ -45,7 +45,7 @@ class _Drawn(NamedTuple):
 
 def svg(definition: dict[str, Any], *, visited: Iterable[str] = (), current: Iterable[str] = ()) -> str:
     """An SVG document; the path taken is filled, where the run stands is outlined."""
-    drawn = _scope(picture(definition), highlighted(visited), highlighted(current))
+    drawn = _scope(picture(definition), highlighted(visited, definition), highlighted(current, definition))
     size = f'width="{drawn.width:.0f}" height="{drawn.height:.0f}" viewBox="0 0 {drawn.width:.0f} {drawn.height:.0f}"'
     return "\n".join((
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">',

@@ -14,6 +14,7 @@ from checkpoint_stores.fold import Scope, folded
 from checkpoint_stores.ops import Op
 from engine.errors import MergeError, ReturnTypeError, UndeclaredKeyError, UpdateTypeError
 from engine.outcomes import DELETE, End, Fallback, Goto, Update
+from engine.plan import RESULT
 from engine.schema import StateSchema
 from reducers.changes import ABSENT
 from reducers.registry import Reducer
@@ -62,6 +63,13 @@ def outcome_of(value: Any, node: str, path: str) -> tuple[Outcome | None, Mappin
     raise ReturnTypeError(node, path, value)
 
 
+def result_of(value: Any, gives: str) -> tuple[Outcome | None, Mapping[str, Any]]:
+    """Read what a map's function returned for an item: whatever it is, it is the item's result."""
+    if isinstance(value, (Goto, Fallback, End)):
+        return value, value.update
+    return None, {RESULT: value} if gives == "result" else _NO_UPDATE
+
+
 _NO_UPDATE: Mapping[str, Any] = {}
 
 
@@ -76,7 +84,7 @@ def ops_of_update(
         raise ReturnTypeError(node, scope.path, update)
     ops: list[Op] = []
     read = read or scope.read
-    in_branch = scope.parent is not None
+    in_branch = scope.base is not None
     for key, raw in update.items():
         spec = schema.keys.get(key)
         if spec is None:

@@ -13,14 +13,14 @@ from typing import Any, Final
 import networkx as nx
 
 from engine.barrier_checks import barrier_settings
-from engine.callables import condition_takes, is_coroutine, is_generator, node_takes
+from engine.callables import condition_takes, is_coroutine, is_generator, item_takes, node_takes
+from engine.child_checks import maps, subflows
 from engine.conditions import ASK_A_DECISION
 from engine.declared import Barrier, Parallel, Task
-from engine.option_checks import at_least_one, retry_settings, span, undeclared_keys
+from engine.option_checks import at_least_one, known_policy, retry_settings, span, undeclared_keys
 from engine.plan import END
 from engine.resolve import Scope
 
-_POLICIES: Final = ("fail_fast", "collect", "best_effort")
 _IN_PATHS: Final = ("#", "[", "]", ".", ",", "->")
 """What separates names in branch paths, tickets and lists of nodes."""
 
@@ -147,6 +147,9 @@ def tasks(scope: Scope) -> Iterator[str]:
         where = f"node {node.name!r}"
         if not callable(node.fn):
             yield f"{where}: {node.fn!r} cannot be called; give a function"
+        elif node.gives != "update":
+            if item_takes(node.fn) is None:
+                yield f"{where}: a map calls it with (item), (item, ctx), (item, state) or (item, state, ctx); bind others with functools.partial"
         elif node_takes(node.fn) is None:
             yield f"{where}: its function must take (state), (state, ctx) or nothing; bind other arguments with functools.partial"
         elif is_generator(node.fn):
@@ -174,8 +177,7 @@ def parallels(scope: Scope) -> Iterator[str]:
         for name, count in Counter(branch.name for branch in scope.branches[node.name]).items():
             if count > 1:
                 yield f"{where} has {count} branches named {name!r}; name them: {{'one': ..., 'two': ...}} or branch(..., name=...)"
-        if policy.policy not in _POLICIES:
-            yield f"{where}: on_error={policy.policy!r} is none of {', '.join(_POLICIES)}"
+        yield from known_policy(where, policy)
         if policy.policy == "best_effort" and node.branches and not 0 <= policy.min_success <= len(node.branches):
             yield f"{where}: min_success={policy.min_success} of {len(node.branches)} branches can never be met; choose 0 to {len(node.branches)}"
         if policy.failures_to is not None:
@@ -188,7 +190,7 @@ def parallels(scope: Scope) -> Iterator[str]:
 def branch_keys(scope: Scope) -> Iterator[str]:
     """A branch runs on its parent's state: what it declares, its parent must declare, and merge in the same way."""
     for node, branches in scope.branches.items():
-        for branch in branches:
+        for branch in branches if isinstance(scope.nodes[node], Parallel) else ():
             parent, own = scope.schema, branch.scope.schema
             if parent is None or own is None or own is parent:
                 continue
@@ -210,6 +212,6 @@ def barriers(scope: Scope) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Callable[[Scope], Iterator[str]], ...]] = (
-    names, entry, edges, normal_edges, conditions, reachability, tasks, visit_caps, parallels, branch_keys, barriers,
+    names, entry, edges, normal_edges, conditions, reachability, tasks, visit_caps, parallels, branch_keys, maps, subflows, barriers,
 )  # fmt: skip
 """Every check, in the order in which problems are listed."""

@@ -18,9 +18,10 @@ from collections.abc import Iterable, Iterator
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
 from checkpoint_stores.errors import UnserialisableError
-from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, fold
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, begin_child, fold
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Row
 from engine.commands import (
+    BeginItems,
     CancelBelow,
     CancelBody,
     CloseBarrier,
@@ -71,7 +72,7 @@ class Batch:
 
 
 class _Gate:
-    """The concurrency limit of one open parallel node."""
+    """The concurrency limit of one open parallel or map node."""
 
     __slots__ = ("limit", "queue", "running")
 
@@ -84,7 +85,7 @@ class _Gate:
 class Walk:
     """One run, being driven by one process under one lease epoch."""
 
-    __slots__ = ("_chain", "_gates", "_starved", "_turn", "epoch", "plan", "state")
+    __slots__ = ("_chain", "_gates", "_items", "_starved", "_turn", "epoch", "plan", "state")
 
     def __init__(self, plan: Plan, state: RunState, chain: Chain, epoch: int) -> None:
         self.plan = plan
@@ -92,7 +93,9 @@ class Walk:
         self.epoch = epoch
         self._chain = chain
         self._gates: dict[str, _Gate] = {}
-        """By the path and visit of the open parallel node; only where a limit is declared."""
+        """By the path and visit of the open parallel or map node; only where a limit is declared."""
+        self._items: dict[str, Iterator[int]] = {}
+        """By the path of the scope whose map or subflow node is open: the items that are still to begin, in order."""
         self._starved: dict[str, None] = {}
         """Paths of what could not start because the step limit is used up, in the order they came."""
         self._turn = 0
@@ -125,15 +128,21 @@ class Walk:
         for scope in list(self.state.scopes.values()):
             if scope.phase == AT:
                 events.append(Arrived(scope.path))
-            elif scope.phase == OPEN and any(child.phase in (DONE, FAILED) for child in scope.children):
-                events.append(BranchEnded(scope.path))
+            elif scope.phase == OPEN:
+                if scope.left == 0 or any(child.phase in (DONE, FAILED) for child in scope.children):
+                    events.append(BranchEnded(scope.path))
+                if scope.unbegun():
+                    self._to_begin(scope)
             elif scope.phase == RETRY:
                 batch.timers += (SetTimer(scope.detail[1], RetryDue(scope.path)),)
             elif scope.phase == PARKED and scope.detail[1]["deadline"] is not None:
                 batch.timers += (SetTimer(scope.detail[1]["deadline"], DeadlinePassed(scope.path, scope.detail[0])),)
             if scope.due is not None and scope.phase not in (DONE, FAILED):
                 batch.timers += (SetTimer(scope.due, BranchTimedOut(scope.path)),)
-        return self._feed(events, now, batch)
+        self._feed(events, now, batch)
+        # What has begun goes first; where there is nothing of it, nobody has called the items yet.
+        self._begin_items(now, batch)
+        return batch
 
     def feed(self, events: list[Event], now: int) -> Batch:
         """Fold everything that follows from ``events``."""
@@ -150,6 +159,8 @@ class Walk:
             self._follow(event, now, batch)
             if self._gates:
                 self._call_waiting(batch)
+            if self._items:
+                self._begin_items(now, batch)
             if self._starved:
                 self._start_starved(now, batch)
             if self.state.status != "running":
@@ -219,6 +230,8 @@ class Walk:
             case Vote(record=record):
                 batch.voted += (record,)
                 batch.consumed += ((record.id, self.state.seq),)
+            case BeginItems(path=path):
+                self._to_begin(self.state.scopes[path])
             case CancelBelow(path=path):
                 self._cancel_below(path, batch)
             case CancelBody(path=path):
@@ -268,18 +281,54 @@ class Walk:
                 if scope is not None and scope.node == start.node and scope.phase in (AT, RETRY):
                     self._admit(start, batch)
 
+    def _to_begin(self, scope: Scope) -> None:
+        """Remember which items of the open map node of ``scope`` are still to begin."""
+        begun = {child.index for child in scope.children}
+        self._items[scope.path] = (index for index in range(scope.detail[2]["count"]) if index not in begun)
+
+    def _begin_items(self, now: int, batch: Batch) -> None:
+        """Begin items while there is room for what they start: ten thousand items never wait in memory at once."""
+        begun = True
+        while begun:  # what begins may open further map nodes
+            begun = any([self._begin_items_of(path, waiting, now, batch) for path, waiting in list(self._items.items())])
+
+    def _begin_items_of(self, path: str, waiting: Iterator[int], now: int, batch: Batch) -> bool:
+        scope = self.state.scopes.get(path)
+        begun = False
+        # What follows may close the node, and may even open it again, with items of its own to begin.
+        while self._items.get(path) is waiting and self.state.status == "running":
+            index = None
+            if scope is not None and scope.phase == OPEN:
+                if not self._has_room(scope):
+                    break
+                index = next(waiting, None)
+            if index is None or scope is None:
+                del self._items[path]
+                break
+            begun = True
+            self._follow(Arrived(begin_child(self.state, scope, index).path), now, batch)
+        return begun
+
+    def _has_room(self, scope: Scope) -> bool:
+        """Whether what begins now below the open node of ``scope`` would start at once."""
+        return not self._starved and all(gate.running < gate.limit and not gate.queue for gate in self._gates_below(scope))
+
     def _gates_above(self, scope: Scope) -> list[_Gate]:
+        """The concurrency limits a body in ``scope`` counts under."""
+        return self._gates_below(scope.parent)
+
+    def _gates_below(self, parent: Scope | None) -> list[_Gate]:
+        """The concurrency limits a body in a child of ``parent`` counts under."""
         found: list[_Gate] = []
-        parent = scope.parent
         while parent is not None:
             if parent.phase == OPEN:
-                node, visit = parent.detail
-                parallel = self.plan.at(parent.path).nodes[node].parallel
-                if parallel is not None and parallel.max_concurrency is not None:
+                node, visit = parent.detail[:2]
+                opens = self.plan.at(parent.path).nodes[node].opens
+                if opens is not None and opens.max_concurrency is not None:
                     key = parent.child_path(node, visit, 0)
                     gate = self._gates.get(key)
                     if gate is None:
-                        gate = self._gates[key] = _Gate(parallel.max_concurrency)
+                        gate = self._gates[key] = _Gate(opens.max_concurrency)
                     found.append(gate)
             parent = parent.parent
         return found
@@ -308,3 +357,5 @@ class Walk:
             self._cancel(running, batch)
         for key in [key for key in self._gates if key.startswith(prefix)]:
             del self._gates[key]
+        for key in [key for key in self._items if key == path or key.startswith(prefix)]:
+            del self._items[key]

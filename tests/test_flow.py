@@ -150,7 +150,7 @@ def test_conditions_say_whether_they_want_the_outcome() -> None:
 
 def test_each_branch_is_a_whole_plan_reachable_by_path() -> None:
     plan = invoice_flow().compile().plan
-    parallel = plan.nodes["checks"].parallel
+    parallel = plan.nodes["checks"].opens
     assert parallel is not None
     assert [(one.name, one.index) for one in parallel.branches] == [("sanctions", 0), ("budget", 1), ("duplicates", 2)]
     assert (parallel.max_concurrency, parallel.on_error) == (8, OnError("fail_fast"))
@@ -322,7 +322,7 @@ def parallel_flow(branches: Any, **options: Any) -> Flow:
 
 
 def branches_of(flow: Flow) -> list[Any]:
-    parallel = flow.compile().plan.nodes["p"].parallel
+    parallel = flow.compile().plan.nodes["p"].opens
     assert parallel is not None
     return list(parallel.branches)
 
@@ -429,7 +429,7 @@ def test_the_same_flow_may_be_two_branches() -> None:
 
 def test_best_effort_says_how_many_and_where_failures_go() -> None:
     flow = parallel_flow([sanctions, budget], on_error=best_effort(min_success=1, failures_to="notes"))
-    parallel = flow.compile().plan.nodes["p"].parallel
+    parallel = flow.compile().plan.nodes["p"].opens
     assert parallel is not None
     assert parallel.on_error == OnError("best_effort", 1, "notes")
 

@@ -49,6 +49,7 @@ STATE = {
     "every": Annotated[bool, all_],
     "counts": Annotated[dict[str, int], counter],
     "failures": list[dict[str, Any]],
+    "few": Annotated[list[int], replace],
 }
 SCALARS = ("plain", "last", "first", "total", "least", "most")
 
@@ -78,12 +79,12 @@ ERRORS = (ValueError, KeyError, TimeoutError)
 
 
 # --- random flows -----------------------------------------------------------------------------------------------------
-def random_flow(random: Random, *, timely: bool, depth: int = 2, name: str = "flow") -> Flow:
+def random_flow(random: Random, *, timely: bool, depth: int = 2, name: str = "flow", own_state: bool = True) -> Flow:
     """``timely``: with fail_fast, branch timeouts and deadlines, whose effect depends on what happens first."""
-    flow = Flow(name, STATE if name == "flow" else None)
+    flow = Flow(name, STATE if own_state else None)
     nodes = [f"{name[0]}{index}" for index in range(random.choice((1, 2, 2, 3, 4)))]
     for node in nodes:
-        kind = random.choice("ttbpp" if depth else "tttb")
+        kind = random.choice("ttbppms" if depth else "tttb")
         cap = random.choice((None, None, None, None, 2, 3))
         if kind == "t":
             retry = Retry(attempts=random.randint(2, 3), on=(random.choice(ERRORS),)) if random.random() < 0.4 else None
@@ -95,6 +96,10 @@ def random_flow(random: Random, *, timely: bool, depth: int = 2, name: str = "fl
                 timeout=timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.5 else None,
                 on_reject=random.choice((None, "continue", "fail")),
             )  # fmt: skip
+        elif kind == "m":
+            add_random_map(flow, node, random, timely=timely, depth=depth, cap=cap)
+        elif kind == "s":
+            add_random_subflow(flow, node, random, timely=timely, depth=depth, cap=cap)
         else:
             add_random_parallel(flow, node, random, timely=timely, depth=depth, cap=cap)
     flow.set_entry(nodes[0])
@@ -114,13 +119,58 @@ def add_random_parallel(flow: Flow, node: str, random: Random, *, timely: bool, 
     branches = {}
     for index in range(random.randint(1, 3)):
         called = f"{node}{'xyz'[index]}"
-        inner = random_flow(random, timely=timely, depth=depth - 1, name=called)
+        inner = random_flow(random, timely=timely, depth=depth - 1, name=called, own_state=False)
         # The node names of a branch must differ from nothing: paths tell them apart.
         wait = timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.3 else None
         branches[called] = branch(inner, name=called, timeout=wait)
-    policies: list[Any] = ["collect", best_effort(min_success=random.randint(0, len(branches)), failures_to="failures")]
-    policy = random.choice([*policies, "fail_fast", "fail_fast"] if timely else policies)
+    policy = random_policy(random, len(branches), timely=timely)
     flow.add_parallel(node, branches, on_error=policy, max_concurrency=random.choice((None, 1, 2)), max_visits=cap)
+
+
+def random_policy(random: Random, count: int, *, timely: bool) -> Any:
+    policies: list[Any] = ["collect", best_effort(min_success=random.randint(0, count), failures_to="failures")]
+    return random.choice([*policies, "fail_fast", "fail_fast"] if timely else policies)
+
+
+def add_random_map(flow: Flow, node: str, random: Random, *, timely: bool, depth: int, cap: int | None) -> None:
+    """A map over a function, over a flow that shares the state, or over one with a state of its own."""
+    policy = random_policy(random, 2, timely=timely)
+    limit = random.choice((None, 1, 2))
+    called = f"{node}i"
+    kind = random.choice("fso")
+    if kind == "f":
+        each = branch(weigh, name=called, retry=Retry(attempts=2) if random.random() < 0.5 else None)
+        flow.add_map(node, "few", each, to=random.choice((None, "seen")), on_error=policy, max_concurrency=limit, max_visits=cap)
+    elif kind == "s":
+        inner = random_flow(random, timely=timely, depth=depth - 1, name=called, own_state=False)
+        flow.add_map(node, "few", inner, on_error=policy, max_concurrency=limit, max_visits=cap)
+    else:
+        inner = random_flow(random, timely=timely, depth=depth - 1, name=called)
+        given = {"log": "log", "total": "total", "deep": "deep", "few": "few"}
+        flow.add_map(
+            node, "few", inner, item="least", inputs=given, result="total", to="kinds", on_error=policy, max_concurrency=limit, max_visits=cap
+        )  # fmt: skip
+
+
+def add_random_subflow(flow: Flow, node: str, random: Random, *, timely: bool, depth: int, cap: int | None) -> None:
+    wait = timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.3 else None
+    own = random.random() < 0.7
+    inner = random_flow(random, timely=timely, depth=depth - 1, name=f"{node}i", own_state=own)
+    given = {"log": "log", "total": "most", "facts": "facts", "few": "few"} if own else None
+    back = {"log": "log", "most": "total", "deep": "deep"} if own else None
+    flow.add_subflow(node, inner, inputs=given, outputs=back, timeout=wait, max_visits=cap)
+
+
+def weigh(item: int, ctx: Any) -> int:
+    return weighed(SEED[0], ctx.path, ctx.node, ctx.attempt, item)
+
+
+def weighed(seed: int, path: str, node: str, attempt: int, item: int) -> int:
+    """What a map's function makes of an item; raises what it raises."""
+    random = Random(f"{seed}/{path}/{node}/{attempt}")
+    if random.random() < 0.1:
+        raise random.choice(ERRORS)(f"attempt {attempt}")
+    return item + random.randint(0, 9)
 
 
 def answer(state: Any, ctx: Any) -> Any:
@@ -165,6 +215,8 @@ def random_value(random: Random, key: str, state: Any) -> Any:
         return random.choice(({"a": {"b": number}}, {"a": {random.choice("bc"): {"d": number}}}, {"e": [number]}, {"a": number}))
     if key == "failures":
         return [{"n": number}]
+    if key == "few":
+        return list(range(random.randint(0, 3)))
     return [str(number)] * random.randint(0, 2) if key == "log" else [number] * random.randint(0, 2)
 
 
@@ -177,15 +229,12 @@ def random_decision(seed: int, ticket: str, actor: str, details: dict[str, Any])
 
 
 # --- driving a walk by hand -------------------------------------------------------------------------------------------
-class CheckedWalk(Walk):
-    """A walk that asks every decision twice: it must be the same both times and change nothing."""
-
-    def _take(self, event: Event, now: int, batch: Batch) -> tuple[Event, ...]:
-        before = encode(self.state.dump())
-        once, again = (decide(self.plan, self.state, event, now) for _ in range(2))
-        assert repr(once.draft) == repr(again.draft)
-        assert encode(self.state.dump()) == before, f"deciding {event} changed the state"
-        return super()._take(event, now, batch)
+def check_decision(walk: Walk, event: Event, now: int) -> None:
+    """What is decided must be the same both times it is asked, and change nothing."""
+    before = encode(walk.state.dump())
+    once, again = (decide(walk.plan, walk.state, event, now) for _ in range(2))
+    assert repr(once.draft) == repr(again.draft)
+    assert encode(walk.state.dump()) == before, f"deciding {event} changed the state"
 
 
 @dataclass
@@ -209,14 +258,14 @@ class Journey:
 
     def __post_init__(self) -> None:
         self.chain = Chain()
-        payload, ops = pack([["set", "total", 0], ["set", "log", []], ["attempt", 1, {"max_steps": self.max_steps}]])
+        payload, ops = pack([["set", "total", 0], ["set", "log", []], ["set", "few", [1, 2]], ["attempt", 1, {"max_steps": self.max_steps}]])
         row = self.chain.seal(self.chain.genesis("r"), "r", 1, 1, 0, "start", "", "", self.plan.entry, payload, 0)
         self.rows.append(row)
         state = RunState("r")
         fold(state, row, ops)
         self.shadow = RunState("r")
         fold(self.shadow, row, unpack(payload))
-        self.walk = CheckedWalk(self.plan, state, self.chain, 1)
+        self.walk = Walk(self.plan, state, self.chain, 1)
         self.absorb(self.walk.begin(self.now))
 
     # --- what the driver does
@@ -262,7 +311,7 @@ class Journey:
         self.in_flight.clear()
         self.timers.clear()
         self.tickets = {scope.detail[0] for scope in state.frontier() if scope.phase == PARKED}
-        self.walk = CheckedWalk(self.plan, state, self.chain, 1)
+        self.walk = Walk(self.plan, state, self.chain, 1)
         reloads, self.reloads = self.reloads, None
         self.absorb(self.walk.begin(self.now))
         self.reloads = reloads
@@ -273,7 +322,11 @@ class Journey:
         assert encode(self.shadow.dump()) == encode(state.dump()), "the live state is not the restored one"
         for scope in state.scopes.values():
             over = [child.phase for child in scope.children if child.phase in ("done", "failed")]
-            assert (scope.left, scope.lost) == (len(scope.children) - len(over), over.count("failed")), "the counts of branches are wrong"
+            unbegun = scope.unbegun() if scope.phase == OPEN else 0
+            assert (scope.left, scope.lost) == (len(scope.children) - len(over) + unbegun, over.count("failed")), "the counts are wrong"
+            if scope.path not in self.shadow.scopes:
+                assert not scope.begun, "a checkpoint was made in a scope that is not restored"
+                continue
             restored = self.shadow.scopes[scope.path]
             assert (restored.left, restored.lost) == (scope.left, scope.lost), "the counts of branches are not the restored ones"
         assert [row.seq for row in self.rows] == list(range(1, len(self.rows) + 1))
@@ -297,11 +350,10 @@ class Journey:
                 self.check_open(scope)
 
     def check_open(self, scope: Scope) -> None:
-        parallel = self.plan.at(scope.path).nodes[scope.node].parallel
+        parallel = self.plan.at(scope.path).nodes[scope.node].opens
         assert parallel is not None
-        assert any(child.phase not in (DONE, FAILED) for child in scope.children) or self.walk.stopped, (
-            "all branches are over and nothing joined them"
-        )
+        going_on = any(child.phase not in (DONE, FAILED) for child in scope.children) or scope.unbegun()
+        assert going_on or self.walk.stopped, "all branches are over and nothing joined them"
         if parallel.max_concurrency is not None:
             inside = [
                 path for path in self.in_flight if any(path == child.path or path.startswith(f"{child.path}.") for child in scope.children)
@@ -324,12 +376,18 @@ class Journey:
             self.feed([choice])
 
     def feed(self, events: list[Event]) -> None:
+        for event in events:
+            check_decision(self.walk, event, self.now)
         self.absorb(self.walk.feed(events, self.now))
 
     def ending(self, start: StartBody) -> Event:
         scope = self.walk.state.scopes[start.path]
-        view = self.plan.at(start.path).schema.view(scope.read)
+        here = self.plan.at(start.path)
+        view = here.schema.view(scope.read)
         try:
+            if here.nodes[start.node].gives != "update":
+                value: Any = weighed(self.seed, start.path, start.node, start.failed + 1, view["item"])
+                return BodyReturned(start.path, start.node, start.visit, value, 0)
             value = answered(self.seed, start.path, start.node, start.visit, start.failed + 1, view)
         except Exception as error:  # noqa: BLE001
             return BodyFailed(start.path, start.node, start.visit, error, 0)
@@ -438,11 +496,11 @@ def test_a_driven_run_ends_the_same_however_often_its_process_dies(seed: int) ->
 
     async def crash_and_reload() -> None:
         try:
-            result = await always_reload(graph, {"total": 0, "log": []}, decisions=decisions, max_steps=15)
+            result = await always_reload(graph, {"total": 0, "log": [], "few": [1, 2]}, decisions=decisions, max_steps=15)
         except RunFailedError as failed:
             result = failed.result
         assume(result.status != "limit_reached")
-        report = await crash_at_every_checkpoint(graph, {"total": 0, "log": []}, decisions=decisions, max_steps=200)
+        report = await crash_at_every_checkpoint(graph, {"total": 0, "log": [], "few": [1, 2]}, decisions=decisions, max_steps=200)
         assert (result.status, result.values, result.steps) == (report.result.status, report.result.values, report.result.steps)
 
     asyncio.run(crash_and_reload())

@@ -37,14 +37,14 @@ SCHEMA = StateSchema(
 
 def node(names: str = "abc", policy: OnError | None = None) -> NodePlan:
     branches = tuple(BranchPlan(name, index, None) for index, name in enumerate(names))  # type: ignore[arg-type]
-    return NodePlan("fan", "parallel", parallel=ParallelPlan(branches, policy or OnError()))
+    return NodePlan("fan", "parallel", opens=ParallelPlan(branches, policy or OnError()))
 
 
 def opened(phases: list[str], values: dict[str, Any] | None = None, *, parent: Scope | None = None) -> Scope:
     scope = Scope("" if parent is None else f"{parent.path}fan[0]", parent, "fan")
     scope.values = values or {}
     for index, phase in enumerate(phases):
-        child = Scope(scope.child_path("fan", 1, index), scope, "n")
+        child = Scope(scope.child_path("fan", 1, index), scope, "n", index)
         child.phase = phase
         child.detail = {"type": "E", "message": f"m{index}", "node": "n", "kinds": ["E"]} if phase == FAILED else None
         scope.children.append(child)
