@@ -210,10 +210,10 @@ class RunState:
         state.seq, state.step, state.status, state.attempt, state.max_steps, state.details, values, state.stored, scopes = data
         state.digest = digest
         state.scopes = {}
-        for path, parent, index, node, phase, visits, hops, ops, error, failed, detail, decisions, sizes, due, own, gone in scopes:
+        for path, parent, index, begun, node, phase, visits, hops, ops, error, failed, detail, decisions, sizes, due, own, gone in scopes:
             above = state.scopes[parent] if parent is not None else None
             scope = Scope(path, above, node, index, _lent(above, index) if above is not None else None)
-            scope.begun = True
+            scope.begun = begun
             scope.phase, scope.visits, scope.hops, scope.ops = phase, visits, hops, ops
             scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due = error, failed, detail, decisions, sizes, due
             scope.values = values if above is None else own | dict.fromkeys(gone, ABSENT)
@@ -234,6 +234,7 @@ def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     scope = state.scopes.get(row.path) or _begin_at(state, row.path)
     if not scope.begun:
         scope.begun = True
+        state.stored += SCOPE_BYTES
     if row.step != state.step and row.node:
         scope.visits[row.node] = scope.visits.get(row.node, 0) + 1
     if row.next and row.kind in MOVES:
@@ -267,6 +268,9 @@ def _weight(value: Any, row: Row, ops: list[Op]) -> int:
 _CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset, ModelData})
 
 SCALAR_BYTES: Final = 16
+
+SCOPE_BYTES: Final = 120
+"""About what a scope takes in a snapshot beside its values."""
 
 ROW_OVERHEAD: Final = 200
 """Bytes a row takes beside its payload, for deciding about snapshots."""
@@ -451,7 +455,7 @@ def _close(state: RunState, scope: Scope, _op: Op) -> None:
         # What was decided in a branch stays known after the join; of two branches the later declared one.
         scope.decisions.update(below.decisions)
         del state.scopes[below.path]
-        state.stored -= sum(below.sizes.values())
+        state.stored -= sum(below.sizes.values()) + SCOPE_BYTES * below.begun
     scope.children = []
     scope.left = scope.lost = 0
 
@@ -522,6 +526,6 @@ def _dumped(scope: Scope) -> list[Any]:
     own = {} if scope.lent is None else {key: value for key, value in scope.values.items() if value is not ABSENT}
     gone = [key for key, value in scope.values.items() if value is ABSENT]
     return [
-        scope.path, scope.parent.path if scope.parent else None, scope.index, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
+        scope.path, scope.parent.path if scope.parent else None, scope.index, scope.begun, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
         scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, gone,
     ]  # fmt: skip

@@ -290,7 +290,9 @@ class Walk:
         """Begin items while there is room for what they start: ten thousand items never wait in memory at once."""
         begun = True
         while begun:  # what begins may open further map nodes
-            begun = any([self._begin_items_of(path, waiting, now, batch) for path, waiting in list(self._items.items())])
+            begun = False
+            for path, waiting in list(self._items.items()):
+                begun = self._begin_items_of(path, waiting, now, batch) or begun
 
     def _begin_items_of(self, path: str, waiting: Iterator[int], now: int, batch: Batch) -> bool:
         scope = self.state.scopes.get(path)

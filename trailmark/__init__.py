@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from engine.errors import BarrierTimeoutError as BarrierTimeoutError
     from engine.errors import BranchError as BranchError
     from engine.errors import BranchTimeoutError as BranchTimeoutError
+    from engine.errors import ChildInputError as ChildInputError
     from engine.errors import ConditionError as ConditionError
     from engine.errors import EditError as EditError
     from engine.errors import FallbackRequested as FallbackRequested
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from engine.errors import NodeCancelledError as NodeCancelledError
     from engine.errors import NodeError as NodeError
     from engine.errors import NodeTimeoutError as NodeTimeoutError
+    from engine.errors import NoItemsError as NoItemsError
     from engine.errors import ReadOnlyStateError as ReadOnlyStateError
     from engine.errors import RejectedError as RejectedError
     from engine.errors import ReturnTypeError as ReturnTypeError
@@ -127,9 +129,9 @@ _HOMES = {
     "engine.conditions": ("approved", "rejected"),
     "engine.decisions": ("Decision",),
     "engine.errors": (
-        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ConditionError", "EditError", "FallbackRequested", "FinalStateError", "FlowError",
+        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ChildInputError", "ConditionError", "EditError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
-        "MergeError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
+        "MergeError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
         "StaleContextError", "UndeclaredKeyError", "UnroutedError", "UpdateNotStorableError", "UpdateTypeError", "WrongFlowError",
     ),
     "engine.executor": ("GraphExecutor",),

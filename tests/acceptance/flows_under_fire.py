@@ -221,7 +221,32 @@ def bulky_graph() -> FlowGraph:
     return flow.set_entry("a").add_edge("f", END).compile()
 
 
+def parcels_graph() -> FlowGraph:
+    """A map of functions over six parcels, then a subflow with a state of its own that maps over what they weigh."""
+    flow = Flow("parcels", {"parcels": list[int], "weights": list[int], "dear": list[int], "price": int})
+
+    async def weigh(parcel: int, ctx: StepContext) -> int:
+        note(ctx)
+        return parcel * 10
+
+    def stamp(weight: int, ctx: StepContext) -> int:
+        note(ctx)
+        return weight + ctx.visit
+
+    async def add_up(state: Any, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"price": sum(state["dear"])}
+
+    post = Flow("post", {"weights": list[int], "dear": list[int], "price": int})
+    post.add_map("stamps", "weights", stamp, to="dear", max_concurrency=2).add_node("add_up", add_up)
+    post.set_entry("stamps").add_edge("stamps", "add_up").add_edge("add_up", END)
+
+    flow.add_map("scale", "parcels", weigh, to="weights", max_concurrency=2)
+    flow.add_subflow("post", post, inputs={"weights": "weights"}, outputs={"price": "price"})
+    return flow.set_entry("scale").add_edge("scale", "post").add_edge("post", END).compile()
+
+
 GRAPHS: dict[str, FlowGraph] = {
-    graph.name: graph for graph in (claim_graph(), relay_graph(), approval_graph(), beside_graph(), bulky_graph())
+    graph.name: graph for graph in (claim_graph(), relay_graph(), approval_graph(), beside_graph(), bulky_graph(), parcels_graph())
 }
 """Compiled once, before any child is forked."""

@@ -255,3 +255,30 @@ async def test_a_process_killed_in_the_middle_of_a_statement_of_sqlite(children:
         assert len(ended.rows_at_the_kill) < seq
         assert bodies_behind(ended.rows) == Counter(BODIES)
         assert await store.verify(ended.result["run_id"]) == []
+
+
+PARCELS = [(f"scale[{index}]", "weigh", 1, 1) for index in range(6)]
+POST = [*((f"post[0].stamps[{index}]", "stamp", 1, 1) for index in range(6)), ("post[0]", "add_up", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [*({"dies_in": place} for place in (PARCELS[0], PARCELS[4], POST[0], POST[3], POST[-1])), *({"dies_behind": seq} for seq in (2, 5, 9, 13, 16))],
+    ids=str,
+)  # fmt: skip
+async def test_items_of_a_map_that_are_finished_are_never_done_again(
+    children: Any, shared_url: str, store: SQLCheckpointStore, kill: dict[str, Any]
+) -> None:
+    said = children.run("start", shared_url, flow="parcels", input={"parcels": [1, 2, 3, 4, 5, 6]}, **kill)
+    assert said["ended"] == -9
+    run_id = (await store.runs(limit=1))[0].run_id
+    committed = {(row.path, row.node, 1, 1) async for row in store.history(run_id) if row.kind == "step"}
+    said = children.run("resume", shared_url, flow="parcels", run_id=run_id)
+
+    assert (said["result"]["status"], said["result"]["values"]["price"]) == ("completed", 216)
+    assert said["result"]["steps"] == 16
+    ran = Counter(line["place"] for line in children.journal(run_id))
+    assert set(ran) == {*PARCELS, *POST}
+    assert all(ran[place] == 1 for place in committed)
+    assert sum(ran.values()) <= len(ran) + 2, "only what was in flight ran again"
+    assert await store.verify(run_id) == []

@@ -258,7 +258,9 @@ class Journey:
 
     def __post_init__(self) -> None:
         self.chain = Chain()
-        payload, ops = pack([["set", "total", 0], ["set", "log", []], ["set", "few", [1, 2]], ["attempt", 1, {"max_steps": self.max_steps}]])
+        payload, ops = pack(
+            [["set", "total", 0], ["set", "log", []], ["set", "few", [1, 2]], ["attempt", 1, {"max_steps": self.max_steps}]]
+        )
         row = self.chain.seal(self.chain.genesis("r"), "r", 1, 1, 0, "start", "", "", self.plan.entry, payload, 0)
         self.rows.append(row)
         state = RunState("r")
