@@ -23,9 +23,9 @@ from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Lease, Row, RunRecord
 from checkpoint_stores.sql import faults, postgres_statements
 from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, RunLine, barrier_of, decision_line, decision_of, id_of, inbox_of, run_of
+from checkpoint_stores.sql.places import POSTGRES_CLOCK
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import Outcome
-from checkpoint_stores.sql.statements import POSTGRES_CLOCK
 from checkpoint_stores.sql.transactions import Scribe, attempt_row
 
 _AT_ONCE: Final = 250

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from checkpoint_stores.sql.places import POSTGRES_CLOCK
 from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, graphs, runs, snapshots
 from checkpoint_stores.sql.statements import (
     BARRIER_AGAIN,
@@ -19,7 +20,6 @@ from checkpoint_stores.sql.statements import (
     CHANNEL,
     DECISIONS,
     NEW_RUN_WIDTH,
-    POSTGRES_CLOCK,
     ROWS,
     RUN,
     RUN_COLUMNS,

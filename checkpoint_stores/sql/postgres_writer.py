@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, postgres_statements, statements
+from checkpoint_stores.sql.places import for_postgres
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Outcome
 from checkpoint_stores.sql.statements import BARRIERS
@@ -167,7 +168,7 @@ class PostgresWriter(PostgresQueue[Written]):
         return Receipt(found[-1][4], found[-1][3]), True
 
     async def _lost(self, work: Transition) -> LeaseLostError:
-        found = await self._connection.fetchrow(statements.for_driver(statements.OWNER_OF, "postgresql"), work.key) or (None, None)
+        found = await self._connection.fetchrow(for_postgres(statements.OWNER_OF), work.key) or (None, None)
         return LeaseLostError(work.commit.run_id, work.commit.epoch, owner=found[0], current_epoch=found[1])
 
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import statements
+from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.settling import Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Transition
@@ -93,7 +94,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
     def _append(self, work: Transition) -> Receipt:
         now = self._clock()
         try:
-            inserted = self._raw.execute(statements.SQLITE_APPEND, (*work.rows[0], now)).fetchall()
+            inserted = self._raw.execute(*for_sqlite(statements.SQLITE_APPEND, (*work.rows[0], now))).fetchall()
         except sqlite3.IntegrityError:
             raise self._lost(work) from None
         if not inserted:
@@ -107,12 +108,12 @@ class SQLiteWriter(SQLiteQueue[Written]):
         inbox_rev: int | None = None
         try:
             if work.change is not None:
-                changed = execute(statements.SQLITE_CHANGE_RUN, (key, commit.epoch, *work.change, now)).fetchall()
+                changed = execute(*for_sqlite(statements.SQLITE_CHANGE_RUN, (key, commit.epoch, *work.change, now))).fetchall()
                 if not changed:
                     raise self._lost(work)
                 inbox_rev, tenant = changed[0]
             for row in work.rows:
-                inserted = execute(statements.SQLITE_APPEND, (*row, now)).fetchall()
+                inserted = execute(*for_sqlite(statements.SQLITE_APPEND, (*row, now))).fetchall()
                 if not inserted:
                     raise self._lost(work)
                 inbox_rev = inserted[0][0]
@@ -121,15 +122,15 @@ class SQLiteWriter(SQLiteQueue[Written]):
         for barrier in work.opened:
             execute(statements.SQLITE_OPEN_BARRIER, barrier | {"tenant": tenant, "opened_at": barrier["opened_at"] or now})
         for ticket, status in work.closed:
-            execute(statements.SQLITE_SET_BARRIER, (key, ticket, status))
+            execute(*for_sqlite(statements.SQLITE_SET_BARRIER, (key, ticket, status)))
         for vote in work.voted:
             execute(statements.SQLITE_VOTE, vote | {"decided_at": vote["decided_at"] or now})
         for decision_id, seq in work.consumed:
-            execute(statements.SQLITE_CONSUME, (key, decision_id, seq))
+            execute(*for_sqlite(statements.SQLITE_CONSUME, (key, decision_id, seq)))
         if inbox_rev is None:
             raise ValueError("a commit needs at least one row or a change")
         return Receipt(inbox_rev, now)
 
     def _lost(self, work: Transition) -> LeaseLostError:
-        found = self._raw.execute(statements.for_driver(statements.OWNER_OF, "sqlite"), (work.key,)).fetchone() or (None, None)
+        found = self._raw.execute(*for_sqlite(statements.OWNER_OF, (work.key,))).fetchone() or (None, None)
         return LeaseLostError(work.commit.run_id, work.commit.epoch, owner=found[0], current_epoch=found[1])

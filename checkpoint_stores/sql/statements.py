@@ -2,18 +2,18 @@
 
 Queries and rare writes are SQLAlchemy Core.  The append path is text for the
 bare drivers, made once from the tables' metadata: Core's execution would cost
-more than the commit itself.
+more than the commit itself.  How its places ``%1``, ``%2`` ... are said to each
+driver is the business of `checkpoint_stores.sql.places`.
 """
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from checkpoint_stores.sql.places import POSTGRES_CLOCK, places
 from checkpoint_stores.sql.schema import (
     barriers,
     checkpoints,
@@ -27,8 +27,6 @@ from checkpoint_stores.sql.schema import (
 
 CHANNEL: Final = "trailmark_runs"
 """Where PostgreSQL tells that a run changed; the payload is the run id in hexadecimal."""
-
-POSTGRES_CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 ROW_COLUMNS: Final = tuple(column.name for column in checkpoints.columns)
 ROWS: Final = ", ".join(ROW_COLUMNS)
@@ -182,20 +180,20 @@ def newest_row(column: str, run_id: str, status: str, gives_back: str) -> str:
 
 SQLITE_APPEND: Final = (
     f"INSERT INTO {checkpoints.name} ({ROWS})"
-    f" SELECT {', '.join(f'?{position}' for position in range(1, len(ROW_COLUMNS) + 1))}"
-    f" FROM {runs.name} r WHERE r.run_id = ?1 AND r.epoch = ?3 AND {extends_head('?1', '?2')}"
-    f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = ?1)"
+    f" SELECT {places(len(ROW_COLUMNS))}"
+    f" FROM {runs.name} r WHERE r.run_id = %1 AND r.epoch = %3 AND {extends_head('%1', '%2')}"
+    f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = %1)"
 )
 """One row; parameters are its columns in order.  Returns inbox_rev, or no line where the lease is lost."""
 
 SQLITE_CHANGE_RUN: Final = (
-    f"UPDATE {runs.name} SET status = CASE WHEN {in_time('?10', 'inbox_rev')} THEN coalesce(?3, status) ELSE status END,"
-    f" wake_at = CASE WHEN NOT {in_time('?10', 'inbox_rev')} THEN wake_at WHEN ?5 THEN NULL ELSE coalesce(?4, wake_at) END,"
-    " error = coalesce(?6, error),"
-    f" owner = CASE WHEN ?7 AND {in_time('?10', 'inbox_rev')} THEN NULL ELSE owner END,"
-    f" head_seq = coalesce(?8, {newest_row('seq', '?1', '?3', '?7')}, head_seq),"
-    f" head_digest = coalesce(?9, {newest_row('digest', '?1', '?3', '?7')}, head_digest), updated_at = ?11"
-    " WHERE run_id = ?1 AND epoch = ?2 RETURNING inbox_rev, tenant"
+    f"UPDATE {runs.name} SET status = CASE WHEN {in_time('%10', 'inbox_rev')} THEN coalesce(%3, status) ELSE status END,"
+    f" wake_at = CASE WHEN NOT {in_time('%10', 'inbox_rev')} THEN wake_at WHEN %5 THEN NULL ELSE coalesce(%4, wake_at) END,"
+    " error = coalesce(%6, error),"
+    f" owner = CASE WHEN %7 AND {in_time('%10', 'inbox_rev')} THEN NULL ELSE owner END,"
+    f" head_seq = coalesce(%8, {newest_row('seq', '%1', '%3', '%7')}, head_seq),"
+    f" head_digest = coalesce(%9, {newest_row('digest', '%1', '%3', '%7')}, head_digest), updated_at = %11"
+    " WHERE run_id = %1 AND epoch = %2 RETURNING inbox_rev, tenant"
 )
 BARRIERS: Final = tuple(column.name for column in barriers.columns)
 DECISIONS: Final = tuple(column.name for column in decisions.columns)
@@ -204,19 +202,19 @@ SQLITE_OPEN_BARRIER: Final = (
     f"INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) VALUES ({', '.join(f':{name}' for name in BARRIERS)})"
     f" ON CONFLICT (run_id, ticket) DO UPDATE SET {BARRIER_AGAIN}"
 )
-SQLITE_SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = ?3 WHERE run_id = ?1 AND ticket = ?2"
-SQLITE_CONSUME: Final = f"UPDATE {decisions.name} SET consumed_seq = ?3 WHERE run_id = ?1 AND id = ?2"
+SQLITE_SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = %3 WHERE run_id = %1 AND ticket = %2"
+SQLITE_CONSUME: Final = f"UPDATE {decisions.name} SET consumed_seq = %3 WHERE run_id = %1 AND id = %2"
 SQLITE_VOTE: Final = f"INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) VALUES ({', '.join(f':{name}' for name in DECISIONS)})"
 
-LOAD_ROWS: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
-LOAD_SNAPSHOTS: Final = f"SELECT seq, digest, seal, payload FROM {snapshots.name} WHERE run_id = %s AND seq <= %s ORDER BY seq"
+LOAD_ROWS: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %1 AND seq >= %2 AND seq <= %3 ORDER BY seq LIMIT %4"
+LOAD_SNAPSHOTS: Final = f"SELECT seq, digest, seal, payload FROM {snapshots.name} WHERE run_id = %1 AND seq <= %2 ORDER BY seq"
 LOAD_NEWEST_SNAPSHOT: Final = f"{LOAD_SNAPSHOTS} DESC LIMIT 1"
-LOAD_ROWS_UPTO: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %s AND seq <= %s ORDER BY seq"
+LOAD_ROWS_UPTO: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %1 AND seq <= %2 ORDER BY seq"
 LOAD_ROWS_FROM_SNAPSHOT: Final = (
     f"SELECT {ROWS} FROM {checkpoints.name} c WHERE run_id = %1 AND seq <= %2 AND seq >="
     f" coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = %1 AND s.seq <= %2), 0) ORDER BY seq"
 )
-LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %s"
+LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %1"
 
 
 def newest_part(key: bytes, last: int) -> list[tuple[str, tuple[Any, ...]]]:
@@ -239,48 +237,26 @@ PENDING_DECISIONS: Final = (
 )
 
 
-def for_driver(text: str, dialect: str) -> str:
-    """Return ``text`` with its places (``%s`` in order, or ``%1``, ``%2``) in the driver's own style."""
-    mark = "$" if dialect == "postgresql" else "?"
-    for position in range(1, text.count("%s") + 1):
-        text = text.replace("%s", f"{mark}{position}", 1)
-    return text.replace("%", mark)
-
-
 SQLITE_SIZE: Final = "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()"
 POSTGRES_SIZE: Final = "SELECT " + " + ".join(f"pg_total_relation_size('{table.name}')" for table in metadata.sorted_tables) + " AS bytes"
 
-# --- what transactions say, as text for the bare drivers: places are %1, %2 ...; {now:N} is the clock, place N its given value ------
+# --- what transactions say, as text for the bare drivers ------------------------------------------------------------
 RUN_COLUMNS: Final = tuple(column.name for column in runs.columns)
 RUN: Final = ", ".join(RUN_COLUMNS)
 TIMES: Final = ("created_at", "updated_at")
-
-
-def _places(number: int, start: int = 1) -> str:
-    return ", ".join(f"%{place}" for place in range(start, start + number))
-
-
-@cache
-def text_for(template: str, dialect: str) -> str:
-    """Return a template of this section in the words of a dialect."""
-    if dialect == "postgresql":
-        template = re.sub(r"\{now:(\d+)\}", rf"coalesce(%\1::bigint, {POSTGRES_CLOCK})", template)
-        return template.replace("{lock}", " FOR UPDATE").replace("%", "$")
-    return re.sub(r"\{now:(\d+)\}", r"%\1", template).replace("{lock}", "").replace("%", "?")
-
 
 LOCK_RUN: Final = f"SELECT {RUN}, {{now:2}} FROM {runs.name} WHERE run_id = %1{{lock}}"
 """(run_id, now): the run's line, locked until the transaction ends, and the clock."""
 WORKER: Final = f"SELECT lease_expires_at, host, pid, pid_started FROM {workers.name} WHERE worker_id = %1"
 HEAD: Final = f"SELECT seq, digest, step FROM {checkpoints.name} WHERE run_id = %1 ORDER BY seq DESC LIMIT 1"
 ROW_DIGEST: Final = f"SELECT digest FROM {checkpoints.name} WHERE run_id = %1 AND seq = %2"
-INSERT_ROW: Final = f"INSERT INTO {checkpoints.name} ({ROWS}) VALUES ({_places(len(ROW_COLUMNS) - 1)}, {{now:{len(ROW_COLUMNS)}}})"
+INSERT_ROW: Final = f"INSERT INTO {checkpoints.name} ({ROWS}) VALUES ({places(len(ROW_COLUMNS) - 1)}, {{now:{len(ROW_COLUMNS)}}})"
 NAME_TAKEN: Final = f"SELECT run_id FROM {runs.name} WHERE run_id = %1 OR (tenant = %2 AND flow = %3 AND run_key = %4) LIMIT 1"
 NEW_RUN_WIDTH: Final = len(RUN_COLUMNS) - len(TIMES)
 """The times of a run are its last columns; a new run gives all before them."""
 _NOW_OF_NEW: Final = f"{{now:{NEW_RUN_WIDTH + 1}}}"
 INSERT_RUN: Final = (
-    f"INSERT INTO {runs.name} ({RUN}) SELECT {_places(NEW_RUN_WIDTH)}, moment, moment FROM (SELECT {_NOW_OF_NEW} AS moment) m"
+    f"INSERT INTO {runs.name} ({RUN}) SELECT {places(NEW_RUN_WIDTH)}, moment, moment FROM (SELECT {_NOW_OF_NEW} AS moment) m"
     f" WHERE true ON CONFLICT DO NOTHING RETURNING {TIMES[0]}"
 )
 """Returns created_at, or no line where the run's id or its run_key is taken."""
@@ -292,7 +268,7 @@ TAKE_RUN: Final = (
 BUMP_INBOX: Final = (
     f"UPDATE {runs.name} SET inbox_rev = inbox_rev + 1, updated_at = %2, cancel = coalesce(%3, cancel) WHERE run_id = %1 RETURNING {RUN}"
 )
-INSERT_BARRIER: Final = f"INSERT INTO {barriers.name} ({', '.join(barriers.columns.keys())}) VALUES ({_places(len(barriers.columns))})"
+INSERT_BARRIER: Final = f"INSERT INTO {barriers.name} ({', '.join(barriers.columns.keys())}) VALUES ({places(len(barriers.columns))})"
 BARRIERS_OF_NODE: Final = (
     f"SELECT {', '.join(barriers.columns.keys())} FROM {barriers.name} WHERE run_id = %1 AND (node = %2 OR ticket = %3)"
 )
@@ -300,9 +276,9 @@ SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = %3 WHERE run_id = %1 
 VOTES: Final = (
     f"SELECT {', '.join(decisions.columns.keys())} FROM {decisions.name} WHERE run_id = %1 AND ticket IN (%2, %3) ORDER BY decided_at, id"
 )
-INSERT_DECISION: Final = f"INSERT INTO {decisions.name} ({', '.join(decisions.columns.keys())}) VALUES ({_places(len(decisions.columns))})"
+INSERT_DECISION: Final = f"INSERT INTO {decisions.name} ({', '.join(decisions.columns.keys())}) VALUES ({places(len(decisions.columns))})"
 PUT_GRAPH: Final = f"INSERT INTO {graphs.name} (graph_hash, definition) VALUES (%1, %2) ON CONFLICT DO NOTHING"
 GRAPH: Final = f"SELECT definition FROM {graphs.name} WHERE graph_hash = %1"
 NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %1)"
 """PostgreSQL only."""
-OWNER_OF: Final = f"SELECT owner, epoch FROM {runs.name} WHERE run_id = %s"
+OWNER_OF: Final = f"SELECT owner, epoch FROM {runs.name} WHERE run_id = %1"

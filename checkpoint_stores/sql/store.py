@@ -40,6 +40,7 @@ from checkpoint_stores.records import (
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import faults, migrate, statements, transactions
 from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of, run_of, span_of, stored_of
+from checkpoint_stores.sql.places import for_postgres, for_sqlite
 from checkpoint_stores.sql.postgres_desk import Asked, AskingTime, Looking, PostgresDesk, Taking
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_reader import SQLiteReader
@@ -586,11 +587,13 @@ class SQLCheckpointStore:
         """Bare tuples from the bare driver, all from one moment of the database."""
         if not self._is_open:
             await self._open()
-        texts = [(statements.for_driver(text, self._dialect), values) for text, values in wanted]
         if self._reader is not None:
             with faults.typed_errors(self.url):
-                found: list[list[Any]] = await self._reader.submit(lambda raw: [raw.execute(*asked).fetchall() for asked in texts])
+                found: list[list[Any]] = await self._reader.submit(
+                    lambda raw: [raw.execute(*for_sqlite(*asked)).fetchall() for asked in wanted]
+                )
                 return found
+        texts = [(for_postgres(text), values) for text, values in wanted]
 
         async def read() -> list[list[Any]]:
             async with self._driver() as (_, driver):

@@ -40,6 +40,7 @@ from checkpoint_stores.sql.lines import (
     run_line,
     run_of,
 )
+from checkpoint_stores.sql.places import for_postgres, for_sqlite
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +223,7 @@ def _tell(connection: sa.Connection, key: bytes) -> None:
 
 def _fetch(connection: sa.Connection, template: str, *values: Any) -> list[Any]:
     """Run a statement on the bare driver under ``connection``: a tenth of what SQLAlchemy's own execution takes."""
-    dialect = connection.dialect.name
     driver: Any = connection.connection.driver_connection
-    text = statements.text_for(template, dialect)
-    if dialect == "postgresql":
-        return list(await_only(driver.fetch(text, *values)))
-    return list(driver.execute(text, values))
+    if connection.dialect.name == "postgresql":
+        return list(await_only(driver.fetch(for_postgres(template), *values)))
+    return list(driver.execute(*for_sqlite(template, values)))
