@@ -88,7 +88,7 @@ class PostgresFloor:
 
     @classmethod
     async def made(cls, store: SQLCheckpointStore) -> PostgresFloor:
-        connection = await store._connect_postgres()  # noqa: SLF001
+        connection = await store._database.connect()  # noqa: SLF001
         await connection.execute("DROP TABLE IF EXISTS floor_r, floor_c")
         await connection.execute("CREATE TABLE floor_r (run bytea PRIMARY KEY, epoch integer)")
         await connection.execute("CREATE TABLE floor_c (run bytea, seq integer, digest bytea, payload bytea, PRIMARY KEY (run, seq))")

@@ -221,7 +221,7 @@ async def test_a_read_only_database_is_told(sqlite_url: str) -> None:
 
 async def pragma(store: SQLCheckpointStore, text: str) -> Any:
     """Ask or set a PRAGMA on the writer's own connection."""
-    writer = store._writer
+    writer = store._database.writer
     assert isinstance(writer, SQLiteWriter)
     return await writer.submit(lambda connection: connection.exec_driver_sql(f"PRAGMA {text}").scalar())
 
@@ -243,7 +243,7 @@ async def test_a_full_disk_refuses_the_commit_and_keeps_the_run(sqlite_url: str)
 
 
 async def test_a_file_that_stays_locked_is_told(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoint_stores.sql.store.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("checkpoint_stores.sql.sqlite_database.BUSY_SECONDS", 0.05)
     async with SQLCheckpointStore(sqlite_url) as store:
         run = await walked(store)
         with closing(sqlite3.connect(file_of(sqlite_url), isolation_level=None)) as other:
@@ -352,7 +352,7 @@ class Cut:
 
 @contextmanager
 def cut_after_sending(store: SQLCheckpointStore) -> Iterator[None]:
-    writer = store._writer
+    writer = store._database.writer
     assert isinstance(writer, PostgresWriter)
     for name in ("_append_one", "_append_many", "_transition"):
         setattr(writer, name, Cut(getattr(writer, name), writer._connection))
@@ -384,7 +384,7 @@ async def test_a_commit_whose_answer_was_lost_to_another_owner_is_refused(postgr
 
 @contextmanager
 def desk_cut_after_sending(store: SQLCheckpointStore, *names: str) -> Iterator[None]:
-    desk = store._desk
+    desk = store._database.desk
     assert desk is not None
     for name in names:
         setattr(desk, name, Cut(getattr(desk, name), desk._connection))
@@ -395,7 +395,7 @@ async def test_a_run_whose_creation_was_not_answered_is_found_to_be_its_creators
     async with SQLCheckpointStore(postgres_url) as store:
         taken = await new_run(store, run_key="taken")
         for number in (1, 3):
-            writer = store._writer
+            writer = store._database.writer
             assert isinstance(writer, PostgresWriter)
             writer._create = Cut(writer._create, writer._connection)
             asked = [new_run(store, run_key=f"{number} of {one}") for one in range(number)]
@@ -435,7 +435,7 @@ async def test_a_taking_that_was_not_answered_is_found_to_be_done(postgres_url: 
 async def test_a_server_that_is_gone_is_told(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SQLCheckpointStore(postgres_url) as store:
         run = await walked(store, 1)
-        writer = store._writer
+        writer = store._database.writer
         assert isinstance(writer, PostgresWriter)
 
         async def refused() -> Any:
@@ -524,7 +524,7 @@ async def test_what_was_judged_over_a_run_that_changed_meanwhile_is_judged_again
         first, second, third = [await new_run(store) for _ in range(3)]
         await asyncio.gather(*(run.open_barrier(park=False) for run in (first, second, third)))
         await store.inbox(first.run_id)
-        desk = store._desk
+        desk = store._database.desk
         assert desk is not None
 
         async def changes() -> None:
@@ -546,7 +546,7 @@ async def test_a_run_that_was_taken_meanwhile_is_not_taken_again(postgres_url: s
     async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
         runs = [await new_run(store, hold=False, status="ready") for _ in range(3)]
         await store.inbox(runs[0].run_id)
-        desk = store._desk
+        desk = store._database.desk
         assert desk is not None
         desk._take = Meanwhile(desk._take, lambda: other.acquire(runs[1].run_id))
         answers = await asyncio.gather(*(store.acquire(run.run_id) for run in runs), return_exceptions=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 from checkpoint_stores.deciding import find_ticket, judge, node_of, tickets_counting_for
 from checkpoint_stores.errors import RunEndedError, RunNotFoundError
@@ -23,6 +23,7 @@ from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Lease, Row, RunRecord
 from checkpoint_stores.sql import faults, postgres_statements
 from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, RunLine, barrier_of, decision_line, decision_of, id_of, inbox_of, run_of
+from checkpoint_stores.sql.matters import Asked, AskingTime, Looking, Matter, Taking
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import Outcome
@@ -30,37 +31,6 @@ from checkpoint_stores.sql.transactions import Scribe, attempt_row
 
 _AT_ONCE: Final = 250
 """Judging takes the loop's time: no batch may take it for long."""
-
-
-class Asked(NamedTuple):
-    """A decision to be judged; answered with (its record, whether it is new)."""
-
-    key: bytes
-    run_id: str
-    barrier: str
-    decision: Decides
-
-
-class Taking(NamedTuple):
-    """A run to be taken that nobody may hold; answered with its `Lease`."""
-
-    key: bytes
-    run_id: str
-    details: Mapping[str, Any]
-
-
-class Looking(NamedTuple):
-    """An inbox to be read; answered with its `Inbox`."""
-
-    key: bytes
-    run_id: str
-
-
-class AskingTime(NamedTuple):
-    """Answered with the database's clock, microseconds."""
-
-
-Matter: TypeAlias = Asked | Taking | Looking | AskingTime
 
 
 class PostgresDesk(PostgresQueue[Matter]):

@@ -69,8 +69,19 @@ runs = sa.Table(
     sa.Index("ix_runs_by_flow", "tenant", "flow", "created_at", "run_id"),
     info={"doc": "One line for each run: what listings, leases and the inbox need."},
 )
-sa.Index("ix_runs_due", runs.c.wake_at, sqlite_where=runs.c.wake_at.is_not(None), postgresql_where=runs.c.wake_at.is_not(None))
-sa.Index("ix_runs_owned", runs.c.owner, sqlite_where=runs.c.owner.is_not(None), postgresql_where=runs.c.owner.is_not(None))
+_PARTIAL: Final = {f"ix_runs_{name}": column.is_not(None) for name, column in (("due", runs.c.wake_at), ("owned", runs.c.owner))}
+sa.Index("ix_runs_due", runs.c.wake_at, sqlite_where=_PARTIAL["ix_runs_due"])
+sa.Index("ix_runs_owned", runs.c.owner, sqlite_where=_PARTIAL["ix_runs_owned"])
+
+
+@sa.event.listens_for(runs, "before_create")
+def _tell_postgres(table: sa.Table, connection: sa.Connection, **_: object) -> None:
+    # Said with the index, `postgresql_where` would import SQLAlchemy's PostgreSQL dialect for a SQLite file as well.
+    if connection.dialect.name == "postgresql":
+        for index in table.indexes:
+            if index.name in _PARTIAL:
+                index.dialect_options["postgresql"]["where"] = _PARTIAL[str(index.name)]
+
 
 workers = sa.Table(
     "workers",

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from checkpoint_stores.sql.places import POSTGRES_CLOCK, places
 from checkpoint_stores.sql.schema import (
@@ -91,13 +90,6 @@ def inbox_states_text(number: int) -> str:
 
 
 # --- workers --------------------------------------------------------------------------------------------------------
-def beat(line: dict[str, Any], lease: int, now: int | None, dialect: str) -> Any:
-    """Register this process, or extend its lease."""
-    insert = postgresql.insert(workers) if dialect == "postgresql" else sqlite.insert(workers)
-    filled = insert.values(**line, started_at=clock(now), lease_expires_at=clock(now) + lease)
-    return filled.on_conflict_do_update(index_elements=[workers.c.worker_id], set_={"lease_expires_at": filled.excluded.lease_expires_at})
-
-
 def forget_worker(worker_id: str) -> sa.Delete:
     return sa.delete(workers).where(workers.c.worker_id == worker_id)
 
@@ -106,20 +98,6 @@ def forget_dead_workers(before: int) -> sa.Delete:
     """Lines of processes that ended long ago and own nothing any more."""
     return sa.delete(workers).where(
         workers.c.lease_expires_at < before, ~sa.exists().where(runs.c.owner == workers.c.worker_id).correlate(workers)
-    )
-
-
-# --- checkpoints ----------------------------------------------------------------------------------------------------
-# --- snapshots ------------------------------------------------------------------------------------------------------
-def put_snapshot(line: dict[str, Any], epoch: int, dialect: str) -> Any:
-    insert = postgresql.insert(snapshots) if dialect == "postgresql" else sqlite.insert(snapshots)
-    given = sa.select(*(sa.literal(line[column.name], column.type) for column in snapshots.columns)).where(
-        sa.exists().where(runs.c.run_id == line["run_id"], runs.c.epoch == epoch)
-    )
-    filled = insert.from_select(list(snapshots.columns), given)
-    return filled.on_conflict_do_update(
-        index_elements=[snapshots.c.run_id, snapshots.c.seq],
-        set_={name: filled.excluded[name] for name in ("digest", "seal", "payload")},
     )
 
 
@@ -247,6 +225,12 @@ TIMES: Final = ("created_at", "updated_at")
 
 LOCK_RUN: Final = f"SELECT {RUN}, {{now:2}} FROM {runs.name} WHERE run_id = %1{{lock}}"
 """(run_id, now): the run's line, locked until the transaction ends, and the clock."""
+BEAT: Final = (
+    f"INSERT INTO {workers.name} (worker_id, host, pid, pid_started, started_at, lease_expires_at)"
+    " VALUES (%1, %2, %3, %4, {now:5}, {now:5} + %6)"
+    " ON CONFLICT (worker_id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at"
+)
+"""Registers a process, or extends its lease by %6 microseconds."""
 WORKER: Final = f"SELECT lease_expires_at, host, pid, pid_started FROM {workers.name} WHERE worker_id = %1"
 HEAD: Final = f"SELECT seq, digest, step FROM {checkpoints.name} WHERE run_id = %1 ORDER BY seq DESC LIMIT 1"
 ROW_DIGEST: Final = f"SELECT digest FROM {checkpoints.name} WHERE run_id = %1 AND seq = %2"
@@ -277,6 +261,13 @@ VOTES: Final = (
     f"SELECT {', '.join(decisions.columns.keys())} FROM {decisions.name} WHERE run_id = %1 AND ticket IN (%2, %3) ORDER BY decided_at, id"
 )
 INSERT_DECISION: Final = f"INSERT INTO {decisions.name} ({', '.join(decisions.columns.keys())}) VALUES ({places(len(decisions.columns))})"
+_SNAPSHOT: Final = tuple(column.name for column in snapshots.columns)
+PUT_SNAPSHOT: Final = (
+    f"INSERT INTO {snapshots.name} ({', '.join(_SNAPSHOT)}) SELECT {places(len(_SNAPSHOT))}"
+    f" WHERE EXISTS (SELECT 1 FROM {runs.name} r WHERE r.run_id = %1 AND r.epoch = %{len(_SNAPSHOT) + 1})"
+    f" ON CONFLICT (run_id, seq) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _SNAPSHOT[2:])}"
+)
+"""The columns, then the epoch that must be current."""
 PUT_GRAPH: Final = f"INSERT INTO {graphs.name} (graph_hash, definition) VALUES (%1, %2) ON CONFLICT DO NOTHING"
 GRAPH: Final = f"SELECT definition FROM {graphs.name} WHERE graph_hash = %1"
 NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %1)"

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.util import await_only
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
@@ -47,7 +46,6 @@ from checkpoint_stores.sql.places import for_postgres, for_sqlite
 class Scribe:
     """What every transaction needs beside its connection."""
 
-    dialect: str
     worker_id: str
     lease: int
     """Microseconds."""
@@ -61,7 +59,7 @@ class Scribe:
 
 def beat(connection: sa.Connection, scribe: Scribe) -> None:
     """Extend this process's lease."""
-    connection.execute(statements.beat(worker_line(scribe.worker_id), scribe.lease, scribe.time(), scribe.dialect))
+    _fetch(connection, statements.BEAT, *worker_line(scribe.worker_id).values(), scribe.time(), scribe.lease)
 
 
 def leave(connection: sa.Connection, scribe: Scribe) -> list[str]:
@@ -91,7 +89,7 @@ def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *
         check_name_free(connection, run)
         raise RunExistsError(run.run_key or run.run_id, run.run_id)  # whoever had the name is gone again
     if store_graph and run.definition:
-        put_graph(connection, run.graph_hash, run.definition)
+        put_graph(connection, scribe, run.graph_hash, run.definition)
     created_at = made[0][0]
     _fetch(connection, statements.INSERT_ROW, line.run_id, *first[1:11], now)
     for barrier in run.barriers:
@@ -151,17 +149,12 @@ def attempt_row(scribe: Scribe, line: Any, head: Sequence[Any], details: Mapping
 
 def put_snapshot(connection: sa.Connection, scribe: Scribe, snapshot: Snapshot, epoch: int) -> None:
     """Keep a snapshot while the epoch is current."""
-    line = {
-        "run_id": key_of(snapshot.run_id),
-        "seq": snapshot.seq,
-        "digest": snapshot.digest,
-        "seal": scribe.chain.seal_snapshot(snapshot),
-        "payload": snapshot.payload,
-    }
-    connection.execute(statements.put_snapshot(line, epoch, scribe.dialect))
+    seal = scribe.chain.seal_snapshot(snapshot)
+    line = (key_of(snapshot.run_id), snapshot.seq, snapshot.digest, seal, snapshot.payload)
+    _fetch(connection, statements.PUT_SNAPSHOT, *line, epoch)
 
 
-def put_graph(connection: sa.Connection, graph_hash: str, definition: str) -> None:
+def put_graph(connection: sa.Connection, _scribe: Scribe, graph_hash: str, definition: str) -> None:
     """Keep a graph's definition; nothing happens where it is already there."""
     _fetch(connection, statements.PUT_GRAPH, graph_hash, definition)
 
@@ -223,7 +216,8 @@ def _tell(connection: sa.Connection, key: bytes) -> None:
 
 def _fetch(connection: sa.Connection, template: str, *values: Any) -> list[Any]:
     """Run a statement on the bare driver under ``connection``: a tenth of what SQLAlchemy's own execution takes."""
-    driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "postgresql":
-        return list(await_only(driver.fetch(for_postgres(template), *values)))
+        adapted: Any = connection.connection.dbapi_connection
+        return list(adapted.run_async(lambda driver: driver.fetch(for_postgres(template), *values)))
+    driver: Any = connection.connection.driver_connection
     return list(driver.execute(*for_sqlite(template, values)))

@@ -76,11 +76,16 @@ class MortalStore(SQLCheckpointStore):
             os.kill(os.getpid(), signal.SIGSTOP)
         return answer
 
-    def _connect_sqlite_writer(self) -> sqlite3.Connection:
-        connection = super()._connect_sqlite_writer()
-        if self.ticks is not None:
+    def count_ticks(self) -> None:
+        """Let SQLite's machine count what it does on the connection that writes."""
+        connect = self._database.connect_writer
+
+        def connect_writer() -> sqlite3.Connection:
+            connection = connect()
             connection.set_progress_handler(self._tick, 1)
-        return connection
+            return connection
+
+        self._database.connect_writer = connect_writer
 
     def _tick(self) -> None:
         if self._armed is not None:
@@ -146,6 +151,8 @@ class Child:
         store.dies_before, store.dies_after = request.get("dies_before"), request.get("dies_after")
         store.stops_after = request.get("stops_after")
         store.ticks = request.get("ticks")
+        if store.ticks is not None:
+            store.count_ticks()
         async with store:
             await getattr(self, request["do"])(store, request)
 

@@ -129,7 +129,7 @@ async def test_a_server_that_goes_away_in_the_middle_of_a_run_is_an_error_and_th
     relay = Relay(stop_the_server)
     with pytest.raises(StoreUnavailableError) as unavailable:
         async with SQLCheckpointStore(server.url) as store, GraphExecutor(relay.graph(), store=store) as executor:
-            store._writer._patience = 0.1  # type: ignore[union-attr]
+            store._database.writer._patience = 0.1  # type: ignore[union-attr]
             await executor.execute({})
     check_names_the_store(unavailable.value, server.url)
     assert relay.nodes() == ["first", "second"]
@@ -193,7 +193,7 @@ async def fail_in_second(url: str, spoil: Callable[[SQLCheckpointStore, str], Aw
 
 async def test_a_file_that_becomes_read_only_loses_nothing(sqlite_url: str, tables: Any) -> None:
     async def spoil(store: SQLCheckpointStore, _run_id: str) -> None:
-        store._writer._raw.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
+        store._database.writer._raw.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
 
     relay, run_id = await fail_in_second(sqlite_url, spoil, tables)
     await tables(sqlite_url).ask("UPDATE workers SET lease_expires_at = 0")
@@ -202,7 +202,7 @@ async def test_a_file_that_becomes_read_only_loses_nothing(sqlite_url: str, tabl
 
 async def test_a_disk_that_is_full_loses_nothing(sqlite_url: str, tables: Any) -> None:
     async def spoil(store: SQLCheckpointStore, _run_id: str) -> None:
-        raw = store._writer._raw  # type: ignore[union-attr]
+        raw = store._database.writer._raw  # type: ignore[union-attr]
         (pages,) = raw.execute("PRAGMA page_count").fetchone()
         raw.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -214,7 +214,7 @@ async def test_a_file_that_another_program_keeps_locked_loses_nothing(sqlite_url
     locks = []
 
     async def spoil(store: SQLCheckpointStore, _run_id: str) -> None:
-        store._writer._raw.execute("PRAGMA busy_timeout = 0")  # type: ignore[union-attr]
+        store._database.writer._raw.execute("PRAGMA busy_timeout = 0")  # type: ignore[union-attr]
         other = sqlite3.connect(sqlite_url.partition("///")[2], isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         locks.append(other)

@@ -1,0 +1,67 @@
+"""The outsider's side of the SQL store: what runs ask of people, what these decide, and how the owner hears of it."""
+
+from __future__ import annotations
+
+from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.protocol import Decides
+from checkpoint_stores.records import BarrierRecord, DecisionRecord, Inbox, RunRecord
+from checkpoint_stores.sql import statements, transactions
+from checkpoint_stores.sql.database import Database
+from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of
+from checkpoint_stores.sql.matters import Asked, Looking
+from checkpoint_stores.sql.reading import Reading
+from checkpoint_stores.watching import LocalWatch
+
+
+class Asking:
+    """Tickets, decisions, requests to cancel, and the inbox they end up in."""
+
+    def __init__(self, database: Database, reading: Reading) -> None:
+        self._database = database
+        self._reading = reading
+
+    async def inbox(self, run_id: str) -> Inbox:
+        key = key_of(run_id)
+        inbox: Inbox | None = await self._database.at_once(Looking(key, run_id))
+        if inbox is not None:
+            return inbox
+        found, barriers, decisions = await self._database.fetch(
+            [(statements.INBOX_REVISION, (key,)), (statements.LIVE_BARRIERS, (key,)), (statements.PENDING_DECISIONS, (key,))]
+        )
+        if not found:
+            raise RunNotFoundError(run_id)
+        rev, cancel = found[0]
+        return inbox_of(rev, cancel, barriers, decisions)
+
+    async def barriers(self, *, run_id: str | None, status: str | None, tenant: str, limit: int) -> list[BarrierRecord]:
+        key = key_of(run_id) if run_id is not None else None
+        chosen = statements.barriers_oldest_first(run_id=key, status=status, tenant=tenant, limit=limit)
+        found = await self._database.read(chosen)
+        if not found and run_id is not None:
+            await self._reading.run(run_id)
+        return [barrier_of(line) for line in found]
+
+    async def decisions(self, run_id: str) -> list[DecisionRecord]:
+        found = await self._database.read(statements.decisions_of(key_of(run_id)))
+        if not found:
+            await self._reading.run(run_id)
+        return [decision_of(line) for line in found]
+
+    async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
+        judged: tuple[DecisionRecord, bool] | None = await self._database.at_once(Asked(key_of(run_id), run_id, barrier, decision))
+        if judged is None:
+            judged = await self._database.transact(transactions.decide, run_id, barrier, decision)
+        record, is_new = judged
+        if is_new:
+            self._database.outside.watches.wake(record.run_id)
+        return record
+
+    async def request_cancel(self, run_id: str, *, actor: str, reason: str) -> RunRecord:
+        run, is_new = await self._database.transact(transactions.request_cancel, run_id, actor, reason)
+        if is_new:
+            self._database.outside.watches.wake(run.run_id)
+        return run
+
+    def watch(self, run_id: str) -> LocalWatch:
+        self._database.check_open()
+        return self._database.outside.watches.watch(id_of(key_of(run_id)))

@@ -1,0 +1,166 @@
+"""What the parts of the store ask of the database under them, whichever it is.
+
+Opened by its first use, closed once; reads, transactions and the driver's errors
+pass here.  How SQLite and PostgreSQL do it is `sqlite_database` and
+`postgres_database`; what is asked is the parts' to say.  Knows no rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from checkpoint_stores.errors import StoreUnavailableError
+from checkpoint_stores.sql import faults
+from checkpoint_stores.sql.matters import Matter
+from checkpoint_stores.sql.transactions import Scribe
+from checkpoint_stores.sql.transitions import Creation, Transition
+from checkpoint_stores.watching import LocalWatches
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+Wanted = Sequence[tuple[str, tuple[Any, ...]]]
+"""Texts for the bare driver (see `places`), each with its values."""
+
+
+class Outside(Protocol):
+    """Hears of changes that other processes made."""
+
+    @property
+    def watches(self) -> LocalWatches: ...
+    async def close(self) -> None: ...
+
+
+class Database(ABC):
+    """One database, as the store uses it; belongs to the event loop that opened it.
+
+    Args:
+        address: where it is.
+        scribe: in whose name it is written.
+    """
+
+    size: ClassVar[str]
+    """The text that asks how many ``bytes`` it takes."""
+    answers_together: ClassVar[bool]
+    """Whether what many ask at once has a shorter way than a transaction each: see `at_once` and `create_at_once`."""
+
+    def __init__(self, address: sa.URL, scribe: Scribe) -> None:
+        self.address = address
+        self.url = address.render_as_string(hide_password=True)
+        self.scribe = scribe
+        self.is_open = False
+        self.outside: Outside
+        self._engine: AsyncEngine
+        self._is_closed = False
+        self._opening = asyncio.Lock()
+
+    # --- opening and closing ----------------------------------------------------------------------------------------
+    async def open(self, *, may_upgrade: bool = False) -> None:
+        """Open it where it is not; every other method does it by itself.
+
+        Raises StoreUnavailableError, SchemaVersionError.
+        """
+        async with self._opening:
+            if self._is_closed:
+                raise StoreUnavailableError(self.url, "this store is closed")
+            if self.is_open:
+                return
+            with faults.typed_errors(self.url):
+                await self._open(may_upgrade=may_upgrade)
+            self.is_open = True
+
+    async def close(self, last: Callable[[sa.Connection, Scribe], object]) -> None:
+        """Carry out what is queued, then ``last`` in a transaction, and disconnect.  Idempotent."""
+        if self._is_closed:
+            return
+        async with self._opening:
+            self._is_closed = True
+            if self.is_open:
+                self.is_open = False
+                await self._close(lambda connection: last(connection, self.scribe))
+
+    def check_open(self) -> None:
+        """Raises StoreUnavailableError."""
+        if not self.is_open:
+            raise StoreUnavailableError(self.url, "this store is not open")
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+    async def transact(self, work: Callable[Concatenate[sa.Connection, Scribe, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Carry out ``work`` in one write transaction; driver errors become the store's."""
+        if not self.is_open:
+            await self.open()
+        with faults.typed_errors(self.url):
+            return await self._write(lambda connection: work(connection, self.scribe, *args, **kwargs))
+
+    @abstractmethod
+    def submit(self, work: Transition) -> asyncio.Future[Any]:
+        """Queue a commit; the future gets its receipt, or the driver's own error."""
+
+    async def at_once(self, matter: Matter) -> Any:
+        """Answer together with what others ask at this moment; None: not so, go the long way of a transaction or a reading."""
+        return None
+
+    async def create_at_once(self, new: Creation) -> int | None:
+        """Create a run together with others; when it was created, or None: go the long way, which says what is wrong."""
+        return None
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+    async def read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        """All lines of a statement."""
+        if not self.is_open:
+            await self.open()
+
+        async def read() -> Sequence[sa.Row[Any]]:
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement)).all()
+
+        return await self._once_more(read)
+
+    async def fetch(self, wanted: Wanted) -> list[list[Any]]:
+        """Bare tuples from the bare driver, all from one moment of the database."""
+        if not self.is_open:
+            await self.open()
+        return await self._fetch(wanted)
+
+    async def _once_more(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read; and read again on another connection where one had broken while it rested."""
+        with faults.typed_errors(self.url):
+            try:
+                return await read()
+            except Exception as error:
+                if not faults.is_connection_lost(error):
+                    raise
+            await self._engine.dispose()
+            return await read()
+
+    # --- what a subclass says ---------------------------------------------------------------------------------------
+    @abstractmethod
+    async def _open(self, *, may_upgrade: bool) -> None: ...
+    @abstractmethod
+    async def _close(self, last: Callable[[sa.Connection], object]) -> None: ...
+    @abstractmethod
+    async def _write(self, work: Callable[[sa.Connection], T]) -> T: ...
+    @abstractmethod
+    async def _fetch(self, wanted: Wanted) -> list[list[Any]]: ...
+
+
+def address_of(url: str) -> sa.URL:
+    """The address a user's URL means, with the driver that is used; StoreUnavailableError where it is none of ours."""
+    try:
+        parsed = sa.make_url(url)
+        backend = parsed.get_backend_name()
+    except (sa.exc.ArgumentError, ValueError, TypeError):
+        raise StoreUnavailableError(str(url).partition("://")[0], "that is no database URL; try sqlite+aiosqlite:///runs.db") from None
+    name = parsed.render_as_string(hide_password=True)
+    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+    if parsed.drivername not in {*drivers, *drivers.values()}:
+        raise StoreUnavailableError(name, f"{parsed.drivername} is not supported; use {' or '.join(sorted(set(drivers.values())))}")
+    if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or "mode=memory" in name or ":memory:" in str(parsed.database)):
+        raise StoreUnavailableError(name, "a SQLite database in memory belongs to one connection; use MemoryCheckpointStore()")
+    return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))

@@ -1,0 +1,105 @@
+"""The owner's side of the SQL store: creating runs, taking them, committing to them, giving them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from checkpoint_stores.errors import LeaseLostError, RunNotFoundError, StoreUnavailableError
+from checkpoint_stores.records import ENDED, Commit, Lease, NewRun, Receipt, Row, Snapshot
+from checkpoint_stores.sql import faults, transactions
+from checkpoint_stores.sql.database import Database
+from checkpoint_stores.sql.holding import Holding
+from checkpoint_stores.sql.lines import key_of
+from checkpoint_stores.sql.matters import Taking
+from checkpoint_stores.sql.transitions import creation_of, transition_of
+
+_ATTEMPTS: Final = 20
+
+
+class Owning:
+    """What only the holder of a lease does, and how one comes to hold it."""
+
+    def __init__(self, database: Database, holding: Holding) -> None:
+        self._database = database
+        self._holding = holding
+        self._known_graphs: set[str] = set()
+        """Hashes of the graphs that are certainly kept."""
+
+    async def create(self, run: NewRun, first: Row) -> Lease:
+        if run.hold:
+            await self._holding.register()
+        store_graph = run.graph_hash not in self._known_graphs
+        lease = await self._create_at_once(run, first, store_graph=store_graph)
+        if lease is None:
+            lease = await self._database.transact(transactions.create, run, first, store_graph=store_graph)
+        if run.definition:
+            self._known_graphs.add(run.graph_hash)
+        if run.hold:
+            self._holding.hold(run.run_id)
+        return lease
+
+    async def _create_at_once(self, run: NewRun, first: Row, *, store_graph: bool) -> Lease | None:
+        database = self._database
+        if not database.answers_together or run.parent_run_id is not None:
+            return None
+        if not database.is_open:
+            await database.open()
+        genesis = database.scribe.chain.genesis(run.run_id)
+        new = creation_of(run, first, genesis=genesis, owner=database.scribe.worker_id, store_graph=store_graph)
+        created_at = await database.create_at_once(new)
+        return None if created_at is None else transactions.lease_of(new.line, first, created_at)
+
+    async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None, takeover: bool) -> Lease:
+        await self._holding.register()
+        lease: Lease | None = await self._database.at_once(Taking(key_of(run_id), run_id, details or {}))
+        if lease is None:
+            lease = await self._take(run_id, details or {}, takeover=takeover)
+        self._holding.hold(lease.run.run_id)
+        self._database.outside.watches.wake(lease.run.run_id)
+        return lease
+
+    async def _take(self, run_id: str, details: Mapping[str, Any], *, takeover: bool) -> Lease:
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._database.transact(transactions.acquire, run_id, details, takeover=takeover)
+            except StoreUnavailableError as error:
+                if error.__cause__ is None or not faults.is_taken(error.__cause__):
+                    raise
+                # The old owner's last row got in first: it is part of the run, look again.
+        raise StoreUnavailableError(self._database.url, f"run {run_id} kept changing under {_ATTEMPTS} attempts to take it")
+
+    async def commit(self, commit: Commit) -> Receipt:
+        database = self._database
+        if not database.is_open:
+            await database.open()
+        try:
+            receipt: Receipt = await database.submit(transition_of(commit, key_of(commit.run_id)))
+        except RunNotFoundError:
+            raise LeaseLostError(commit.run_id, commit.epoch) from None
+        except LeaseLostError:
+            self._holding.drop(commit.run_id)
+            raise
+        except Exception as error:
+            with faults.typed_errors(database.url):
+                raise
+            raise AssertionError from error  # typed_errors always raises
+        change = commit.change
+        if change is not None and change.release_at_rev in (None, receipt.inbox_rev):
+            if change.release or change.status in ENDED:
+                self._holding.drop(commit.run_id)
+            if change.status is not None:
+                database.outside.watches.wake(commit.run_id)
+        return receipt
+
+    async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
+        await self._database.transact(transactions.put_snapshot, snapshot, epoch)
+
+    async def put_graph(self, graph_hash: str, definition: str) -> None:
+        if graph_hash not in self._known_graphs:
+            await self._database.transact(transactions.put_graph, graph_hash, definition)
+            self._known_graphs.add(graph_hash)
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        await self._database.transact(transactions.release, run_id, epoch)
+        self._holding.drop(run_id)

@@ -1,0 +1,142 @@
+"""A PostgreSQL database: one connection that writes commits, one where many are answered together, one that listens, a pool for the rest.
+
+Knows how it is opened, made current and closed; no statement of the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from checkpoint_stores.errors import StoreUnavailableError
+from checkpoint_stores.sql import faults, migrate, statements
+from checkpoint_stores.sql.database import Database, Wanted
+from checkpoint_stores.sql.matters import Matter
+from checkpoint_stores.sql.places import for_postgres
+from checkpoint_stores.sql.postgres_desk import PostgresDesk
+from checkpoint_stores.sql.postgres_writer import PostgresWriter
+from checkpoint_stores.sql.transactions import Scribe
+from checkpoint_stores.sql.transitions import Creation, Transition
+from checkpoint_stores.sql.watches import PostgresListener
+
+T = TypeVar("T")
+
+
+class PostgresDatabase(Database):
+    """A database of a server."""
+
+    size = statements.POSTGRES_SIZE
+    answers_together = True
+
+    def __init__(self, address: sa.URL, scribe: Scribe) -> None:
+        super().__init__(address, scribe)
+        self.writer: PostgresWriter
+        self.desk: PostgresDesk
+
+    async def _open(self, *, may_upgrade: bool) -> None:
+        self._engine = create_async_engine(self.address, isolation_level="AUTOCOMMIT")
+        try:
+            async with self._engine.connect() as connection:
+                is_current = migrate.is_current(await connection.run_sync(migrate.revision_of), self.url)
+            if not is_current:
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(isolation_level="READ COMMITTED")
+                    async with connection.begin():
+                        await connection.run_sync(migrate.prepare, self.url, may_upgrade=may_upgrade)
+            writer = PostgresWriter(self.url, self.connect, self.scribe.now)
+            await writer.open()
+        except BaseException:
+            await self._engine.dispose()
+            raise
+        self.writer = writer
+        self.desk = PostgresDesk(self.url, self.connect, self.scribe)
+        self.outside = PostgresListener(self.connect)
+
+    async def _close(self, last: Callable[[sa.Connection], object]) -> None:
+        await self.outside.close()
+        # What cannot be given back now is free when the lease expires.
+        with contextlib.suppress(StoreUnavailableError), faults.typed_errors(self.url):
+            await self.desk.close()
+            await self.writer.close()
+            await self._write(last)
+        await self.writer.close()
+        await self._engine.dispose()
+
+    async def connect(self) -> Any:
+        """A connection of the driver's own, beside SQLAlchemy's pool."""
+        import asyncpg
+
+        _, options = self.address.get_dialect()().create_connect_args(self.address)
+        for name in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "async_creator_fn"):
+            options.pop(name, None)
+        return await asyncpg.connect(**options)
+
+    # --- together with others ---------------------------------------------------------------------------------------
+    def submit(self, work: Transition) -> asyncio.Future[Any]:
+        return self.writer.submit(work)
+
+    async def at_once(self, matter: Matter) -> Any:
+        if not self.is_open:
+            await self.open()
+        with faults.typed_errors(self.url):
+            return await self.desk.submit(matter)
+
+    async def create_at_once(self, new: Creation) -> int | None:
+        with faults.typed_errors(self.url):
+            created_at: int | None = await self.writer.submit(new)
+            return created_at
+
+    # --- alone ------------------------------------------------------------------------------------------------------
+    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        # The transaction is the driver's, since most statements go to the driver itself.
+        async with self._driver() as (connection, driver):
+            try:
+                transaction = driver.transaction()
+                await transaction.start()
+            except Exception as error:
+                if not faults.is_connection_lost(error):
+                    raise
+                await connection.invalidate()
+            else:
+                return await _within(transaction, connection, work)
+        # Connections may have broken while they rested; nothing was asked of this one yet, so a new one is asked.
+        await self._engine.dispose()
+        async with self._driver() as (connection, driver):
+            transaction = driver.transaction()
+            await transaction.start()
+            return await _within(transaction, connection, work)
+
+    @contextlib.asynccontextmanager
+    async def _driver(self) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+        async with self._engine.connect() as connection:
+            yield connection, (await connection.get_raw_connection()).driver_connection
+
+    async def _fetch(self, wanted: Wanted) -> list[list[Any]]:
+        texts = [(for_postgres(text), values) for text, values in wanted]
+
+        async def read() -> list[list[Any]]:
+            async with self._driver() as (_, driver):
+                if len(texts) == 1:
+                    return [await driver.fetch(texts[0][0], *texts[0][1])]
+                async with driver.transaction(isolation="repeatable_read", readonly=True):
+                    return [await driver.fetch(text, *values) for text, values in texts]
+
+        return await self._once_more(read)
+
+
+async def _within(transaction: Any, connection: AsyncConnection, work: Callable[[sa.Connection], T]) -> T:
+    try:
+        result = await connection.run_sync(work)
+    except BaseException as error:
+        if faults.is_connection_lost(error):
+            await connection.invalidate()
+        else:
+            await transaction.rollback()
+        raise
+    await transaction.commit()
+    return result

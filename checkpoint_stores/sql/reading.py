@@ -1,0 +1,108 @@
+"""What the SQL store tells of runs: which there are, what is written of one, whether that is sound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
+from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
+from checkpoint_stores.sql import migrate, statements
+from checkpoint_stores.sql.database import Database
+from checkpoint_stores.sql.lines import id_of, key_of, run_of, span_of, stored_of
+
+PREFIX_LENGTH: Final = 8
+"""How much of a run id must be given at least."""
+
+_NEWEST: Final = 2**31 - 1
+_PAGE: Final = 500
+_MANY_ROWS: Final = 300
+"""From so many rows on the chain is checked in a thread, so that nobody blocks the loop for long."""
+
+
+class Reading:
+    """Reads and never writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._chain = database.scribe.chain
+
+    # --- which runs there are ---------------------------------------------------------------------------------------
+    async def run(self, run_id: str) -> RunRecord:
+        try:
+            found = await self._database.read(statements.run_by_id(key_of(run_id)))
+        except RunNotFoundError:
+            if len(run_id) < PREFIX_LENGTH:
+                raise
+            found = await self._database.read(statements.runs_between(*span_of(run_id)))
+        if len(found) != 1:
+            raise RunNotFoundError(run_id)
+        return run_of(found[0])
+
+    async def run_by_key(self, flow: str, run_key: str, *, tenant: str) -> RunRecord | None:
+        found = await self._database.read(statements.run_by_key(flow, run_key, tenant))
+        return run_of(found[0]) if found else None
+
+    async def runs(self, *, flow: str | None, status: str | None, tenant: str, limit: int, before: str | None) -> list[RunRecord]:
+        position = None
+        if before is not None:
+            last = await self.run(before)
+            position = (last.created_at, key_of(last.run_id))
+        chosen = statements.runs_newest_first(flow=flow, status=status, tenant=tenant, limit=limit, before=position)
+        return [run_of(line) for line in await self._database.read(chosen)]
+
+    # --- what is written of one -------------------------------------------------------------------------------------
+    async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
+        key = key_of(run_id)
+        last = _NEWEST if upto is None else upto
+        stored, _ = stored_of(key, await self._database.fetch(statements.newest_part(key, last)), self._chain)
+        if not _is_enough(stored, last):
+            stored, _ = stored_of(key, await self._database.fetch(statements.whole_part(key, last)), self._chain)
+        if len(stored.rows) > _MANY_ROWS:
+            return await asyncio.to_thread(sound_part, self._chain, stored, upto)
+        return sound_part(self._chain, stored, upto)
+
+    async def history(self, run_id: str, *, after: int) -> AsyncIterator[Row]:
+        key = key_of(run_id)
+        is_known = False
+        while True:
+            lines = (await self._database.fetch([(statements.LOAD_ROWS, (key, after + 1, _NEWEST, _PAGE))]))[0]
+            if not lines and not is_known:
+                await self.run(id_of(key))
+            is_known = True
+            for line in lines:
+                yield Row(id_of(key), *line[1:])
+            if len(lines) < _PAGE:
+                return
+            after = lines[-1][1]
+
+    async def graph(self, graph_hash: str) -> str | None:
+        found = await self._database.read(statements.graph(graph_hash))
+        return str(found[0][0]) if found else None
+
+    # --- whether it is sound, and how much there is -----------------------------------------------------------------
+    async def verify(self, run_id: str) -> list[Problem]:
+        key = key_of(run_id)
+        stored, unsound = stored_of(key, await self._database.fetch(statements.whole_part(key, _NEWEST)), self._chain)
+        problems = await asyncio.to_thread(problems_of, self._chain, stored)
+        problems.extend(
+            Problem(stored.run_id, snapshot.seq, "its snapshot was edited (or the chain key is another)") for snapshot in unsound
+        )
+        return problems
+
+    async def stats(self) -> dict[str, Any]:
+        by_status = {line.status: line.number for line in await self._database.read(statements.runs_by_status())}
+        counts = (await self._database.read(statements.counts()))[0]._asdict()
+        sizes = await self._database.read(sa.text(self._database.size))
+        return {"runs": by_status, **counts, "bytes": int(sizes[0].bytes), "schema": migrate.HEAD}
+
+
+def _is_enough(stored: Stored, last: int) -> bool:
+    """Whether the newest snapshot and what follows it can be used (or there is no snapshot at all)."""
+    if stored.snapshots:
+        return usable_snapshot(stored.snapshots, stored.rows, last) is not None
+    return not stored.rows or stored.rows[0].seq <= stored.first_seq

@@ -1,0 +1,134 @@
+"""A SQLite file: one thread that writes, one that reads rows and inboxes, SQLAlchemy's own for the rest.
+
+Knows how a file is opened, made current and closed; no statement of the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from checkpoint_stores.errors import StoreUnavailableError
+from checkpoint_stores.sql import faults, migrate, statements
+from checkpoint_stores.sql.database import Database, Wanted
+from checkpoint_stores.sql.places import for_sqlite
+from checkpoint_stores.sql.sqlite_reader import SQLiteReader
+from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
+from checkpoint_stores.sql.transactions import Scribe
+from checkpoint_stores.sql.transitions import Transition
+from checkpoint_stores.sql.watches import SQLitePoller
+
+T = TypeVar("T")
+
+BUSY_SECONDS: Final = 5.0
+"""How long SQLite waits for another process that holds the file's write lock."""
+
+Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
+
+
+def checked_synchronous(synchronous: str) -> str:
+    """Raises ValueError."""
+    if synchronous not in get_args(Synchronous):
+        raise ValueError(f"synchronous={synchronous!r} is none of {', '.join(get_args(Synchronous))}")
+    return synchronous
+
+
+class SQLiteDatabase(Database):
+    """A file; ``synchronous`` is its PRAGMA."""
+
+    size = statements.SQLITE_SIZE
+    answers_together = False
+
+    def __init__(self, address: sa.URL, scribe: Scribe, *, synchronous: str) -> None:
+        super().__init__(address, scribe)
+        self._synchronous = synchronous
+        self.writer: SQLiteWriter
+        self.reader: SQLiteReader
+
+    async def _open(self, *, may_upgrade: bool) -> None:
+        # A file belongs to who opens it: it is always upgraded.
+        assert self.scribe.now is not None  # noqa: S101 - SQLite runs in this process: the clock is this machine's, or virtual
+        writer = SQLiteWriter(self.url, self.connect_writer, self.scribe.now)
+        await writer.open()
+        self.writer = writer
+        self._engine = create_async_engine(
+            self.address, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args={"timeout": BUSY_SECONDS}
+        )
+        self.reader = SQLiteReader(self.url, self._connect)
+        await self.reader.open()
+        self.outside = SQLitePoller(self._connect)
+
+    async def _close(self, last: Callable[[sa.Connection], object]) -> None:
+        await self.outside.close()
+        # What cannot be given back now is free when the lease expires.
+        with contextlib.suppress(StoreUnavailableError), faults.typed_errors(self.url):
+            await self._write(last)
+        await self.writer.close()
+        await self._engine.dispose()
+        await self.reader.close()
+
+    def submit(self, work: Transition) -> asyncio.Future[Any]:
+        return self.writer.submit(work)
+
+    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        result: T = await self.writer.submit(work)
+        return result
+
+    async def _fetch(self, wanted: Wanted) -> list[list[Any]]:
+        with faults.typed_errors(self.url):
+            found: list[list[Any]] = await self.reader.submit(lambda raw: [raw.execute(*for_sqlite(*asked)).fetchall() for asked in wanted])
+            return found
+
+    # --- connections ------------------------------------------------------------------------------------------------
+    def _connect(self) -> sqlite3.Connection:
+        args, options = self.address.get_dialect()().create_connect_args(self.address)
+        given: dict[str, Any] = {**options, "timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+        connection: sqlite3.Connection = sqlite3.connect(args[0], **given)
+        return connection
+
+    def connect_writer(self) -> sqlite3.Connection:
+        """The connection that writes, over a file whose schema is current; called in the writer's thread."""
+        connection = self._connect()
+        try:
+            _use_wal(connection)
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._make_current(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_current(self, raw: sqlite3.Connection) -> None:
+        connection = core_over(raw)
+        if migrate.is_current(migrate.revision_of(connection), self.url):
+            return
+        raw.execute("BEGIN EXCLUSIVE")
+        try:
+            migrate.prepare(connection, self.url, may_upgrade=True)
+            raw.execute("COMMIT")
+        except BaseException:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # Changing the journal's mode does not wait for the lock by itself; a fresh file may be opened by two processes at once.
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
