@@ -14,7 +14,8 @@ from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.matters import Taking
 from checkpoint_stores.sql.transitions import creation_of, transition_of
 
-_ATTEMPTS: Final = 20
+_ATTEMPTS: Final = 100
+"""How often a run is tried to be taken from an owner that goes on committing without a pause."""
 
 
 class Owning:

@@ -128,9 +128,10 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
     if not heads:
         raise CheckpointCorruptError(run_id, line.head_seq, "the run has no checkpoint at all")
     row, given = attempt_row(scribe, line, heads[0], details)
+    # The row at once behind the reading of the head: a rival that goes on committing gets in between seldom, and waits behind it.
+    _fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
     changed = (scribe.worker_id, given.get("max_steps"), given.get("graph_hash"), row.seq, row.digest, scribe.time())
     taken = RunLine(*_fetch(connection, statements.TAKE_RUN, line.run_id, *changed)[0])
-    _fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
     _tell(connection, line.run_id)
     return Lease(run_of(taken), taken.epoch, row.seq, row.digest)
 
