@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack
@@ -23,15 +23,14 @@ from checkpoint_stores.errors import (
     LeaseLostError,
     RunEndedError,
     RunExistsError,
-    RunNotFoundError,
     StoreUnavailableError,
 )
 from checkpoint_stores.ids import new_id, new_worker_id
+from checkpoint_stores.memory_database import HeldRun, MemoryDatabase
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides
 from checkpoint_stores.records import (
     ENDED,
     BarrierRecord,
-    BarrierStatus,
     CancelRequest,
     Commit,
     DecisionRecord,
@@ -41,48 +40,11 @@ from checkpoint_stores.records import (
     Problem,
     Receipt,
     Row,
-    RunChange,
     RunRecord,
     Snapshot,
 )
-from checkpoint_stores.soundness import Stored, problems_of, sound_part
-from checkpoint_stores.watching import LocalWatch, LocalWatches
-
-PREFIX_LENGTH: Final = 8
-"""How much of a run id must be given at least."""
-
-
-class _Run:
-    """Everything one run has in the database; ``record`` holds all of `RunRecord` but epoch and inbox_rev."""
-
-    __slots__ = ("barriers", "cancel", "decisions", "epoch", "genesis", "inbox_rev", "record", "rows", "snapshots", "times")
-
-    def __init__(self, record: RunRecord, genesis: bytes) -> None:
-        self.record = record
-        self.epoch = record.epoch
-        self.inbox_rev = 0
-        self.genesis = genesis
-        self.rows: list[Row] = []
-        self.times: list[int] = []
-        self.snapshots: list[Snapshot] = []
-        self.barriers: dict[str, BarrierRecord] = {}
-        self.decisions: dict[str, DecisionRecord] = {}
-        self.cancel: CancelRequest | None = None
-
-    def current(self) -> RunRecord:
-        return replace(self.record, epoch=self.epoch, inbox_rev=self.inbox_rev, labels=dict(self.record.labels))
-
-
-class MemoryDatabase:
-    """What several `MemoryCheckpointStore` share, as processes share a database."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, _Run] = {}
-        self.keys: dict[tuple[str, str, str], str] = {}
-        self.graphs: dict[str, str] = {}
-        self.workers: dict[str, int] = {}
-        """When each worker's lease expires."""
-        self.watches = LocalWatches()
+from checkpoint_stores.soundness import problems_of, sound_part
+from checkpoint_stores.watching import LocalWatch
 
 
 class MemoryCheckpointStore:
@@ -163,7 +125,7 @@ class MemoryCheckpointStore:
             attempt=attempt, epoch=epoch, owner=self._worker_id if run.hold else None, parent_run_id=run.parent_run_id,
             forked_at_seq=run.forked_at_seq, labels=dict(run.labels), created_at=now, updated_at=now,
         )  # fmt: skip
-        created = _Run(record, self._genesis(run))
+        created = HeldRun(record, self._genesis(run))
         created.rows.append(first)
         created.times.append(now)
         for barrier in run.barriers:
@@ -175,7 +137,7 @@ class MemoryCheckpointStore:
             self.database.graphs.setdefault(run.graph_hash, run.definition)
         if run.hold:
             self._hold(run.run_id)
-        return Lease(created.current(), epoch, first.seq, first.digest)
+        return Lease(self._record(created), epoch, first.seq, first.digest)
 
     def _genesis(self, run: NewRun) -> bytes:
         if run.parent_run_id is None:
@@ -185,7 +147,7 @@ class MemoryCheckpointStore:
         return self.chain.genesis(run.run_id, standing_on.digest) if standing_on else b""
 
     async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None = None, takeover: bool = False) -> Lease:
-        held = self._get(run_id)
+        held = self.database.get(run_id)
         record = held.record
         if record.status in ENDED:
             raise RunEndedError(run_id, record.status)
@@ -210,7 +172,7 @@ class MemoryCheckpointStore:
         )  # fmt: skip
         self._hold(run_id)
         self._watches.wake(run_id)
-        return Lease(held.current(), held.epoch, row.seq, row.digest)
+        return Lease(self._record(held), held.epoch, row.seq, row.digest)
 
     async def commit(self, commit: Commit) -> Receipt:
         held = self._runs.get(commit.run_id)
@@ -226,42 +188,12 @@ class MemoryCheckpointStore:
         rows += commit.rows
         held.times += (now,) * len(commit.rows)
         if commit.change is not None or commit.opened or commit.closed or commit.consumed or commit.voted:
-            self._change(held, commit, now)
+            held.change(commit, now)
+            if held.record.owner is None:
+                self._drop(commit.run_id)
+            if commit.change is not None and commit.change.status is not None:
+                self._watches.wake(commit.run_id)
         return Receipt(held.inbox_rev, now)
-
-    def _change(self, held: _Run, commit: Commit, now: int) -> None:
-        for barrier in commit.opened:
-            held.barriers[barrier.ticket] = replace(barrier, opened_at=barrier.opened_at or now)
-        for ticket, status in commit.closed:
-            self._set_barrier(held, ticket, status)
-        for vote in commit.voted:
-            held.decisions[vote.id] = replace(vote, decided_at=vote.decided_at or now)
-        for decision_id, seq in commit.consumed:
-            held.decisions[decision_id] = replace(held.decisions[decision_id], consumed_seq=seq)
-        change = commit.change
-        if change is not None and change.release_at_rev in (None, held.inbox_rev):
-            self._change_run(held, change, now)
-
-    def _change_run(self, held: _Run, change: RunChange, now: int) -> None:
-        record = held.record
-        status = change.status or record.status
-        gives_back = change.release or status in ENDED
-        head = held.rows[-1]
-        is_anchored = change.status is not None or gives_back
-        held.record = replace(
-            record,
-            status=status,
-            wake_at=None if change.clear_wake_at else record.wake_at if change.wake_at is None else change.wake_at,
-            error=record.error if change.error is None else change.error,
-            owner=None if gives_back else record.owner,
-            head_seq=head.seq if is_anchored else record.head_seq,
-            head_digest=head.digest if is_anchored else record.head_digest,
-            updated_at=now,
-        )
-        if gives_back:
-            self._drop(record.run_id)
-        if change.status is not None:
-            self._watches.wake(record.run_id)
 
     async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
         held = self._runs.get(snapshot.run_id)
@@ -275,17 +207,11 @@ class MemoryCheckpointStore:
 
     # --- reading ----------------------------------------------------------------------------------------------------
     async def run(self, run_id: str) -> RunRecord:
-        exact = self._runs.get(run_id)
-        if exact is not None:
-            return exact.current()
-        fitting = [held for known, held in self._runs.items() if known.startswith(run_id.lower())] if len(run_id) >= PREFIX_LENGTH else []
-        if len(fitting) != 1:
-            raise RunNotFoundError(run_id)
-        return fitting[0].current()
+        return self._record(self.database.find(run_id))
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str = "") -> RunRecord | None:
         run_id = self.database.keys.get((tenant, flow, run_key))
-        return self._runs[run_id].current() if run_id is not None else None
+        return self._record(self._runs[run_id]) if run_id is not None else None
 
     async def runs(
         self, *, flow: str | None = None, status: str | None = None, tenant: str = "", limit: int = 50, before: str | None = None
@@ -295,17 +221,17 @@ class MemoryCheckpointStore:
             last = (await self.run(before)).run_id
             newest_first = newest_first[[held.record.run_id for held in newest_first].index(last) + 1 :]
         fitting = (
-            held.current()
+            self._record(held)
             for held in newest_first
             if held.record.tenant == tenant and flow in (None, held.record.flow) and status in (None, held.record.status)
         )
         return [record for record, _ in zip(fitting, range(limit), strict=False)]
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
-        return sound_part(self.chain, self._stored(self._get(run_id)), upto)
+        return sound_part(self.chain, self.database.get(run_id).stored(), upto)
 
     async def history(self, run_id: str, *, after: int = -1) -> AsyncIterator[Row]:
-        held = self._get(run_id)
+        held = self.database.get(run_id)
         seq = after
         while True:
             position = max(seq + 1 - held.rows[0].seq, 0)
@@ -316,7 +242,7 @@ class MemoryCheckpointStore:
             yield row._replace(committed_at=held.times[position])
 
     async def inbox(self, run_id: str) -> Inbox:
-        held = self._get(run_id)
+        held = self.database.get(run_id)
         return Inbox(
             held.inbox_rev,
             held.cancel,
@@ -331,37 +257,26 @@ class MemoryCheckpointStore:
         self.database.graphs.setdefault(graph_hash, definition)
 
     async def verify(self, run_id: str) -> list[Problem]:
-        return problems_of(self.chain, self._stored(self._get(run_id)))
+        return problems_of(self.chain, self.database.get(run_id).stored())
 
     async def stats(self) -> dict[str, Any]:
-        by_status: dict[str, int] = {}
-        for held in self._runs.values():
-            by_status[held.record.status] = by_status.get(held.record.status, 0) + 1
-        everything = self._runs.values()
-        return {
-            "runs": by_status,
-            "checkpoints": sum(len(held.rows) for held in everything),
-            "snapshots": sum(len(held.snapshots) for held in everything),
-            "barriers_open": sum(barrier.status == "open" for held in everything for barrier in held.barriers.values()),
-            "decisions": sum(len(held.decisions) for held in everything),
-            "bytes": sum(len(row.payload) for held in everything for row in held.rows)
-            + sum(len(snapshot.payload) for held in everything for snapshot in held.snapshots),
-            "schema": "memory",
-        }
+        return self.database.stats()
 
     # --- the outsider's side ----------------------------------------------------------------------------------------
     async def barriers(
         self, *, run_id: str | None = None, status: str | None = "open", tenant: str = "", limit: int = 100
     ) -> list[BarrierRecord]:
-        chosen = [self._get(run_id)] if run_id is not None else [held for held in self._runs.values() if held.record.tenant == tenant]
+        chosen = (
+            [self.database.get(run_id)] if run_id is not None else [held for held in self._runs.values() if held.record.tenant == tenant]
+        )
         fitting = [barrier for held in chosen for barrier in held.barriers.values() if status in (None, barrier.status)]
         return sorted(fitting, key=lambda barrier: (barrier.opened_at, barrier.run_id, barrier.opened_seq, barrier.ticket))[:limit]
 
     async def decisions(self, run_id: str) -> list[DecisionRecord]:
-        return list(self._get(run_id).decisions.values())
+        return list(self.database.get(run_id).decisions.values())
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
-        held = self._get(run_id)
+        held = self.database.get(run_id)
         node = node_of(barrier)
         known = [record for record in held.barriers.values() if record.node == node or record.ticket == barrier]
         ticket = find_ticket(held.record, barrier, known, self.database.graphs.get(held.record.graph_hash))
@@ -374,35 +289,26 @@ class MemoryCheckpointStore:
             held.decisions[verdict.record.id] = replace(verdict.record, edits=decode(encode(verdict.record.edits)))
             held.inbox_rev += 1
             if isinstance(ticket, BarrierRecord):
-                self._set_barrier(held, ticket.ticket, verdict.status)
+                held.set_barrier(ticket.ticket, verdict.status)
             self._watches.wake(run_id)
         return held.decisions[verdict.record.id]
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
-        held = self._get(run_id)
+        held = self.database.get(run_id)
         if held.record.status in ENDED:
             raise RunEndedError(run_id, held.record.status)
         if held.cancel is None:
             held.cancel = CancelRequest(actor, reason, self._now())
             held.inbox_rev += 1
             self._watches.wake(run_id)
-        return held.current()
+        return self._record(held)
 
     def watch(self, run_id: str) -> LocalWatch:
         return self._watches.watch(run_id)
 
     # --- inside -----------------------------------------------------------------------------------------------------
-    def _get(self, run_id: str) -> _Run:
-        held = self._runs.get(run_id)
-        if held is None:
-            raise RunNotFoundError(run_id)
-        return held
-
-    def _stored(self, held: _Run) -> Stored:
-        record = held.record
-        rows = [Row(*row[:11], time) for row, time in zip(held.rows, held.times, strict=True)]
-        first_seq = 1 if record.parent_run_id is None else 0
-        return Stored(record.run_id, held.genesis, first_seq, record.head_seq, record.head_digest, held.snapshots, rows)
+    def _record(self, held: HeldRun) -> RunRecord:
+        return held.current(self.database.workers, self._now())
 
     def _lost(self, commit: Commit) -> LeaseLostError:
         self._drop(commit.run_id)
@@ -415,17 +321,12 @@ class MemoryCheckpointStore:
         if self._is_closed:
             raise StoreUnavailableError(self.url, "this store is closed")
 
-    def _set_barrier(self, held: _Run, ticket: str, status: BarrierStatus) -> None:
-        if ticket in held.barriers:
-            held.barriers[ticket] = replace(held.barriers[ticket], status=status)
-
-    def _give_back(self, held: _Run) -> None:
-        head = held.rows[-1]
-        held.record = replace(held.record, owner=None, head_seq=head.seq, head_digest=head.digest)
+    def _give_back(self, held: HeldRun) -> None:
+        held.give_back()
         self._drop(held.record.run_id)
 
     def _hold(self, run_id: str) -> None:
-        if not self._held or not self.lease_is_fresh():
+        if not self._held or not self.lease_is_fresh() or self.database.workers.get(self._worker_id, 0) <= self._now():
             self._beat()
         self._held.add(run_id)
 

@@ -112,7 +112,10 @@ class CheckpointStore(Protocol):
 
     # --- reading ----------------------------------------------------------------------------------------------------
     async def run(self, run_id: str) -> RunRecord:
-        """Raises RunNotFoundError.  A unique prefix of at least 8 characters of a run id is accepted."""
+        """A run, and (as of this moment, by the store's clock) whether its owner still lives: ``lease_expires_at``, ``orphaned``.
+
+        A unique prefix of at least 8 characters of a run id is accepted.  Raises RunNotFoundError.
+        """
         ...
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str = "") -> RunRecord | None: ...
@@ -120,7 +123,7 @@ class CheckpointStore(Protocol):
     async def runs(
         self, *, flow: str | None = None, status: str | None = None, tenant: str = "", limit: int = 50, before: str | None = None
     ) -> list[RunRecord]:
-        """Newest first; ``before`` is a run id to page on from."""
+        """Newest first, each as `run` tells it; ``before`` is a run id to page on from."""
         ...
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:

@@ -69,6 +69,7 @@ class RunRecord:
     inbox_rev: int = 0
     epoch: int = 0
     owner: str | None = None
+    """The worker that holds the lease; None where nobody does."""
     wake_at: int | None = None
     parent_run_id: str | None = None
     forked_at_seq: int | None = None
@@ -76,6 +77,11 @@ class RunRecord:
     error: dict[str, Any] | None = None
     created_at: int = 0
     updated_at: int = 0
+    lease_expires_at: int | None = field(default=None, compare=False)
+    """Until when the owner keeps the run without another heartbeat, as of this reading; None where nobody owns it."""
+    orphaned: bool = field(default=False, compare=False)
+    """Whether the owner is gone, so that anybody may resume the run: its lease was over by the database's clock at this reading, or its
+    process is known to be dead on this machine.  The status still says what the last commit said."""
 
 
 class Lease(NamedTuple):

@@ -617,7 +617,11 @@ async def test_the_lease_of_a_killed_process_of_this_machine_may_be_taken_at_onc
         async with SQLCheckpointStore(url) as store:
             with pytest.raises(LeaseHeldError):
                 await store.acquire(run_id)
+            assert not (await store.run(run_id)).orphaned
             os.kill(process.pid, signal.SIGKILL)
+            async with asyncio.timeout(10):
+                while not (await store.run(run_id)).orphaned:
+                    await asyncio.sleep(0)
             async with asyncio.timeout(10):
                 while True:
                     try:

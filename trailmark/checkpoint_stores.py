@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         UnknownBarrierError,
         UnserialisableError,
     )
-    from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
+    from checkpoint_stores.memory import MemoryCheckpointStore
+    from checkpoint_stores.memory_database import MemoryDatabase
     from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, Watch
     from checkpoint_stores.records import (
         BarrierRecord,
@@ -103,7 +104,7 @@ _HOMES: Final = {
     "CheckpointStore": "checkpoint_stores.protocol",
     "DEFAULT_LEASE": "checkpoint_stores.protocol",
     "MemoryCheckpointStore": "checkpoint_stores.memory",
-    "MemoryDatabase": "checkpoint_stores.memory",
+    "MemoryDatabase": "checkpoint_stores.memory_database",
     "SQLCheckpointStore": "checkpoint_stores.sql.store",
     "Watch": "checkpoint_stores.protocol",
 }

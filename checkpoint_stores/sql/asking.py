@@ -57,10 +57,10 @@ class Asking:
         return record
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str) -> RunRecord:
-        run, is_new = await self._database.transact(transactions.request_cancel, run_id, actor, reason)
+        is_new = await self._database.transact(transactions.request_cancel, run_id, actor, reason)
         if is_new:
-            self._database.outside.watches.wake(run.run_id)
-        return run
+            self._database.outside.watches.wake(id_of(key_of(run_id)))
+        return await self._reading.run(run_id)
 
     def watch(self, run_id: str) -> LocalWatch:
         self._database.check_open()

@@ -28,6 +28,8 @@ class Holding:
         self._is_virtual = is_virtual
         self._runs: set[str] = set()
         self._confirmed = float("-inf")
+        self.expires_at = 0
+        """The end of the lease by the database's clock, as it last told."""
         self._beating: asyncio.Task[None] | None = None
         self._registering = asyncio.Lock()
 
@@ -38,7 +40,7 @@ class Holding:
         """Extend the lease now."""
         # Taken before the database answers: the lease is never believed to be younger than it is.
         asked = time.monotonic()
-        await self._database.transact(transactions.beat)
+        self.expires_at = await self._database.transact(transactions.beat)
         self._confirmed = asked
 
     async def register(self) -> None:

@@ -46,6 +46,11 @@ def is_known_dead(host: str, pid: int, pid_started: int) -> bool:
     return not fields or fields[_STATE] in ("Z", "X") or int(fields[_START]) != pid_started
 
 
+def is_over(expires_at: int, clock: int, host: str, pid: int, pid_started: int) -> bool:
+    """Whether a process holds its runs no longer: its lease is over at ``clock`` (the database's), or it is known to be dead."""
+    return expires_at <= clock or is_known_dead(host, pid, pid_started)
+
+
 def _stat_of(pid: int) -> list[str]:
     try:
         # The command's name stands in parentheses and may hold anything, parentheses too.

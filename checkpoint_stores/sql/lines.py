@@ -17,6 +17,7 @@ from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import RunNotFoundError
 from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, Inbox, NewRun, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored
+from checkpoint_stores.sql.leases import is_over
 from checkpoint_stores.sql.schema import barriers, decisions, runs
 
 
@@ -78,7 +79,16 @@ def encoded(value: Any) -> bytes | None:
     return encode(value) if value else None
 
 
-def run_of(line: Any) -> RunRecord:
+def watched_run_of(line: Any) -> RunRecord:
+    """The record of a line of `statements.run_by_id` and the like, which tells of the owner too."""
+    if line.owner is None:
+        return run_of(line)
+    expires_at = line.lease_expires_at
+    orphaned = expires_at is None or is_over(expires_at, line.clock, line.host, line.pid, line.pid_started)
+    return run_of(line, lease_expires_at=expires_at, orphaned=orphaned)
+
+
+def run_of(line: Any, *, lease_expires_at: int | None = None, orphaned: bool = False) -> RunRecord:
     """The record of a line that has all columns of ``runs``."""
     return RunRecord(
         run_id=id_of(line.run_id),
@@ -102,6 +112,8 @@ def run_of(line: Any) -> RunRecord:
         error=decode(line.error) if line.error is not None else None,
         created_at=line.created_at,
         updated_at=line.updated_at,
+        lease_expires_at=lease_expires_at,
+        orphaned=orphaned,
     )
 
 

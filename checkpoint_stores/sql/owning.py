@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from checkpoint_stores.errors import LeaseLostError, RunNotFoundError, StoreUnavailableError
@@ -36,9 +37,7 @@ class Owning:
             lease = await self._database.transact(transactions.create, run, first, store_graph=store_graph)
         if run.definition:
             self._known_graphs.add(run.graph_hash)
-        if run.hold:
-            self._holding.hold(run.run_id)
-        return lease
+        return self._held(lease) if run.hold else lease
 
     async def _create_at_once(self, run: NewRun, first: Row, *, store_graph: bool) -> Lease | None:
         database = self._database
@@ -56,9 +55,13 @@ class Owning:
         lease: Lease | None = await self._database.at_once(Taking(key_of(run_id), run_id, details or {}))
         if lease is None:
             lease = await self._take(run_id, details or {}, takeover=takeover)
-        self._holding.hold(lease.run.run_id)
+        lease = self._held(lease)
         self._database.outside.watches.wake(lease.run.run_id)
         return lease
+
+    def _held(self, lease: Lease) -> Lease:
+        self._holding.hold(lease.run.run_id)
+        return lease._replace(run=replace(lease.run, lease_expires_at=self._holding.expires_at))
 
     async def _take(self, run_id: str, details: Mapping[str, Any], *, takeover: bool) -> Lease:
         for _ in range(_ATTEMPTS):

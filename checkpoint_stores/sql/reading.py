@@ -13,7 +13,7 @@ from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import migrate, statements
 from checkpoint_stores.sql.database import Database
-from checkpoint_stores.sql.lines import id_of, key_of, run_of, span_of, stored_of
+from checkpoint_stores.sql.lines import id_of, key_of, span_of, stored_of, watched_run_of
 
 PREFIX_LENGTH: Final = 8
 """How much of a run id must be given at least."""
@@ -30,30 +30,31 @@ class Reading:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._chain = database.scribe.chain
+        self._time = database.scribe.time
 
     # --- which runs there are ---------------------------------------------------------------------------------------
     async def run(self, run_id: str) -> RunRecord:
         try:
-            found = await self._database.read(statements.run_by_id(key_of(run_id)))
+            found = await self._database.read(statements.run_by_id(key_of(run_id), self._time()))
         except RunNotFoundError:
             if len(run_id) < PREFIX_LENGTH:
                 raise
-            found = await self._database.read(statements.runs_between(*span_of(run_id)))
+            found = await self._database.read(statements.runs_between(*span_of(run_id), self._time()))
         if len(found) != 1:
             raise RunNotFoundError(run_id)
-        return run_of(found[0])
+        return watched_run_of(found[0])
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str) -> RunRecord | None:
-        found = await self._database.read(statements.run_by_key(flow, run_key, tenant))
-        return run_of(found[0]) if found else None
+        found = await self._database.read(statements.run_by_key(flow, run_key, tenant, self._time()))
+        return watched_run_of(found[0]) if found else None
 
     async def runs(self, *, flow: str | None, status: str | None, tenant: str, limit: int, before: str | None) -> list[RunRecord]:
         position = None
         if before is not None:
             last = await self.run(before)
             position = (last.created_at, key_of(last.run_id))
-        chosen = statements.runs_newest_first(flow=flow, status=status, tenant=tenant, limit=limit, before=position)
-        return [run_of(line) for line in await self._database.read(chosen)]
+        chosen = statements.runs_newest_first(flow=flow, status=status, tenant=tenant, limit=limit, before=position, now=self._time())
+        return [watched_run_of(line) for line in await self._database.read(chosen)]
 
     # --- what is written of one -------------------------------------------------------------------------------------
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:

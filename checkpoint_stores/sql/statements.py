@@ -41,20 +41,28 @@ def clock_now() -> sa.Select[Any]:
     return sa.select(clock(None))
 
 
-def run_by_id(run_id: bytes) -> sa.Select[Any]:
-    return sa.select(runs).where(runs.c.run_id == run_id)
+def _runs(now: int | None) -> sa.Select[Any]:
+    """Lines of ``runs``, each with its owner's line of ``workers`` and the clock, all from one moment; see `lines.watched_run_of`."""
+    owner = (workers.c.lease_expires_at, workers.c.host, workers.c.pid, workers.c.pid_started)
+    return sa.select(runs, *owner, clock(now).label("clock")).select_from(runs.outerjoin(workers, workers.c.worker_id == runs.c.owner))
 
 
-def runs_between(least: bytes, greatest: bytes) -> sa.Select[Any]:
-    return sa.select(runs).where(runs.c.run_id.between(least, greatest)).limit(2)
+def run_by_id(run_id: bytes, now: int | None) -> sa.Select[Any]:
+    return _runs(now).where(runs.c.run_id == run_id)
 
 
-def run_by_key(flow: str, run_key: str, tenant: str) -> sa.Select[Any]:
-    return sa.select(runs).where(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key)
+def runs_between(least: bytes, greatest: bytes, now: int | None) -> sa.Select[Any]:
+    return _runs(now).where(runs.c.run_id.between(least, greatest)).limit(2)
 
 
-def runs_newest_first(*, flow: str | None, status: str | None, tenant: str, limit: int, before: tuple[int, bytes] | None) -> sa.Select[Any]:
-    chosen = sa.select(runs).where(runs.c.tenant == tenant)
+def run_by_key(flow: str, run_key: str, tenant: str, now: int | None) -> sa.Select[Any]:
+    return _runs(now).where(runs.c.tenant == tenant, runs.c.flow == flow, runs.c.run_key == run_key)
+
+
+def runs_newest_first(
+    *, flow: str | None, status: str | None, tenant: str, limit: int, before: tuple[int, bytes] | None, now: int | None
+) -> sa.Select[Any]:
+    chosen = _runs(now).where(runs.c.tenant == tenant)
     if flow is not None:
         chosen = chosen.where(runs.c.flow == flow)
     if status is not None:
@@ -228,9 +236,9 @@ LOCK_RUN: Final = f"SELECT {RUN}, {{now:2}} FROM {runs.name} WHERE run_id = %1{{
 BEAT: Final = (
     f"INSERT INTO {workers.name} (worker_id, host, pid, pid_started, started_at, lease_expires_at)"
     " VALUES (%1, %2, %3, %4, {now:5}, {now:5} + %6)"
-    " ON CONFLICT (worker_id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at"
+    " ON CONFLICT (worker_id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at RETURNING lease_expires_at"
 )
-"""Registers a process, or extends its lease by %6 microseconds."""
+"""Registers a process, or extends its lease by %6 microseconds; returns until when."""
 WORKER: Final = f"SELECT lease_expires_at, host, pid, pid_started FROM {workers.name} WHERE worker_id = %1"
 HEAD: Final = f"SELECT seq, digest, step FROM {checkpoints.name} WHERE run_id = %1 ORDER BY seq DESC LIMIT 1"
 ROW_DIGEST: Final = f"SELECT digest FROM {checkpoints.name} WHERE run_id = %1 AND seq = %2"

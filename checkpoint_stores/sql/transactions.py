@@ -21,9 +21,9 @@ from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, ti
 from checkpoint_stores.errors import CheckpointCorruptError, LeaseHeldError, RunEndedError, RunExistsError, RunNotFoundError
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
-from checkpoint_stores.records import ENDED, BarrierRecord, CancelRequest, DecisionRecord, Lease, NewRun, Row, RunRecord, Snapshot
+from checkpoint_stores.records import ENDED, BarrierRecord, CancelRequest, DecisionRecord, Lease, NewRun, Row, Snapshot
 from checkpoint_stores.sql import statements
-from checkpoint_stores.sql.leases import is_known_dead, worker_line
+from checkpoint_stores.sql.leases import is_over, worker_line
 from checkpoint_stores.sql.lines import (
     BarrierLine,
     DecisionLine,
@@ -57,9 +57,10 @@ class Scribe:
         return self.now() if self.now is not None else None
 
 
-def beat(connection: sa.Connection, scribe: Scribe) -> None:
-    """Extend this process's lease."""
-    _fetch(connection, statements.BEAT, *worker_line(scribe.worker_id).values(), scribe.time(), scribe.lease)
+def beat(connection: sa.Connection, scribe: Scribe) -> int:
+    """Extend this process's lease; return until when."""
+    extended = _fetch(connection, statements.BEAT, *worker_line(scribe.worker_id).values(), scribe.time(), scribe.lease)
+    return int(extended[0][0])
 
 
 def leave(connection: sa.Connection, scribe: Scribe) -> list[str]:
@@ -122,7 +123,7 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
     if line.owner is not None and not takeover:
         # A second statement, behind the lock: joined to the first it would show the owner of before the wait.
         for expires_at, host, pid, pid_started in _fetch(connection, statements.WORKER, line.owner):
-            if expires_at > clock and not is_known_dead(host, pid, pid_started):
+            if not is_over(expires_at, clock, host, pid, pid_started):
                 raise LeaseHeldError(run_id, line.owner, datetime.fromtimestamp(expires_at / 1_000_000, UTC))
     heads = _fetch(connection, statements.HEAD, line.run_id)
     if not heads:
@@ -186,8 +187,8 @@ def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str,
     return verdict.record, True
 
 
-def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor: str, reason: str) -> tuple[RunRecord, bool]:
-    """Leave a request to end the run; return the run and whether the request is new.
+def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor: str, reason: str) -> bool:
+    """Leave a request to end the run; return whether it is new.
 
     Raises RunNotFoundError, RunEndedError.
     """
@@ -195,11 +196,11 @@ def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor
     if line.status in ENDED:
         raise RunEndedError(run_id, line.status)
     if line.cancel is not None:
-        return run_of(line), False
+        return False
     request = cancel_line(CancelRequest(actor, reason, clock))
-    changed = RunLine(*_fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request)[0])
+    _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request)
     _tell(connection, line.run_id)
-    return run_of(changed), True
+    return True
 
 
 def _locked(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[Any, int]:

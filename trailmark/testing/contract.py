@@ -505,6 +505,48 @@ class StoreContract:
         assert (await store.run(run.run_id)).owner == other.worker_id
         assert await store.verify(run.run_id) == []
 
+    async def test_a_run_tells_until_when_its_owner_keeps_it(self, store_factory: StoreFactory) -> None:
+        clock, lease = SetClock(), LEASE // timedelta(microseconds=1)
+        async with store_factory(now=clock, lease=LEASE) as owner, store_factory(now=clock, lease=LEASE) as reader:
+            run = await new_run(owner)
+            clock.advance(timedelta(seconds=7))
+            await owner.heartbeat()
+            held = await reader.run(run.run_id)
+            assert (held.lease_expires_at, held.orphaned) == (clock.now + lease, False)
+            await owner.release(run.run_id, 1)
+            free = await reader.run(run.run_id)
+            assert (free.owner, free.lease_expires_at, free.orphaned) == (None, None, False)
+            taken = (await reader.acquire(run.run_id)).run
+            assert (taken.owner, taken.lease_expires_at, taken.orphaned) == (reader.worker_id, clock.now + lease, False)
+
+    async def test_a_run_whose_owner_fell_silent_is_orphaned_until_somebody_takes_it(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock, lease=LEASE) as silent, store_factory(now=clock, lease=LEASE) as heir:
+            run = await new_run(silent, run_key="4711")
+            end = clock.now + LEASE // timedelta(microseconds=1)
+
+            async def seen() -> list[tuple[str, str | None, int | None, bool]]:
+                by_key = await heir.run_by_key("invoice", "4711")
+                assert by_key is not None
+                records = [await heir.run(run.run_id), by_key, *await heir.runs(status="running")]
+                return [(each.status, each.owner, each.lease_expires_at, each.orphaned) for each in records]
+
+            clock.advance(LEASE - timedelta(microseconds=1))
+            assert await seen() == [("running", silent.worker_id, end, False)] * 3
+            clock.advance(timedelta(microseconds=1))
+            assert await seen() == [("running", silent.worker_id, end, True)] * 3
+            await heir.acquire(run.run_id)
+            assert not any(orphaned for *_, orphaned in await seen())
+
+    async def test_a_silent_owner_that_is_back_in_time_has_its_runs_still(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock, lease=LEASE) as silent, store_factory(now=clock, lease=LEASE) as reader:
+            run = await new_run(silent)
+            clock.advance(LEASE)
+            assert (await reader.run(run.run_id)).orphaned
+            await silent.heartbeat()
+            assert not (await reader.run(run.run_id)).orphaned
+
     async def test_an_expired_lease_may_be_taken(self, store_factory: StoreFactory) -> None:
         clock = SetClock()
         async with store_factory(now=clock, lease=LEASE) as silent, store_factory(now=clock, lease=LEASE) as heir:

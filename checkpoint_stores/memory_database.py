@@ -1,0 +1,150 @@
+"""What `MemoryCheckpointStore` keeps: runs as they stand, and what a commit makes of one.
+
+Pure data and its changes; knows no lease, no clock and no one who waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.records import (
+    ENDED,
+    BarrierRecord,
+    BarrierStatus,
+    CancelRequest,
+    Commit,
+    DecisionRecord,
+    Row,
+    RunChange,
+    RunRecord,
+    Snapshot,
+)
+from checkpoint_stores.soundness import Stored
+from checkpoint_stores.watching import LocalWatches
+
+PREFIX_LENGTH: Final = 8
+"""How much of a run id must be given at least."""
+
+
+class HeldRun:
+    """Everything one run has in the database; ``record`` holds all of `RunRecord` but epoch, inbox_rev and its owner's lease."""
+
+    __slots__ = ("barriers", "cancel", "decisions", "epoch", "genesis", "inbox_rev", "record", "rows", "snapshots", "times")
+
+    def __init__(self, record: RunRecord, genesis: bytes) -> None:
+        self.record = record
+        self.epoch = record.epoch
+        self.inbox_rev = 0
+        self.genesis = genesis
+        self.rows: list[Row] = []
+        self.times: list[int] = []
+        self.snapshots: list[Snapshot] = []
+        self.barriers: dict[str, BarrierRecord] = {}
+        self.decisions: dict[str, DecisionRecord] = {}
+        self.cancel: CancelRequest | None = None
+
+    def current(self, workers: Mapping[str, int], now: int) -> RunRecord:
+        """The record as of ``now``; ``workers`` tells when each worker's lease expires."""
+        owner = self.record.owner
+        expires_at = workers.get(owner) if owner is not None else None
+        return replace(
+            self.record, epoch=self.epoch, inbox_rev=self.inbox_rev, labels=dict(self.record.labels), lease_expires_at=expires_at,
+            orphaned=owner is not None and (expires_at is None or expires_at <= now),
+        )  # fmt: skip
+
+    def stored(self) -> Stored:
+        """What there is to be checked."""
+        record = self.record
+        rows = [Row(*row[:11], time) for row, time in zip(self.rows, self.times, strict=True)]
+        first_seq = 1 if record.parent_run_id is None else 0
+        return Stored(record.run_id, self.genesis, first_seq, record.head_seq, record.head_digest, self.snapshots, rows)
+
+    # --- changes ----------------------------------------------------------------------------------------------------
+    def change(self, commit: Commit, now: int) -> None:
+        """All that a commit writes beside its rows, which are there already."""
+        for barrier in commit.opened:
+            self.barriers[barrier.ticket] = replace(barrier, opened_at=barrier.opened_at or now)
+        for ticket, status in commit.closed:
+            self.set_barrier(ticket, status)
+        for vote in commit.voted:
+            self.decisions[vote.id] = replace(vote, decided_at=vote.decided_at or now)
+        for decision_id, seq in commit.consumed:
+            self.decisions[decision_id] = replace(self.decisions[decision_id], consumed_seq=seq)
+        change = commit.change
+        if change is not None and change.release_at_rev in (None, self.inbox_rev):
+            self._change_record(change, now)
+
+    def _change_record(self, change: RunChange, now: int) -> None:
+        record = self.record
+        status = change.status or record.status
+        gives_back = change.release or status in ENDED
+        head = self.rows[-1]
+        is_anchored = change.status is not None or gives_back
+        self.record = replace(
+            record,
+            status=status,
+            wake_at=None if change.clear_wake_at else record.wake_at if change.wake_at is None else change.wake_at,
+            error=record.error if change.error is None else change.error,
+            owner=None if gives_back else record.owner,
+            head_seq=head.seq if is_anchored else record.head_seq,
+            head_digest=head.digest if is_anchored else record.head_digest,
+            updated_at=now,
+        )
+
+    def set_barrier(self, ticket: str, status: BarrierStatus) -> None:
+        if ticket in self.barriers:
+            self.barriers[ticket] = replace(self.barriers[ticket], status=status)
+
+    def give_back(self) -> None:
+        """Nobody owns it any more."""
+        head = self.rows[-1]
+        self.record = replace(self.record, owner=None, head_seq=head.seq, head_digest=head.digest)
+
+
+class MemoryDatabase:
+    """What several `MemoryCheckpointStore` share, as processes share a database."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, HeldRun] = {}
+        self.keys: dict[tuple[str, str, str], str] = {}
+        self.graphs: dict[str, str] = {}
+        self.workers: dict[str, int] = {}
+        """When each worker's lease expires."""
+        self.watches = LocalWatches()
+
+    def get(self, run_id: str) -> HeldRun:
+        """Raises RunNotFoundError."""
+        held = self.runs.get(run_id)
+        if held is None:
+            raise RunNotFoundError(run_id)
+        return held
+
+    def find(self, run_id: str) -> HeldRun:
+        """The run with this id, or the only one whose id begins so.  Raises RunNotFoundError."""
+        exact = self.runs.get(run_id)
+        if exact is not None:
+            return exact
+        fitting = [held for known, held in self.runs.items() if known.startswith(run_id.lower())] if len(run_id) >= PREFIX_LENGTH else []
+        if len(fitting) != 1:
+            raise RunNotFoundError(run_id)
+        return fitting[0]
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes."""
+        everything = self.runs.values()
+        by_status: dict[str, int] = {}
+        for held in everything:
+            by_status[held.record.status] = by_status.get(held.record.status, 0) + 1
+        return {
+            "runs": by_status,
+            "checkpoints": sum(len(held.rows) for held in everything),
+            "snapshots": sum(len(held.snapshots) for held in everything),
+            "barriers_open": sum(barrier.status == "open" for held in everything for barrier in held.barriers.values()),
+            "decisions": sum(len(held.decisions) for held in everything),
+            "bytes": sum(len(row.payload) for held in everything for row in held.rows)
+            + sum(len(snapshot.payload) for held in everything for snapshot in held.snapshots),
+            "schema": "memory",
+        }
