@@ -13,10 +13,11 @@ Knows no database, no graph and no meaning of an op.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from math import isfinite
 from typing import Any, Final
 from uuid import UUID
@@ -184,8 +185,10 @@ def revive(value: Any, types: TypeRegistry = TYPES) -> Any:
     return materialise(value, types)
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: Any, *, not_finite: Callable[[float], Any] = repr) -> Any:
     """Return ``value`` as something JSON can show to a person.  Readable, not reversible.
+
+    JSON has no NaN and no infinity: ``not_finite`` says what to show for one (its name as a text).
 
     >>> to_json({"when": date(2024, 2, 29), "sizes": (1, 2), 3: {Decimal("1.50")}})
     {'when': '2024-02-29', 'sizes': [1, 2], '3': ['1.50']}
@@ -194,7 +197,7 @@ def to_json(value: Any) -> Any:
     if kind is str:
         return value.encode("utf-8", "backslashreplace").decode()
     if kind is float:
-        return value if isfinite(value) else repr(value)
+        return value if isfinite(value) else not_finite(value)
     if kind is int:
         return value if -(2**63) <= value < 2**64 else hex(value)
     if value is None or kind is bool:
@@ -203,18 +206,19 @@ def to_json(value: Any) -> Any:
         return b64encode(value).decode()
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
+    shown = partial(to_json, not_finite=not_finite)
     if isinstance(value, dict):
-        return {to_json(str(to_json(key))): to_json(item) for key, item in value.items()}
+        return {to_json(str(to_json(key))): shown(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
+        return [shown(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((to_json(item) for item in value), key=_dumps)
+        return sorted((shown(item) for item in value), key=_dumps)
     if isinstance(value, (EnumData, Enum)):
-        return to_json(value.value)
+        return shown(value.value)
     if isinstance(value, ModelData):
-        return to_json({**value.fields, **(value.extra or {})})
+        return shown({**value.fields, **(value.extra or {})})
     placeholder = TYPES.dismantle(value)
-    return to_json(str(value) if placeholder is None else placeholder)
+    return shown(str(value) if placeholder is None else placeholder)
 
 
 def _plain(value: Any, room: int) -> Any:

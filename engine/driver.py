@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from checkpoint_stores.codec import encode
 from checkpoint_stores.deciding import name_of
 from checkpoint_stores.errors import LeaseLostError, StoreError
-from checkpoint_stores.fold import DONE, FAILED, RETRY, RunState
+from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import Commit, DecisionRecord, Inbox, RunChange, Snapshot
 from engine.barriers import verdict
@@ -31,6 +31,7 @@ from engine.events import CancelAsked, DeadlinePassed, Event, SuspendAsked, Vote
 from engine.notices import ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.threads import NodeThreads
+from engine.waiting import due_times, retries
 from engine.walk import Batch, Walk
 
 SHORT_WAIT: Final = timedelta(seconds=5)
@@ -169,14 +170,10 @@ class RunDriver:
             return RunChange(status=state.status, clear_wake_at=True, error=failed, release=True)  # type: ignore[arg-type]
         if self._mailbox or not state.at_rest():
             return None
-        due = [scope.due for scope in state.scopes.values() if scope.due is not None and scope.phase not in (DONE, FAILED)]
-        for scope in state.frontier():
-            if scope.phase == RETRY:
-                due.append(scope.detail[1])
-                if scope.detail[1] - self._clock.now() <= SHORT_WAIT // _MICROSECOND:
-                    return None
-            elif scope.detail[1]["deadline"] is not None:
-                due.append(scope.detail[1]["deadline"])
+        soon = self._clock.now() + SHORT_WAIT // _MICROSECOND
+        if any(retry.due_at <= soon for retry in retries(state)):
+            return None
+        due = due_times(state)
         if due and min(due) <= self._clock.now():
             return None  # it is due now (the run was parked when its time came): the timer is about to ring
         return RunChange(

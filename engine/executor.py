@@ -35,6 +35,7 @@ from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.result import RunResult
 from engine.threads import NodeThreads
+from engine.waiting import retries
 from engine.walk import Walk
 from reducers.changes import ABSENT
 
@@ -328,8 +329,8 @@ class GraphExecutor:
         tickets = tuple(scope.detail[0] for scope in state.frontier() if scope.phase == PARKED) if state.status not in ENDED else ()
         return RunResult(
             run_id=state.run_id, status="waiting" if waiting else state.status, state=view, values=values, steps=state.step,  # type: ignore[arg-type]
-            attempt=state.attempt, error=state.root.detail if state.status == "failed" else None, waiting_for=tickets, seq=state.seq,
-            warnings=warnings, exception=error,
+            attempt=state.attempt, error=state.root.detail if state.status == "failed" else None, waiting_for=tickets,
+            retries=retries(state) if state.status not in ENDED else (), seq=state.seq, warnings=warnings, exception=error,
         )  # fmt: skip
 
     async def _stored_result(self, run_id: str) -> RunResult:

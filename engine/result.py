@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 from checkpoint_stores.records import RunStatus
 from engine.notices import TrailmarkWarning
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PendingRetry(NamedTuple):
+    """A node that failed and is to be tried again.
+
+    >>> retry = PendingRetry("pay", "", 2, {"type": "TimeoutError", "message": "no answer"}, 1_800_000_000_000_000)
+    >>> f"{retry.node} failed {retry.failed} times, again at {retry.due:%H:%M:%S}: {retry.error['message']}"
+    'pay failed 2 times, again at 08:00:00: no answer'
+    """
+
+    node: str
+    path: str
+    """The branch it stands in; "" at the root."""
+    failed: int
+    """How many attempts have failed."""
+    error: Mapping[str, Any]
+    """Why the newest one failed: type, message, node, path, kinds, causes."""
+    due_at: int
+    """When it is tried again: microseconds since the epoch, by the store's clock."""
+
+    @property
+    def due(self) -> datetime:
+        """The same as an aware datetime, UTC."""
+        return _EPOCH + timedelta(microseconds=self.due_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +56,8 @@ class RunResult:
     """Of a failed run: type, message, node, path, kinds, causes."""
     waiting_for: tuple[str, ...] = ()
     """Open tickets of a waiting run, e.g. ``("manager_approval#1",)``."""
+    retries: tuple[PendingRetry, ...] = ()
+    """Failed nodes that wait to be tried again, the next one first; a run that waits for nothing else has no ticket to decide."""
     seq: int = 0
     """The newest checkpoint."""
     warnings: tuple[TrailmarkWarning, ...] = field(default=(), compare=False)

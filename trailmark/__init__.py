@@ -111,6 +111,7 @@ if TYPE_CHECKING:
     from engine.outcomes import Update as Update
     from engine.plan import END as END
     from engine.plan import Retry as Retry
+    from engine.result import PendingRetry as PendingRetry
     from engine.result import RunResult as RunResult
     from reducers.errors import ReducerAnnotationError as ReducerAnnotationError
     from reducers.errors import ReducerError as ReducerError
@@ -139,7 +140,7 @@ _HOMES = {
     "engine.flow": ("Flow", "best_effort", "branch"),
     "engine.graph": ("FlowGraph",),
     "engine.handle": ("RunHandle",),
-    "engine.result": ("RunResult",),
+    "engine.result": ("PendingRetry", "RunResult"),
     "engine.notices": ("ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),

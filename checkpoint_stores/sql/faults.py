@@ -27,7 +27,13 @@ def reason_of(error: BaseException) -> str:
     """One line for a person, without SQL, parameters or a password."""
     cause = cause_of(error)
     lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
+    said = f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
+    return f"{said}; another process keeps it locked: wait for it or end it, then try again" if is_locked(cause) else said
+
+
+def is_locked(cause: BaseException) -> bool:
+    """Whether another process held a SQLite file's lock for longer than we wait."""
+    return isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)
 
 
 def is_taken(error: BaseException) -> bool:

@@ -59,8 +59,12 @@ def value_text(value: Any) -> str:
 
     >>> value_text({"vendor": "ACME", "amount": 9000.0})
     '{"vendor": "ACME", "amount": 9000.0}'
+    >>> value_text([float("nan"), -float("inf")])
+    '[NaN, -Infinity]'
     """
-    return printable(json.dumps(data(value), ensure_ascii=False))
+    from checkpoint_stores.codec import to_json
+
+    return printable(json.dumps(to_json(value, not_finite=float), ensure_ascii=False))
 
 
 def shortened(text: str, limit: int) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trailmark.cli import given, plain, shapes, tables
+from trailmark.cli import following, given, plain, shapes, tables
 from trailmark.cli.exits import ExitCode, exit_code_of
 from trailmark.cli.finding import flow_reference, load_graph
 from trailmark.cli.given import UsageError
@@ -185,19 +185,16 @@ def _shown(terminal: Terminal, result: RunResult) -> ExitCode:
     if result.status == "failed":
         error = result.error or {}
         told = plain.one_line(f"{error.get('type')}: {error.get('message')}")
-        terminal.say(f"trailmark: run {result.run_id} failed: {told}; next: {terminal.command('runs', 'steps', result.run_id)}")
+        (then,) = following.after_stop(terminal, result.run_id, result.status, result.steps)
+        terminal.say(f"trailmark: run {result.run_id} failed: {told}; next: {then}")
     return exit_code_of(result.status)
 
 
 def _following(terminal: Terminal, result: RunResult) -> list[str]:
     """The commands one would type after this."""
-    match result.status:
-        case "waiting":
-            asked = [terminal.command("approvals", "approve", result.run_id, ticket, "--by", "NAME") for ticket in result.waiting_for]
-            return [*asked, terminal.resume_command(result.run_id)]
-        case "limit_reached":
-            return [terminal.resume_command(result.run_id, "--max-steps", str(2 * result.steps))]
-        case "suspended" | "quarantined":
-            return [terminal.resume_command(result.run_id)]
-        case _:
-            return []
+    if result.status != "waiting":
+        return [] if result.status == "failed" else following.after_stop(terminal, result.run_id, result.status, result.steps)
+    asked = [terminal.command("approvals", "approve", result.run_id, ticket, "--by", "NAME") for ticket in result.waiting_for]
+    if not asked:
+        return following.after_waiting(terminal, result.run_id, tickets=(), can_move=False, comes_by_itself=True)
+    return [*asked, terminal.resume_command(result.run_id)]

@@ -6,16 +6,26 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from checkpoint_stores.records import RunStatus
-from trailmark.cli import shapes, tables
+from checkpoint_stores.records import ENDED, RunStatus
+from trailmark.cli import following, shapes, tables
+from trailmark.cli.lines import Lines
 from trailmark.cli.running import RunArgument
 from trailmark.cli.terminal import Output, Terminal
 from trailmark.cli.verbs import group, verb
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from checkpoint_stores.protocol import CheckpointStore
+    from engine.operations import StepLine
 
 app = group("runs", "List runs, look into one, fork it, cancel it.")
+
+_PAGE = 200
+"""How many checkpoints are shown on a terminal, and written at once elsewhere."""
+
+_ORPHANS = 3
+"""For how many orphaned runs `runs ls` says how to go on."""
 
 AtOption = Annotated[int | None, typer.Option("--at", metavar="SEQ", min=0, help="The checkpoint (see `runs steps`). Default: the newest.")]
 
@@ -38,26 +48,32 @@ async def list_runs(
         terminal.write_ids(run.run_id for run in found)
     elif found:
         terminal.show(tables.runs(found))
+        terminal.next_steps([terminal.resume_command(run.run_id) for run in found if run.orphaned][:_ORPHANS])
     else:
         terminal.say("no runs" + (" like that" if status or flow else f" in {terminal.url} yet"))
 
 
 @verb(app, "show")
 async def show(terminal: Terminal, run: RunArgument) -> None:
-    """Show one run: where it stands, what it waits for, who decided what."""
+    """Show one run: where it stands, what it waits for, who decided what, what one would type next."""
     from engine.loading import load_state
+    from engine.waiting import retries
 
     async with terminal.opened_store() as store:
         record = await store.run(run)
         state = await load_state(store, record.run_id)
         tickets = await store.barriers(run_id=record.run_id, status=None)
         decided = await store.decisions(record.run_id)
+        now = await store.now()
+    is_over = record.status in ENDED
+    pending = () if is_over else retries(state)
     open_barriers = [ticket for ticket in tickets if ticket.status == "open"]
     unread = [ticket.ticket for ticket in tickets if ticket.status == "decided" and record.status == "waiting"]
     if terminal.output is Output.JSON:
         more = {"steps": state.step, "seq": state.seq, "stands": shapes.of_place(state)}
         asked = {
             "waiting_for": [shapes.of_barrier(each) for each in open_barriers],
+            "retries": [shapes.of_retry(each) for each in pending],
             "decided": unread,
             "decisions": [shapes.of_decision(each) for each in decided],
         }
@@ -66,17 +82,27 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
     if terminal.output is Output.IDS:
         terminal.write_ids([record.run_id])
         return
-    is_over = record.status in ("completed", "failed", "cancelled")
     place = [] if is_over else [(f"{scope.path} {scope.node}".strip(), scope.phase) for scope in state.frontier()]
     terminal.show(tables.of_run(record, place, state.step))
     if open_barriers:
         terminal.show(tables.titled("waits for", tables.barriers(open_barriers)))
+    if pending:
+        terminal.show(tables.titled("will be tried again", tables.retries(pending)))
     if decided:
         terminal.show(tables.titled("decisions", tables.decisions(decided)))
     if unread:
         terminal.say(f"{', '.join(unread)}: decided; the run goes on with it when it is resumed")
-        terminal.next_steps([terminal.resume_command(record.run_id)])
-    terminal.next_steps([terminal.command("approvals", "show", record.run_id, each.ticket) for each in open_barriers])
+    if record.status == "waiting":
+        is_due = record.wake_at is not None and record.wake_at <= now
+        names = [each.ticket for each in open_barriers]
+        then = following.after_waiting(
+            terminal, record.run_id, tickets=names, can_move=bool(unread) or is_due, comes_by_itself=record.wake_at is not None
+        )
+    elif record.orphaned:
+        then = [terminal.resume_command(record.run_id)]
+    else:
+        then = following.after_stop(terminal, record.run_id, record.status, state.step)
+    terminal.next_steps(then)
 
 
 @verb(app, "steps")
@@ -84,19 +110,67 @@ async def steps(
     terminal: Terminal,
     run: RunArgument,
     after: Annotated[int, typer.Option("--after", metavar="SEQ", help="Only checkpoints after this one.")] = -1,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", metavar="N", min=1, help=f"How many at most. Default: {_PAGE} on a terminal, else all."),
+    ] = None,
 ) -> None:
     """List a run's checkpoints: which node, what it changed, where it went, how long it took."""
     from engine.operations import steps as steps_of
 
+    on_screen = terminal.output is Output.TABLE and terminal.is_screen()
+    most = limit if limit is not None else _PAGE if on_screen else None
     async with terminal.opened_store() as store:
         record = await store.run(run)
-        lines = [line async for line in steps_of(store, record.run_id, after=after)]
-    if terminal.output is Output.JSON:
-        terminal.write_json([shapes.of_step(line) for line in lines])
-    elif terminal.output is Output.IDS:
-        terminal.write_ids(str(line.row.seq) for line in lines)
-    else:
-        terminal.show(tables.steps(lines))
+        found = upto(steps_of(store, record.run_id, after=after), most)
+        last = None
+        if terminal.output is Output.JSON:
+            await terminal.write_json_list(shapes.of_step(line) async for line in found)
+        elif terminal.output is Output.IDS:
+            async for line in found:
+                terminal.write(str(line.row.seq))
+        elif on_screen and most is not None and most <= _PAGE:
+            page = [line async for line in found]
+            terminal.show(tables.steps(page))
+            last = page[-1] if page else None
+        else:
+            last = await _write_steps(terminal, found)
+        if last is not None and await _is_followed(store, record.run_id, last.row.seq):
+            command = terminal.command(
+                "runs", "steps", record.run_id, "--after", str(last.row.seq), *(["--limit", str(limit)] if limit else [])
+            )
+            terminal.say(f"there are more; next: {command}")
+
+
+async def _write_steps(terminal: Terminal, found: AsyncIterator[StepLine]) -> StepLine | None:
+    """Write a table while it is read; returns its last line."""
+    text = Lines(tables.STEP_COLUMNS, right=tables.STEP_NUMBERS)
+    page: list[StepLine] = []
+    last = None
+    async for last in found:
+        page.append(last)
+        if len(page) == _PAGE:
+            terminal.write(text.text(map(tables.step_cells, page)))
+            page = []
+    if page or last is None:
+        terminal.write(text.text(map(tables.step_cells, page)))
+    return last
+
+
+async def _is_followed(store: CheckpointStore, run_id: str, seq: int) -> bool:
+    async for _row in store.history(run_id, after=seq):
+        return True
+    return False
+
+
+async def upto(lines: AsyncIterator[StepLine], most: int | None) -> AsyncIterator[StepLine]:
+    """The first ``most`` of them; all where it is None."""
+    number = 0
+    async for line in lines:
+        yield line
+        number += 1
+        if number == most:
+            return
 
 
 @verb(app, "state")

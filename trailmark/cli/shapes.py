@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
     from engine.operations import StepLine
     from engine.plan import Warn
-    from engine.result import RunResult
+    from engine.result import PendingRetry, RunResult
 
 
 def of_result(result: RunResult) -> dict[str, Any]:
@@ -28,9 +28,15 @@ def of_result(result: RunResult) -> dict[str, Any]:
         "attempt": result.attempt,
         "seq": result.seq,
         "waiting_for": list(result.waiting_for),
+        "retries": [of_retry(each) for each in result.retries],
         "error": data(dict(result.error)) if result.error is not None else None,
         "values": data(dict(result.values)),
     }
+
+
+def of_retry(retry: PendingRetry) -> dict[str, Any]:
+    """A failed node that is to be tried again."""
+    return {"node": retry.node, "path": retry.path, "failed": retry.failed, "error": data(dict(retry.error)), "due": iso(retry.due_at)}
 
 
 def of_run(run: RunRecord) -> dict[str, Any]:
@@ -46,6 +52,8 @@ def of_run(run: RunRecord) -> dict[str, Any]:
         "attempt": run.attempt,
         "max_steps": run.max_steps,
         "owner": run.owner,
+        "lease_expires_at": iso(run.lease_expires_at),
+        "orphaned": run.orphaned,
         "wake_at": iso(run.wake_at),
         "parent_run_id": run.parent_run_id,
         "forked_at_seq": run.forked_at_seq,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
     from engine.operations import StepLine
+    from engine.result import PendingRetry
     from trailmark import RunResult
 
 STATUS_STYLES = {
@@ -85,21 +86,49 @@ def of_result(result: RunResult) -> RenderableType:
         ("steps", f"{result.steps}" + (f" (attempt {result.attempt})" if result.attempt > 1 else "")),
         ("waits for", ", ".join(result.waiting_for)),
     ]
-    return Group(facts(told), titled("state", values(result.values))) if result.values else facts(told)
+    parts: list[RenderableType] = [facts(told)]
+    if result.retries:
+        parts.append(titled("will be tried again", retries(result.retries)))
+    if result.values:
+        parts.append(titled("state", values(result.values)))
+    return Group(*parts)
+
+
+def retries(pending: Sequence[PendingRetry]) -> Table:
+    """Failed nodes that wait for their next attempt."""
+    rows = [
+        (
+            f"{each.path} {each.node}".strip(),
+            local(each.due_at),
+            str(each.failed),
+            one_line(f"{each.error['type']}: {each.error['message']}"),
+        )
+        for each in pending
+    ]
+    return table(("node", "due", "failed", "why"), rows, whole=("node", "due"))
 
 
 def runs(records: Sequence[RunRecord]) -> RenderableType:
     """`runs ls`."""
     rows = [
-        (run.run_id, one_line(run.flow), status(run.status), one_line(run.run_key or ""), local(run.updated_at), labels(run))
+        (run.run_id, one_line(run.flow), status(run.status), one_line(run.run_key or ""), local(run.updated_at), labels(run), fate(run))
         for run in records
     ]
-    used = [index for index, name in enumerate(_RUN_COLUMNS) if name not in ("key", "labels") or any(str(row[index]) for row in rows)]
+    used = [index for index, name in enumerate(_RUN_COLUMNS) if name not in _OPTIONAL or any(str(row[index]) for row in rows)]
     chosen = [_RUN_COLUMNS[index] for index in used]
     return table(chosen, [[row[index] for index in used] for row in rows], whole=("run", "status", "updated"))
 
 
-_RUN_COLUMNS = ("run", "flow", "status", "key", "updated", "labels")
+_RUN_COLUMNS = ("run", "flow", "status", "key", "updated", "labels", "note")
+_OPTIONAL = ("key", "labels", "note")
+"""Columns that are left out where no run has anything to say there."""
+
+
+def fate(run: RunRecord) -> str:
+    """What became of the process that owns a run, where something did."""
+    if not run.orphaned:
+        return ""
+    return "its process is gone" + (f" (its lease: until {local(run.lease_expires_at)})" if run.lease_expires_at else "")
 
 
 def labels(run: RunRecord) -> str:
@@ -121,7 +150,7 @@ def of_run(run: RunRecord, place: Sequence[tuple[str, str]], steps: int) -> Rend
             ("stands", ", ".join(f"{phases.get(phase, phase)} {node}" for node, phase in place)),
             ("steps", f"{steps} of at most {run.max_steps}"),
             ("attempts", f"{run.attempt}"),
-            ("driven by", run.owner or ""),
+            ("driven by", "; ".join(part for part in (run.owner, fate(run)) if part)),
             ("due", local(run.wake_at)),
             ("origin", origin),
             ("error", one_line(f"{error.get('type')}: {error.get('message')}") if error else ""),
@@ -131,22 +160,30 @@ def of_run(run: RunRecord, place: Sequence[tuple[str, str]], steps: int) -> Rend
     )
 
 
-def steps(lines: Sequence[StepLine]) -> Table:
-    """`runs steps`."""
+STEP_COLUMNS = ("seq", "at", "kind", "node", "took", "what happened")
+STEP_NUMBERS = {"seq", "took"}
+"""Columns that stand to the right."""
+
+
+def step_cells(line: StepLine) -> tuple[str, ...]:
+    """One line of `runs steps`."""
+    row = line.row
+    went = f"→ {row.next.replace(',', ', ')}" if row.next and row.next != row.node else ""
+    wrote = f"wrote {', '.join(line.keys)}" if line.keys else ""
+    happened = one_line("; ".join(part for part in (went, wrote, line.detail) if part))
+    took = span(row.committed_at - row.started_at) if row.started_at else ""
+    return (str(row.seq), local(row.committed_at)[5:], row.kind, f"{row.path} {row.node}".strip(), took, happened)
+
+
+def steps(lines: Iterable[StepLine]) -> Table:
+    """A page of `runs steps`."""
     from rich.text import Text
 
-    def right(text: str) -> Text:
-        return Text(text, justify="right")
-
-    made = []
-    for line in lines:
-        row = line.row
-        went = f"→ {row.next.replace(',', ', ')}" if row.next and row.next != row.node else ""
-        wrote = f"wrote {', '.join(line.keys)}" if line.keys else ""
-        happened = one_line("; ".join(part for part in (went, wrote, line.detail) if part))
-        took = span(row.committed_at - row.started_at) if row.started_at else ""
-        made.append((right(str(row.seq)), local(row.committed_at)[5:], row.kind, f"{row.path} {row.node}".strip(), right(took), happened))
-    return table(("seq", "at", "kind", "node", "took", "what happened"), made, whole=("seq", "at", "kind", "node", "took"))
+    made = [
+        [Text(cell, justify="right") if name in STEP_NUMBERS else cell for name, cell in zip(STEP_COLUMNS, step_cells(line), strict=True)]
+        for line in lines
+    ]
+    return table(STEP_COLUMNS, made, whole=STEP_COLUMNS[:-1])
 
 
 def differences(pairs: Mapping[str, tuple[Any, Any]], absent: object) -> Table:

@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,6 +104,14 @@ class Terminal:
         """One JSON document."""
         self.write(json.dumps(value, ensure_ascii=False, indent=2))
 
+    async def write_json_list(self, items: AsyncIterable[Any]) -> None:
+        """One JSON document that is a list, written while it comes."""
+        opening = "[\n  "
+        async for item in items:
+            sys.stdout.write(opening + json.dumps(item, ensure_ascii=False, indent=2).replace("\n", "\n  "))
+            opening = ",\n  "
+        self.write("\n]" if opening.startswith(",") else "[]")
+
     def write_ids(self, ids: Iterable[str]) -> None:
         """One id a line; nothing at all where there is none."""
         sys.stdout.write("".join(f"{each}\n" for each in ids))
@@ -134,6 +142,10 @@ class Terminal:
     def is_interactive(self) -> bool:
         """Whether a person sits there who can be asked."""
         return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def is_screen(self) -> bool:
+        """Whether a person sees what is printed."""
+        return sys.stdout.isatty()
 
     def shows_progress(self) -> bool:
         """Whether what happens is shown while it happens."""
