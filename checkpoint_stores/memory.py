@@ -26,7 +26,7 @@ from checkpoint_stores.errors import (
     StoreUnavailableError,
 )
 from checkpoint_stores.ids import new_id, new_worker_id
-from checkpoint_stores.memory_database import HeldRun, MemoryDatabase
+from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, found_run, held_run, stats_of
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides
 from checkpoint_stores.records import (
     ENDED,
@@ -147,7 +147,7 @@ class MemoryCheckpointStore:
         return self.chain.genesis(run.run_id, standing_on.digest) if standing_on else b""
 
     async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None = None, takeover: bool = False) -> Lease:
-        held = self.database.get(run_id)
+        held = held_run(self.database, run_id)
         record = held.record
         if record.status in ENDED:
             raise RunEndedError(run_id, record.status)
@@ -207,7 +207,7 @@ class MemoryCheckpointStore:
 
     # --- reading ----------------------------------------------------------------------------------------------------
     async def run(self, run_id: str) -> RunRecord:
-        return self._record(self.database.find(run_id))
+        return self._record(found_run(self.database, run_id))
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str = "") -> RunRecord | None:
         run_id = self.database.keys.get((tenant, flow, run_key))
@@ -228,10 +228,10 @@ class MemoryCheckpointStore:
         return [record for record, _ in zip(fitting, range(limit), strict=False)]
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
-        return sound_part(self.chain, self.database.get(run_id).stored(), upto)
+        return sound_part(self.chain, held_run(self.database, run_id).stored(), upto)
 
     async def history(self, run_id: str, *, after: int = -1) -> AsyncIterator[Row]:
-        held = self.database.get(run_id)
+        held = held_run(self.database, run_id)
         seq = after
         while True:
             position = max(seq + 1 - held.rows[0].seq, 0)
@@ -242,7 +242,7 @@ class MemoryCheckpointStore:
             yield row._replace(committed_at=held.times[position])
 
     async def inbox(self, run_id: str) -> Inbox:
-        held = self.database.get(run_id)
+        held = held_run(self.database, run_id)
         return Inbox(
             held.inbox_rev,
             held.cancel,
@@ -257,26 +257,28 @@ class MemoryCheckpointStore:
         self.database.graphs.setdefault(graph_hash, definition)
 
     async def verify(self, run_id: str) -> list[Problem]:
-        return problems_of(self.chain, self.database.get(run_id).stored())
+        return problems_of(self.chain, held_run(self.database, run_id).stored())
 
     async def stats(self) -> dict[str, Any]:
-        return self.database.stats()
+        return stats_of(self.database)
 
     # --- the outsider's side ----------------------------------------------------------------------------------------
     async def barriers(
         self, *, run_id: str | None = None, status: str | None = "open", tenant: str = "", limit: int = 100
     ) -> list[BarrierRecord]:
         chosen = (
-            [self.database.get(run_id)] if run_id is not None else [held for held in self._runs.values() if held.record.tenant == tenant]
+            [held_run(self.database, run_id)]
+            if run_id is not None
+            else [held for held in self._runs.values() if held.record.tenant == tenant]
         )
         fitting = [barrier for held in chosen for barrier in held.barriers.values() if status in (None, barrier.status)]
         return sorted(fitting, key=lambda barrier: (barrier.opened_at, barrier.run_id, barrier.opened_seq, barrier.ticket))[:limit]
 
     async def decisions(self, run_id: str) -> list[DecisionRecord]:
-        return list(self.database.get(run_id).decisions.values())
+        return list(held_run(self.database, run_id).decisions.values())
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
-        held = self.database.get(run_id)
+        held = held_run(self.database, run_id)
         node = node_of(barrier)
         known = [record for record in held.barriers.values() if record.node == node or record.ticket == barrier]
         ticket = find_ticket(held.record, barrier, known, self.database.graphs.get(held.record.graph_hash))
@@ -294,7 +296,7 @@ class MemoryCheckpointStore:
         return held.decisions[verdict.record.id]
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
-        held = self.database.get(run_id)
+        held = held_run(self.database, run_id)
         if held.record.status in ENDED:
             raise RunEndedError(run_id, held.record.status)
         if held.cancel is None:

@@ -115,36 +115,39 @@ class MemoryDatabase:
         """When each worker's lease expires."""
         self.watches = LocalWatches()
 
-    def get(self, run_id: str) -> HeldRun:
-        """Raises RunNotFoundError."""
-        held = self.runs.get(run_id)
-        if held is None:
-            raise RunNotFoundError(run_id)
-        return held
 
-    def find(self, run_id: str) -> HeldRun:
-        """The run with this id, or the only one whose id begins so.  Raises RunNotFoundError."""
-        exact = self.runs.get(run_id)
-        if exact is not None:
-            return exact
-        fitting = [held for known, held in self.runs.items() if known.startswith(run_id.lower())] if len(run_id) >= PREFIX_LENGTH else []
-        if len(fitting) != 1:
-            raise RunNotFoundError(run_id)
-        return fitting[0]
+def held_run(database: MemoryDatabase, run_id: str) -> HeldRun:
+    """Raises RunNotFoundError."""
+    held = database.runs.get(run_id)
+    if held is None:
+        raise RunNotFoundError(run_id)
+    return held
 
-    def stats(self) -> dict[str, Any]:
-        """Counts and sizes."""
-        everything = self.runs.values()
-        by_status: dict[str, int] = {}
-        for held in everything:
-            by_status[held.record.status] = by_status.get(held.record.status, 0) + 1
-        return {
-            "runs": by_status,
-            "checkpoints": sum(len(held.rows) for held in everything),
-            "snapshots": sum(len(held.snapshots) for held in everything),
-            "barriers_open": sum(barrier.status == "open" for held in everything for barrier in held.barriers.values()),
-            "decisions": sum(len(held.decisions) for held in everything),
-            "bytes": sum(len(row.payload) for held in everything for row in held.rows)
-            + sum(len(snapshot.payload) for held in everything for snapshot in held.snapshots),
-            "schema": "memory",
-        }
+
+def found_run(database: MemoryDatabase, run_id: str) -> HeldRun:
+    """The run with this id, or the only one whose id begins so.  Raises RunNotFoundError."""
+    runs = database.runs
+    if run_id in runs:
+        return runs[run_id]
+    fitting = [held for known, held in runs.items() if known.startswith(run_id.lower())] if len(run_id) >= PREFIX_LENGTH else []
+    if len(fitting) != 1:
+        raise RunNotFoundError(run_id)
+    return fitting[0]
+
+
+def stats_of(database: MemoryDatabase) -> dict[str, Any]:
+    """Counts and sizes."""
+    everything = database.runs.values()
+    by_status: dict[str, int] = {}
+    for held in everything:
+        by_status[held.record.status] = by_status.get(held.record.status, 0) + 1
+    return {
+        "runs": by_status,
+        "checkpoints": sum(len(held.rows) for held in everything),
+        "snapshots": sum(len(held.snapshots) for held in everything),
+        "barriers_open": sum(barrier.status == "open" for held in everything for barrier in held.barriers.values()),
+        "decisions": sum(len(held.decisions) for held in everything),
+        "bytes": sum(len(row.payload) for held in everything for row in held.rows)
+        + sum(len(snapshot.payload) for held in everything for snapshot in held.snapshots),
+        "schema": "memory",
+    }

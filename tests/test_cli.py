@@ -622,3 +622,86 @@ def test_a_waiting_run_says_that_its_ticket_is_decided_and_what_to_type(cli: Cli
     shown = cli("runs", "show", run_id)
     assert f"{ticket}: decided" in shown.out + shown.err
     assert "resume" in shown.out + shown.err
+
+
+RETRIED = """
+from datetime import timedelta
+from pathlib import Path
+from trailmark import END, Flow, Retry
+
+flow = Flow("late", {"n": int, "odd": list})
+
+@flow.node(retry=Retry(attempts=3, first=timedelta(hours=1), jitter=0))
+async def call(state):
+    if not Path("up").exists():
+        raise ConnectionError("nobody\\nanswers")
+    return {"n": 1}
+
+flow.set_entry("call").add_edge("call", END)
+"""
+
+
+def test_a_run_that_waits_for_a_retry_says_which_node_why_and_until_when(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(RETRIED)
+    parked = cli("run", "late.py:flow", "-o", "json")
+    run_id, (retry,) = parked.json["run_id"], parked.json["retries"]
+    assert (parked.code, retry["node"], retry["failed"]) == (ExitCode.WAITING, "call", 1)
+    assert (retry["error"]["type"], retry["error"]["message"]) == ("ConnectionError", "nobody\nanswers")
+    shown = cli("runs", "show", run_id)
+    due = retry["due"][:19].replace("T", " ")
+    assert re.search(rf"call +{due} +1 +ConnectionError: nobody; answers\n", shown.out)
+    assert shown.err == f"next: trailmark resume {run_id} --flow MODULE:NAME --through-barriers\n"
+    assert cli("runs", "show", run_id, "-o", "json").json["retries"] == [retry]
+    again = cli("resume", run_id, "--flow", "late.py:flow")
+    assert (again.code, again.err) == (ExitCode.WAITING, f"next: trailmark resume {run_id} --flow late.py:flow --through-barriers\n")
+    assert re.search(rf"call +{due} +1 +ConnectionError: nobody; answers\n", again.out)
+
+
+def test_a_retry_whose_time_has_come_is_resumed_at_once(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(RETRIED)
+    run_id = cli("run", "late.py:flow", "-o", "ids").out.strip()
+    with sqlite3.connect("trailmark.db") as connection:
+        connection.execute("UPDATE runs SET wake_at = 1")
+    connection.close()
+    assert cli("runs", "show", run_id).err == f"next: trailmark resume {run_id} --flow MODULE:NAME\n"
+
+
+def test_every_stop_says_what_to_type_next(cli: Cli) -> None:
+    limited = cli("run", "shop.py:flow", "--input", SMALL, "--max-steps", "2", "-o", "ids").out.strip()
+    assert cli("runs", "show", limited).err == f"next: trailmark resume {limited} --flow MODULE:NAME --max-steps 4\n"
+    forked = cli("runs", "fork", limited, "--at", "2", "-o", "ids").out.strip()
+    assert cli("runs", "show", forked).err == f"next: trailmark resume {forked} --flow MODULE:NAME\n"
+    failed = cli("run", "shop.py:flow", "--input", FAILING, "-o", "ids").out.strip()
+    assert cli("runs", "show", failed).err == f"next: trailmark runs steps {failed}\n"
+    waiting = started(cli)
+    assert cli("runs", "show", waiting).err == f"next: trailmark approvals show {waiting} 'manager#1'\n"
+    assert cli("runs", "show", started(cli, SMALL)).err == ""
+
+
+def test_steps_come_in_pages(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    first = cli("runs", "steps", run_id, "--limit", "2")
+    assert [line.split()[0] for line in first.out.splitlines()] == ["seq", "1", "2"]
+    assert first.err == f"there are more; next: trailmark runs steps {run_id} --after 2 --limit 2\n"
+    rest = cli("runs", "steps", run_id, "--after", "2", "--limit", "5")
+    assert [line.split()[0] for line in rest.out.splitlines()] == ["seq", "3", "4", "5", "6", "7"]
+    assert rest.err == ""
+    assert cli("runs", "steps", run_id, "-n", "2", "-o", "ids").out == "1\n2\n"
+    assert [step["seq"] for step in cli("runs", "steps", run_id, "-n", "2", "-o", "json").json] == [1, 2]
+    assert cli("runs", "steps", run_id, "--after", "99", "-o", "json").json == []
+    assert cli("runs", "steps", run_id, "--after", "99").out.split() == ["seq", "at", "kind", "node", "took", "what", "happened"]
+
+
+def test_a_page_for_a_person_and_the_whole_for_a_file_read_alike(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = started(cli, SMALL)
+    piped = cli("runs", "steps", run_id).out
+    monkeypatch.setattr(Terminal, "is_screen", lambda _self: True)
+    assert cli("runs", "steps", run_id).out == piped
+
+
+def test_numbers_that_json_does_not_have_are_shown_as_numbers(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(RETRIED.replace('return {"n": 1}', 'return {"odd": [float("nan"), -float("inf"), "nan"]}'))
+    (tmp_path / "up").touch()
+    run_id = cli("run", "late.py:flow", "-o", "ids").out.strip()
+    assert cli("runs", "state", run_id).out == 'odd  [NaN, -Infinity, "nan"]\n'
+    assert cli("runs", "state", run_id, "-o", "json").json == {"odd": ["nan", "-inf", "nan"]}

@@ -150,6 +150,32 @@ def test_a_process_that_stays_goes_on_when_another_approves(folder: Path) -> Non
         stays.communicate(timeout=60)
 
 
+def test_a_run_whose_process_was_killed_is_listed_as_such_and_goes_on_as_it_is_told(folder: Path) -> None:
+    with process(folder, *RUN) as under_way:
+        assert under_way.stdout is not None
+        assert under_way.stdout.readline() == "working\n"
+        (living,) = json.loads(done(folder, "runs", "ls", "-o", "json")[1])
+        assert (living["status"], living["orphaned"]) == ("running", False)
+        assert "gone" not in done(folder, "runs", "show", living["run_id"])[1]
+        under_way.kill()
+        under_way.communicate(timeout=60)
+    run_id = living["run_id"]
+    _, listed, said = done(folder, "runs", "ls")
+    assert re.search(rf"{run_id} +order +running .*its process is gone \(its lease: until [\d-]+ [\d:]+\)$", " ".join(listed.split()))
+    assert said == f"next: trailmark resume {run_id} --flow MODULE:NAME\n"
+    _, shown, then = done(folder, "runs", "show", run_id)
+    assert re.search(r"driven by .*; its process is gone", shown)
+    assert then == said
+    (orphan,) = json.loads(done(folder, "runs", "ls", "-o", "json")[1])
+    assert (orphan["status"], orphan["orphaned"]) == ("running", True)
+    (folder / "go").touch()
+    code, out, _ = done(folder, *then.replace("MODULE:NAME", "shop:flow").split()[2:], "-o", "json")
+    resumed = json.loads(out)
+    assert (code, resumed["values"]["notes"], resumed["attempt"]) == (ExitCode.WAITING, ["read", "worked"], 2)
+    (free,) = json.loads(done(folder, "runs", "ls", "-o", "json")[1])
+    assert (free["owner"], free["lease_expires_at"], free["orphaned"]) == (None, None, False)
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)])
 def test_an_interrupted_run_is_suspended_and_goes_on_later(folder: Path, sent: signal.Signals, code: ExitCode) -> None:
     with process(folder, *RUN) as under_way:
@@ -209,6 +235,14 @@ def test_the_help_loads_no_graph_and_no_database(folder: Path) -> None:
         [sys.executable, "-P", "-c", script], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert helped.stderr == "[]\n"
+
+
+def test_looking_into_a_file_loads_nothing_of_postgresql(folder: Path) -> None:
+    (folder / "go").touch()
+    done(folder, *RUN)
+    program = "import sys; from trailmark.cli import main; main(['runs', 'ls', '-o', 'ids']); print([m for m in sys.modules if 'postgres' in m or m == 'asyncpg'])"
+    said = subprocess.run([sys.executable, "-P", "-c", program], cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "[]"
 
 
 def test_python_dash_m_is_the_same_command(folder: Path) -> None:

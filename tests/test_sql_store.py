@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import (
@@ -31,7 +32,7 @@ from checkpoint_stores.errors import (
     UnserialisableError,
 )
 from checkpoint_stores.records import Commit, DecisionRecord, Lease, Receipt, RunChange, Snapshot
-from checkpoint_stores.sql import postgres_statements
+from checkpoint_stores.sql import postgres_statements, statements
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
@@ -249,7 +250,9 @@ async def test_a_file_that_stays_locked_is_told(sqlite_url: str, monkeypatch: py
         with closing(sqlite3.connect(file_of(sqlite_url), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             for ask in (lambda: store.commit(run.next_commit()), lambda: store.decide(run.run_id, "review", Verdict())):
-                with pytest.raises(StoreUnavailableError, match="locked"):
+                with pytest.raises(
+                    StoreUnavailableError, match="database is locked; another process keeps it locked: wait for it or end it"
+                ):
                     await ask()
                 run.seq = 6
             other.execute("ROLLBACK")
@@ -725,6 +728,20 @@ async def test_what_people_ask_often_is_one_index_range(sqlite_url: str, questio
     with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
         plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {question}"))
     assert "USING INDEX" in plan
+    assert "SCAN" not in plan
+    assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize("chosen", [{}, {"status": "running"}, {"flow": "f"}, {"before": (5, b"r" * 16)}])
+async def test_a_listing_with_the_owners_lease_is_one_index_range_too(sqlite_url: str, chosen: dict[str, Any]) -> None:
+    async with SQLCheckpointStore(sqlite_url):
+        pass
+    given: dict[str, Any] = {"flow": None, "status": None, "before": None, "tenant": "", "limit": 50, "now": 1, **chosen}
+    asked = statements.runs_newest_first(**given).compile(dialect=sqlite_dialect.dialect(), compile_kwargs={"render_postcompile": True})
+    values = [asked.params[name] for name in asked.positiontup or ()]
+    with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+        plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {asked}", values))
+    assert "SEARCH runs USING INDEX" in plan
     assert "SCAN" not in plan
     assert "TEMP B-TREE" not in plan
 

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import pytest
@@ -306,11 +306,15 @@ async def test_a_retry_far_away_parks_the_run_and_a_later_process_makes_it() -> 
     due = clock.now() + 60_000_000
     waiting = await executor(flow, store=store, clock=clock).execute(START)
     assert (waiting.status, (await store.run(waiting.run_id)).wake_at) == ("waiting", due)
+    (retry,) = waiting.retries
+    assert (retry.node, retry.path, retry.failed, retry.due_at) == ("flaky", "", 1, due)
+    assert (retry.error["type"], retry.error["message"]) == ("ConnectionError", "no")
+    assert retry.due == datetime.fromtimestamp(due / 1_000_000, UTC)
     early = await executor(flow, store=store, clock=clock).resume(waiting.run_id)
-    assert (early.status, early.attempt) == ("waiting", 2)
+    assert (early.status, early.attempt, early.retries) == ("waiting", 2, (retry,))
     await clock.advance(timedelta(minutes=1))
     result = await executor(flow, store=store, clock=clock).resume(waiting.run_id)
-    assert (result.status, result.values["n"]) == ("completed", 2)
+    assert (result.status, result.values["n"], result.retries) == ("completed", 2, ())
 
 
 async def test_somebody_who_waits_through_is_there_when_the_time_of_a_retry_comes() -> None:
