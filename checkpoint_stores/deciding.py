@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from checkpoint_stores.errors import (
     AmbiguousTicketError,
+    ArgumentError,
     BarrierClosedError,
     DecisionConflictError,
     InvalidDecisionError,
@@ -75,6 +76,14 @@ def node_of(ticket: str) -> str:
 def tickets_counting_for(ticket: str) -> tuple[str, str]:
     """Under which tickets votes for ``ticket`` may be stored: itself, and its bare name (decided early)."""
     return ticket, name_of(ticket)
+
+
+def check_asked(barrier: object, decision: object) -> None:
+    """Raise ArgumentError where what was handed to ``decide`` is no ticket, or no decision."""
+    if not isinstance(barrier, str) or not barrier:
+        raise ArgumentError("barrier", barrier, "a ticket or a barrier's name, as text")
+    if not hasattr(decision, "action") or not hasattr(decision, "by"):
+        raise ArgumentError("decision", decision, 'a Decision, e.g. Decision.approve(by="ana")')
 
 
 def is_known(barrier: str, known: Iterable[BarrierRecord]) -> bool:

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
-from reducers.errors import TrailmarkError
+from reducers.errors import TrailmarkError, with_article
+
+
+class ArgumentError(TrailmarkError, ValueError):
+    """An argument is of a wrong kind, or out of range.  Nothing happened."""
+
+    def __init__(self, argument: str, given: object, expected: str) -> None:
+        self.argument = argument
+        self.given = given
+        self.expected = expected
+        shown = repr(given)
+        super().__init__(f"{argument} must be {expected}, not {shown if len(shown) <= 100 else f'{shown[:97]}...'}")
 
 
 class StoreError(TrailmarkError):
@@ -21,15 +33,17 @@ class StoreUnavailableError(StoreError):
 
 
 class SchemaVersionError(StoreError):
-    """The database's schema is older or newer than this trailmark understands."""
+    """The database's schema is older or newer than this trailmark understands, or is not trailmark's at all."""
 
-    def __init__(self, url: str, found: str, expected: str, *, newer: bool) -> None:
+    def __init__(self, url: str, found: str, expected: str, *, newer: bool, remedy: str = "") -> None:
         self.url = url
         self.found = found
         self.expected = expected
         self.newer = newer
-        remedy = "install a newer trailmark" if newer else "type `trailmark db upgrade`"
-        super().__init__(f"the schema of {url} is {found}, this trailmark needs {expected}; {remedy}")
+        self.remedy = remedy
+        """What to do where no version of trailmark helps; "" where upgrading the schema or trailmark does."""
+        then = remedy or ("install a newer trailmark" if newer else "type `trailmark db upgrade`")
+        super().__init__(f"the schema of {url} is {found}, this trailmark needs {expected}; {then}")
 
 
 class RunNotFoundError(StoreError, LookupError):
@@ -37,7 +51,25 @@ class RunNotFoundError(StoreError, LookupError):
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        super().__init__(f"no run {run_id!r} in this store; `trailmark runs ls` lists them")
+        short = "" if len(run_id) >= SHORTEST_ID else f" (the first or last characters of an id do where they are {SHORTEST_ID} or more)"
+        super().__init__(f"no run {run_id!r} in this store{short}; `trailmark runs ls` lists them")
+
+
+SHORTEST_ID: Final = 8
+"""How many characters of a run's id must be given at least."""
+
+
+class AmbiguousRunError(StoreError, LookupError):
+    """What was given is the beginning, or the ending, of several runs' ids."""
+
+    def __init__(self, run_id: str, candidates: tuple[str, ...]) -> None:
+        self.run_id = run_id
+        self.candidates = candidates
+        """Ids that fit; there may be more."""
+        endings = ", ".join(f"...{each[-SHORTEST_ID:]}" for each in candidates)
+        super().__init__(
+            f"several runs fit {run_id!r}: {', '.join(candidates)}; give a whole id, or its last {SHORTEST_ID} characters ({endings})"
+        )
 
 
 class RunExistsError(StoreError):
@@ -61,12 +93,12 @@ class RunEndedError(StoreError):
 class LeaseHeldError(StoreError):
     """A living process is advancing this run."""
 
-    def __init__(self, run_id: str, owner: str, expires_at: datetime | None) -> None:
+    def __init__(self, run_id: str, owner: str, expires_at: datetime | None, *, message: str = "") -> None:
         self.run_id = run_id
         self.owner = owner
         self.expires_at = expires_at
         until = f" until {expires_at.isoformat()}" if expires_at else ""
-        super().__init__(f"run {run_id} is being advanced by {owner}{until}; wait, or take it over with takeover=True")
+        super().__init__(message or f"run {run_id} is being advanced by {owner}{until}; wait, or take it over with takeover=True")
 
 
 class LeaseLostError(StoreError):
@@ -110,14 +142,19 @@ class CodecError(StoreError):
 class UnserialisableError(CodecError, TypeError):
     """A value cannot be stored as data.  ``path`` says where it stands, e.g. ``items[3].fh``."""
 
-    def __init__(self, path: str, value: object, *, reason: str = "") -> None:
+    def __init__(self, path: str, value: object, *, reason: str = "", remedy: str = "") -> None:
         self.path = path
         self.type_name = type(value).__name__
         self.reason = reason
+        where = path if len(path) <= _LONGEST_PATH else f"{path[: _LONGEST_PATH // 2]}...{path[-_LONGEST_PATH // 4 :]}"
         super().__init__(
-            f"{path or 'the value'} is a {self.type_name}, which cannot be stored as data{': ' + reason if reason else ''}; "
-            f"return plain data, or register its class with trailmark.register_type"
+            f"{where or 'the value'} is {with_article(self.type_name)}, which cannot be stored as data{': ' + reason if reason else ''}; "
+            f"{remedy or 'return plain data, or register its class with trailmark.register_type'}"
         )
+
+
+_LONGEST_PATH: Final = 80
+"""Characters of a path in a message; the field holds all of it."""
 
 
 class DuplicateTypeError(CodecError, ValueError):

@@ -26,4 +26,17 @@ def new_id(now: int) -> str:
 
 def new_worker_id() -> str:
     """Return a name for this process that a person can read and no other process has: ``host:pid:random``."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{_process_name()}:{secrets.token_hex(4)}"
+
+
+def of_this_process(worker_id: str) -> bool:
+    """Whether `new_worker_id` made this name here.
+
+    >>> of_this_process(new_worker_id()), of_this_process("elsewhere:1:00000000")
+    (True, False)
+    """
+    return worker_id.rpartition(":")[0] == _process_name()
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

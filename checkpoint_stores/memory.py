@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack
-from checkpoint_stores.deciding import find_ticket, judge, node_of, tickets_counting_for
+from checkpoint_stores.deciding import check_asked, find_ticket, judge, node_of, tickets_counting_for
 from checkpoint_stores.errors import (
     LeaseHeldError,
     LeaseLostError,
@@ -278,6 +278,7 @@ class MemoryCheckpointStore:
         return list(held_run(self.database, run_id).decisions.values())
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
+        check_asked(barrier, decision)
         held = held_run(self.database, run_id)
         node = node_of(barrier)
         known = [record for record in held.barriers.values() if record.node == node or record.ticket == barrier]

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.addressing import the_one
+from checkpoint_stores.errors import SHORTEST_ID, RunNotFoundError
 from checkpoint_stores.records import (
     ENDED,
     BarrierRecord,
@@ -25,8 +26,6 @@ from checkpoint_stores.records import (
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.watching import LocalWatches
 
-PREFIX_LENGTH: Final = 8
-"""How much of a run id must be given at least."""
 
 
 class HeldRun:
@@ -125,14 +124,15 @@ def held_run(database: MemoryDatabase, run_id: str) -> HeldRun:
 
 
 def found_run(database: MemoryDatabase, run_id: str) -> HeldRun:
-    """The run with this id, or the only one whose id begins so.  Raises RunNotFoundError."""
+    """The run with this id, or the only one whose id begins, or else ends, so.  Raises RunNotFoundError, AmbiguousRunError."""
     runs = database.runs
     if run_id in runs:
         return runs[run_id]
-    fitting = [held for known, held in runs.items() if known.startswith(run_id.lower())] if len(run_id) >= PREFIX_LENGTH else []
-    if len(fitting) != 1:
+    part = run_id.lower()
+    if len(part) < SHORTEST_ID:
         raise RunNotFoundError(run_id)
-    return fitting[0]
+    beginning = {known: held for known, held in runs.items() if known.startswith(part)}
+    return the_one(run_id, beginning or {known: held for known, held in runs.items() if known.endswith(part)})
 
 
 def stats_of(database: MemoryDatabase) -> dict[str, Any]:

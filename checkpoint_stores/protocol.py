@@ -114,7 +114,9 @@ class CheckpointStore(Protocol):
     async def run(self, run_id: str) -> RunRecord:
         """A run, and (as of this moment, by the store's clock) whether its owner still lives: ``lease_expires_at``, ``orphaned``.
 
-        A unique prefix of at least 8 characters of a run id is accepted.  Raises RunNotFoundError.
+        It is found by its id, or by the first or the last characters of it (8 at least).
+
+        Raises RunNotFoundError; AmbiguousRunError where several ids begin (or, where none begins, end) so.
         """
         ...
 

@@ -16,7 +16,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
 from math import isfinite
 from typing import Any, Final
 from uuid import UUID
@@ -27,23 +26,27 @@ import orjson
 from checkpoint_stores.errors import CodecError, UnserialisableError
 from checkpoint_stores.ops import VALUE_OPS, Op
 from checkpoint_stores.registered import EnumData, ModelData, TypeRegistry, UnknownFieldError
+from checkpoint_stores.storable import why_not
 
 _LEAST: Final = -(2**63)
 _GREATEST: Final = 2**64 - 1
 """What orjson can write as an integer."""
-_TOO_DEEP: Final = "it is nested too deeply"
+_TOO_DEEP: Final = "it is nested deeper than can be stored"
+_FLATTEN: Final = "store its parts in a flat list or dict, and let them name one another by key"
+_CYCLE: Final = "it contains itself"
 
 
 class _Refused(Exception):  # noqa: N818 - carries the way back to the root; never leaves this file
-    def __init__(self, value: object, reason: str) -> None:
+    def __init__(self, value: object, reason: str, remedy: str = "") -> None:
         self.value = value
         self.reason = reason
+        self.remedy = remedy
         self.steps: list[str] = []
         """The way back, innermost first."""
 
     def as_error(self) -> UnserialisableError:
         path = "".join(reversed(self.steps))
-        return UnserialisableError(path.removeprefix("."), self.value, reason=self.reason)
+        return UnserialisableError(path.removeprefix("."), self.value, reason=self.reason, remedy=self.remedy)
 
 
 def tagged(value: Any, where: str, types: TypeRegistry, room: int) -> Any:
@@ -53,12 +56,12 @@ def tagged(value: Any, where: str, types: TypeRegistry, room: int) -> Any:
         UnserialisableError: something in it is no data; its path starts with ``where``.
     """
     try:
-        return _Tagger(types).tag(value, room)
+        return _Tagger(types, room).tag(value, room)
     except _Refused as refused:
         refused.steps.append(where)
         raise refused.as_error() from None
     except RecursionError:
-        raise UnserialisableError(where, value, reason=_TOO_DEEP) from None
+        raise UnserialisableError(where, value, reason=_TOO_DEEP, remedy=_FLATTEN) from None
 
 
 def tagged_ops(ops: list[Op], types: TypeRegistry, room: int) -> list[Op]:
@@ -68,7 +71,7 @@ def tagged_ops(ops: list[Op], types: TypeRegistry, room: int) -> list[Op]:
         UnserialisableError: something in them is no data; its path starts with the op's key, or with the op's name where
             the op is about no key.
     """
-    tag = _Tagger(types).tag
+    tag = _Tagger(types, room).tag
     made = []
     for op in ops:
         parts: Op = []
@@ -79,7 +82,7 @@ def tagged_ops(ops: list[Op], types: TypeRegistry, room: int) -> list[Op]:
                 refused.steps.append(_op_path(op, place))
                 raise refused.as_error() from None
             except RecursionError:
-                raise UnserialisableError(_op_path(op, place), part, reason=_TOO_DEEP) from None
+                raise UnserialisableError(_op_path(op, place), part, reason=_TOO_DEEP, remedy=_FLATTEN) from None
         made.append(parts)
     return made
 
@@ -91,10 +94,11 @@ def _op_path(op: Op, place: int) -> str:
 class _Tagger:
     """One walk over one value."""
 
-    __slots__ = ("_open", "_types")
+    __slots__ = ("_deepest", "_open", "_types")
 
-    def __init__(self, types: TypeRegistry) -> None:
+    def __init__(self, types: TypeRegistry, deepest: int) -> None:
         self._types = types
+        self._deepest = deepest
         self._open: set[int] = set()
         """Identities of the containers on the way from the root; meeting one again is a cycle."""
 
@@ -107,9 +111,9 @@ class _Tagger:
         if nest is None:
             return self._instance(value, room)
         if id(value) in self._open:
-            raise _Refused(value, "it contains itself")
+            raise _Refused(value, _CYCLE, _FLATTEN)
         if room <= 0:
-            raise _Refused(value, _TOO_DEEP)
+            raise _Refused(value, f"it is nested deeper than {self._deepest} levels of JSON", _FLATTEN)
         self._open.add(id(value))
         tagged = nest(self, value, room)
         self._open.discard(id(value))
@@ -158,7 +162,7 @@ class _Tagger:
                 raise
         made.sort(key=orjson.dumps)
         if any(one == other for one, other in itertools.pairwise(made)):
-            raise _Refused(values, "two of its items are the same as data")
+            raise _Refused(values, "two of its items are the same as data", "keep one of them")
         return {"$": tag, "v": made}
 
     def model(self, value: ModelData, room: int) -> Any:
@@ -182,25 +186,16 @@ class _Tagger:
         try:
             placeholder = self._types.dismantle(value)
         except UnknownFieldError as unknown:
-            raise _Refused(value, f"its attribute {unknown.attribute!r} is no field of its class") from None
+            remedy = f"declare {unknown.attribute!r} as a field of {type(value).__name__}"
+            raise _Refused(value, f"its attribute {unknown.attribute!r} is no field of its class", remedy) from None
         if placeholder is None:
-            raise _Refused(value, _why_not(value))
+            raise _Refused(value, *why_not(value))
         if id(value) in self._open:
-            raise _Refused(value, "it contains itself")
+            raise _Refused(value, _CYCLE, _FLATTEN)
         self._open.add(id(value))
         made = self.tag(placeholder, room)
         self._open.discard(id(value))
         return made
-
-
-def _why_not(value: Any) -> str:
-    """What to say of a value whose type is not known."""
-    if isinstance(value, Enum):
-        return "its enum is not registered"
-    for plain in (str, bytes, bool, int, float, dict, list, tuple, set, frozenset, Decimal, datetime, date):
-        if isinstance(value, plain):
-            return f"it is a subclass of {plain.__name__} and would lose its type; convert it with {plain.__name__}(...)"
-    return ""
 
 
 def _key_path(key: Any) -> str:
@@ -246,7 +241,7 @@ def _time(tag: str) -> Callable[[Any], Any]:
         made: dict[str, Any] = {"$": tag}
         if isinstance(zone, ZoneInfo):
             if zone.key is None:
-                raise _Refused(value, "its time zone has no name")
+                raise _Refused(value, "its time zone has no name", "use ZoneInfo(key), or convert it to UTC")
             made["zone"] = zone.key
             made["v"] = value.replace(tzinfo=None).isoformat()
         elif (offset := value.utcoffset()) is not None and offset.microseconds:

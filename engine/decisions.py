@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.records import DecisionAction, DecisionRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _roles(roles: str | Iterable[str]) -> tuple[str, ...]:
-    """One role may be given as it is."""
-    return (roles,) if isinstance(roles, str) else tuple(roles)
+    """One role may be given as it is.  Raises ArgumentError for what is neither a role nor several."""
+    if isinstance(roles, str):
+        return (roles,)
+    if not isinstance(roles, Iterable):
+        raise ArgumentError("roles", roles, "a role or a list of roles, as texts")
+    return tuple(roles)
 
 
 def moment(microseconds: int) -> datetime:
@@ -60,6 +65,21 @@ class Decision:
     at: datetime | None = None
     """When the store took it (UTC); None before."""
 
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for a field of a wrong kind."""
+        for name in ("action", "by", "reason", "source"):
+            if not isinstance(getattr(self, name), str):
+                raise ArgumentError(name, getattr(self, name), "a text")
+        for name in ("target", "seen"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ArgumentError(name, getattr(self, name), "a text or None")
+        if not isinstance(self.roles, tuple) or not all(isinstance(role, str) for role in self.roles):
+            raise ArgumentError("roles", self.roles, "a role or a list of roles, as texts")
+        if self.edits is not None and not (isinstance(self.edits, Mapping) and all(isinstance(key, str) for key in self.edits)):
+            raise ArgumentError("edits", self.edits, 'a mapping of state keys to new values, e.g. {"amount": 10}')
+        if not isinstance(self.approves, bool):
+            raise ArgumentError("approve", self.approves, "True or False")
+
     @classmethod
     def approve(
         cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api"
@@ -80,6 +100,8 @@ class Decision:
         seen: str | None = None, source: str = "api",
     ) -> Decision:  # fmt: skip
         """Write ``edits`` (they must fit the barrier's form); it approves only where ``approve`` says so."""
+        if not isinstance(edits, Mapping):
+            raise ArgumentError("edits", edits, 'a mapping of state keys to new values, e.g. {"amount": 10}')
         return cls("modify", by, reason, source, _roles(roles), edits=dict(edits), approves=approve, seen=seen)
 
     @classmethod

@@ -8,9 +8,11 @@ asked for the result.  `GraphChangedError`: whoever deployed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from reducers.errors import TrailmarkError
+from checkpoint_stores.errors import LeaseHeldError
+from reducers.errors import TrailmarkError, with_article
 
 if TYPE_CHECKING:
     from engine.result import RunResult
@@ -54,6 +56,46 @@ class ReadOnlyStateError(TrailmarkError, TypeError):
     def __init__(self, key: str) -> None:
         self.key = key
         super().__init__(f"the state is read-only; return {{{key!r}: ...}} from the node instead of assigning to it")
+
+
+class UnsetKeyError(TrailmarkError, KeyError, AttributeError):
+    """A node read a key of its state that holds nothing, or that the state does not declare."""
+
+    def __init__(self, key: str, known: Sequence[str]) -> None:
+        self.key = key
+        self.known = tuple(known)
+        if key in self.known:
+            said = f"the state holds nothing under {key!r}: no input, default or node has set it, or it was deleted; give it a default"
+        else:
+            said = f"the state declares no key {key!r}; declared are: {', '.join(self.known) or 'none'}"
+        super().__init__(said)
+
+    __str__ = Exception.__str__
+
+
+class ExecutorClosedError(TrailmarkError, RuntimeError):
+    """The executor was closed; it starts and resumes no run any more.  Nothing happened."""
+
+    def __init__(self) -> None:
+        super().__init__("this executor was closed (aclose, or the end of its `async with`); make a new GraphExecutor over the same store")
+
+
+class RunningLoopError(TrailmarkError, RuntimeError):
+    """A call for scripts was made inside a running event loop.  Nothing happened."""
+
+    def __init__(self) -> None:
+        super().__init__("an event loop runs here already; use `await executor.execute(...)` instead of execute_sync")
+
+
+class DrivenHereError(LeaseHeldError):
+    """This very process is advancing this run."""
+
+    def __init__(self, run_id: str, owner: str, *, other: bool = False) -> None:
+        if other:
+            said = "another executor of this process drives it; wait for its result there, or close that executor"
+        else:
+            said = f"this executor drives it already; wait for it with `await executor.result({run_id!r})`, or stop it with executor.suspend(...)"
+        super().__init__(run_id, owner, None, message=f"run {run_id} cannot be taken up again: {said}")
 
 
 class NodeError(TrailmarkError):
@@ -108,12 +150,18 @@ class FallbackRequested(NodeError):  # noqa: N818 - not a failure of code: the n
 class ReturnTypeError(NodeError, TypeError):
     """The node returned something that is no update."""
 
-    def __init__(self, node: str, path: str, got: object) -> None:
+    def __init__(self, node: str, path: str, got: object, *, is_state: bool = False) -> None:
         self.got_type = type(got).__name__
-        super().__init__(
-            f"{place(node, path)} returned a {self.got_type}; return a mapping of state keys, None, Update, Goto, Fallback or End",
-            node=node, path=path,
-        )  # fmt: skip
+        what = with_article(self.got_type)
+        if is_state:
+            what, remedy = "its whole state", 'return only what changed, e.g. {"key": value}, or None where nothing did'
+        elif isawaitable(got):
+            remedy = "nothing awaited it: make the node's function async, and await in it"
+        elif hasattr(got, "model_dump"):
+            remedy = 'return what changed as a mapping, e.g. {"key": value}'
+        else:
+            remedy = "return a mapping of state keys, None, Update, Goto, Fallback or End"
+        super().__init__(f"{place(node, path)} returned {what}; {remedy}", node=node, path=path)
 
 
 class UndeclaredKeyError(NodeError, KeyError):
@@ -169,8 +217,13 @@ class LoopLimitExceeded(NodeError):  # noqa: N818 - the name is public API
     def __init__(self, node: str, path: str, limit: int, *, edge: str = "") -> None:
         self.limit = limit
         self.edge = edge
-        what = f"edge {edge}" if edge else place(node, path)
-        super().__init__(f"{what} may be taken {limit} time(s) and was to be taken once more", node=node, path=path)
+        times = "once" if limit == 1 else f"{limit} times"
+        remedy = f"max_visits={limit}; raise it, or add_fallback({node!r}, ...) says where to go then"
+        if edge:
+            said = f"edge {edge} may be taken {times} and was to be taken again ({remedy})"
+        else:
+            said = f"{place(node, path)} may be entered {times} and was to be entered again ({remedy})"
+        super().__init__(said, node=node, path=path)
 
 
 class MergeConflictError(NodeError):

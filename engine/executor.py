@@ -13,21 +13,21 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from checkpoint_stores.codec import pack
-from checkpoint_stores.errors import LeaseHeldError, RunEndedError, StoreError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, StoreError
 from checkpoint_stores.fold import PARKED, RunState, fold
-from checkpoint_stores.ids import new_id
+from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import ENDED, STOPPED, DecisionRecord, Inbox, NewRun, RunRecord
-from engine import operations
+from engine import arguments, operations
 from engine.callables import is_coroutine
 from engine.clock import Clock, StoreClock
 from engine.decisions import Decision
 from engine.driver import RunDriver
 from engine.driving import DriveTask, HandedOverError, Strays
-from engine.errors import GraphChangedError, RunFailedError, WrongFlowError
+from engine.errors import DrivenHereError, ExecutorClosedError, GraphChangedError, RunFailedError, RunningLoopError, WrongFlowError
 from engine.graph import FlowGraph
 from engine.handle import RunHandle
 from engine.loading import catch_up, load_state
@@ -71,18 +71,18 @@ class GraphExecutor:
         observers: Sequence[Observer] = (),
         cancel_grace: timedelta = timedelta(seconds=5),
     ) -> None:
-        if max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, not {max_steps}")
-        if cancel_grace < timedelta(0):
-            raise ValueError(f"cancel_grace must not be negative: {cancel_grace}")
+        if not isinstance(graph, FlowGraph):
+            raise ArgumentError("graph", graph, "what flow.compile() returns")
+        if not hasattr(store, "commit"):
+            raise ArgumentError("store", store, "an open checkpoint store, e.g. SQLCheckpointStore(url)")
+        if not isinstance(cancel_grace, timedelta) or cancel_grace < timedelta(0):
+            raise ArgumentError("cancel_grace", cancel_grace, "a timedelta, e.g. timedelta(seconds=5)")
         for observer in observers:
             if is_coroutine(observer):
-                raise TypeError(
-                    f"observer {observer!r} is async; observers are called, not awaited (let it put the checkpoint into a queue)"
-                )
+                raise ArgumentError("an observer", observer, "a plain function: it is called, not awaited (let it put the checkpoint into a queue)")
         self.graph = graph
         self.store = store
-        self.max_steps = max_steps
+        self.max_steps = arguments.step_limit(max_steps)
         self._clock = clock
         self._clock_lock = asyncio.Lock()
         self._observers = tuple(observers)
@@ -95,6 +95,7 @@ class GraphExecutor:
         self._ended: weakref.WeakValueDictionary[str, asyncio.Future[RunResult]] = weakref.WeakValueDictionary()
         """Drives that ended, for as long as a handle is kept: what this process saw is more than what the store keeps."""
         self._runner: asyncio.Runner | None = None
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,7 +104,8 @@ class GraphExecutor:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Suspend every run driven here (all stay resumable) and let the threads go.  Idempotent."""
+        """Suspend every run driven here (all stay resumable) and let the threads go; nothing is started or resumed after.  Idempotent."""
+        self._is_closed = True
         for driver in list(self._drivers.values()):
             driver.suspend("the executor was closed")
         if self._tasks:
@@ -119,15 +121,18 @@ class GraphExecutor:
 
         ``input`` is a mapping or an instance of the flow's state class.  With ``run_key`` there can be one such run of this flow.
 
-        Raises InputError (all problems at once; no run is created), RunExistsError, StoreUnavailableError, UnserialisableError.
+        Raises InputError (all problems at once) and ArgumentError (no run is created), RunExistsError, StoreUnavailableError,
+        UnserialisableError, ExecutorClosedError.
         """
+        self._check_open()
         plan = self.graph.plan
+        limit = self.max_steps if max_steps is None else arguments.step_limit(max_steps)
+        run_id = None if run_id is None else arguments.new_run_id(run_id)
+        run_key, tenant = arguments.text("run_key", run_key, or_none=True), arguments.text("tenant", tenant)
+        tags = arguments.labels(labels)
         values = plan.schema.validate_input(plan.flow, input)
         clock = await self._ready_clock()
         run_id = run_id or new_id(clock.now())
-        limit = self.max_steps if max_steps is None else max_steps
-        if limit < 1:
-            raise ValueError(f"max_steps must be at least 1, not {limit}")
         details = {"max_steps": limit, "owner": self.store.worker_id}
         ops = [["set", key, value] for key, value in values.items()] + [["attempt", 1, details]]
         payload, folded = pack(ops)
@@ -135,7 +140,7 @@ class GraphExecutor:
         row = chain.seal(chain.genesis(run_id), run_id, 1, 1, 0, "start", "", "", plan.entry, payload, clock.now())
         new = NewRun(
             run_id=run_id, flow=plan.flow, flow_version=plan.version, graph_hash=plan.graph_hash, max_steps=limit, tenant=tenant,
-            run_key=run_key, labels=dict(labels or {}), definition=self.graph.definition_text,
+            run_key=run_key, labels=tags, definition=self.graph.definition_text,
         )  # fmt: skip
         lease = await self.store.create(new, row)
         state = RunState(run_id)
@@ -159,10 +164,10 @@ class GraphExecutor:
 
         The store is closed when the executor is collected, or when the program ends.
 
-        Raises RuntimeError inside a running event loop; else what `execute` raises.
+        Raises RunningLoopError inside a running event loop; else what `execute` raises.
         """
         if _loop_is_running():
-            raise RuntimeError("an event loop runs here already; use `await executor.execute(...)` instead of execute_sync")
+            raise RunningLoopError
         if self._runner is None:
             self._runner = asyncio.Runner()
             weakref.finalize(self, _close_script, self._runner, self.store)
@@ -172,24 +177,32 @@ class GraphExecutor:
     async def attach(self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False) -> RunHandle:
         """Take a run over and begin to drive it here; `resume` also waits.
 
-        Raises RunNotFoundError, RunEndedError, LeaseHeldError (unless ``takeover``), WrongFlowError, GraphChangedError,
-        CheckpointCorruptError.
+        Raises RunNotFoundError, AmbiguousRunError, RunEndedError, LeaseHeldError (unless ``takeover``), DrivenHereError, WrongFlowError,
+        GraphChangedError, CheckpointCorruptError, ArgumentError, ExecutorClosedError.
         """
-        record = await self.store.run(run_id)
+        self._check_open()
+        if max_steps is not None:
+            arguments.step_limit(max_steps)
+        if mode not in get_args(ResumeMode):
+            raise ArgumentError("mode", mode, " or ".join(map(repr, get_args(ResumeMode))))
+        record = await self.store.run(arguments.run_named(run_id))
         self._check_flow(record)
         if record.status in ENDED:
             raise RunEndedError(record.run_id, record.status)
         if record.run_id in self._tasks:
-            raise LeaseHeldError(record.run_id, self.store.worker_id, None)
+            raise DrivenHereError(record.run_id, self.store.worker_id)
         state = await load_state(self.store, record.run_id)
         details = await self._check_graph(record, state, mode)
         if max_steps is not None:
             if max_steps <= state.step:
-                raise ValueError(
-                    f"run {record.run_id} has already made {state.step} steps; max_steps must be larger than that, not {max_steps}"
-                )
+                raise ArgumentError("max_steps", max_steps, f"more than the {state.step} steps that run {record.run_id} has made")
             details["max_steps"] = max_steps
-        lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
+        try:
+            lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
+        except LeaseHeldError as held:
+            if of_this_process(held.owner):
+                raise DrivenHereError(record.run_id, held.owner, other=True) from held
+            raise
         watch = self.store.watch(record.run_id)
         try:
             await catch_up(self.store, state)
@@ -213,13 +226,13 @@ class GraphExecutor:
         """Go on with a run exactly where it was, in any process; a run that has ended returns its stored result.
 
         Args:
-            run_id: the run, or a unique prefix of at least 8 characters.
+            run_id: the run, or the first or last characters of its id, 8 or more, if no other run fits.
             mode: ``strict`` refuses a changed graph; ``force`` goes on with this graph and records it.
             max_steps: a new step limit (counted from the run's beginning).
             takeover: take the run even from a living process, which then can write nothing more.
             through_barriers: see `RunHandle.result`.
 
-        Raises RunNotFoundError, LeaseHeldError, WrongFlowError, GraphChangedError, CheckpointCorruptError, RunFailedError.
+        Raises what `attach` raises, but RunEndedError; and RunFailedError.
         """
         try:
             handle = await self.attach(run_id, mode=mode, max_steps=max_steps, takeover=takeover)
@@ -240,6 +253,10 @@ class GraphExecutor:
             raise GraphChangedError(record.run_id, record.graph_hash, self.graph.graph_hash, [*lost, *changes])
         await self.store.put_graph(self.graph.graph_hash, self.graph.definition_text)
         return {"graph_hash": self.graph.graph_hash, "forced_from": record.graph_hash}
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ExecutorClosedError
 
     def _check_flow(self, record: RunRecord) -> None:
         if record.flow != self.graph.name:
@@ -410,8 +427,8 @@ class GraphExecutor:
             if await self._can_move(await self.store.run(run_id), await self._ready_clock()):
                 try:
                     await self.attach(run_id)
-                except (LeaseHeldError, RunEndedError):
-                    pass  # somebody else goes on with it
+                except (LeaseHeldError, RunEndedError, ExecutorClosedError):
+                    pass  # the decision is recorded; somebody else goes on with it
         return record
 
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult:
@@ -441,13 +458,13 @@ class GraphExecutor:
 
         ``edits`` replace values of state keys (validated).  The new run is ``suspended`` until it is resumed.  Returns its id.
 
-        Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError, ForkError, EditError.
+        Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError, ForkError, EditError, ArgumentError.
         """
         schema = self.graph.plan.schema
         return await operations.fork_run(
             self.store,
-            run_id,
-            at=at,
+            arguments.run_named(run_id),
+            at=arguments.checkpoint_number("at", at),
             edits=edits,
             clock=await self._ready_clock(),
             validate=schema.validate_update,

@@ -6,6 +6,7 @@ resume.  Nothing is changed in place; the scope's state is only read.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.errors import MergeError, ReturnTypeError, UndeclaredKeyError, Updat
 from engine.outcomes import DELETE, End, Fallback, Goto, Update
 from engine.plan import RESULT
 from engine.schema import StateSchema
+from engine.views import is_state_view
 from reducers.changes import ABSENT
 from reducers.registry import Reducer
 
@@ -60,7 +62,9 @@ def outcome_of(value: Any, node: str, path: str) -> tuple[Outcome | None, Mappin
         return value, value.update
     if isinstance(value, Mapping):
         return None, value
-    raise ReturnTypeError(node, path, value)
+    if inspect.iscoroutine(value):
+        value.close()
+    raise ReturnTypeError(node, path, value, is_state=is_state_view(value))
 
 
 def result_of(value: Any, gives: str) -> tuple[Outcome | None, Mapping[str, Any]]:
@@ -80,8 +84,9 @@ def ops_of_update(
 
     Raises ReturnTypeError, UndeclaredKeyError, UpdateTypeError, MergeError.
     """
-    if not isinstance(update, Mapping):
-        raise ReturnTypeError(node, scope.path, update)
+    if type(update) is not dict and (not isinstance(update, Mapping) or is_state_view(update)):
+        # Of a whole state every key would count as written: appended lists would double, every branch would write everything.
+        raise ReturnTypeError(node, scope.path, update, is_state=is_state_view(update))
     ops: list[Op] = []
     read = read or scope.read
     in_branch = scope.base is not None

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from checkpoint_stores.codec import materialise
-from engine.errors import ReadOnlyStateError
+from engine.errors import ReadOnlyStateError, UnsetKeyError
 from reducers.changes import ABSENT
 
 Read: TypeAlias = Callable[[str], Any]
@@ -105,7 +105,7 @@ class _ModelView:
         # Python asks here only for what it found nowhere else.
         cls: Any = type(self)
         if name in cls.__pydantic_fields__:
-            raise AttributeError(f"the state holds nothing under {name!r}: no input, default or node has set it, or it was deleted")
+            raise UnsetKeyError(name, tuple(cls.__pydantic_fields__))
         if name == "__pydantic_fields_set__":
             object.__setattr__(self, name, set(self.__dict__))
         elif name == "__pydantic_extra__":
@@ -170,7 +170,7 @@ class MappingView(Mapping[str, Any]):
         else:
             value = held[key] = _owned(self._read(key), key, self._defaults) if key in self._keys else ABSENT
         if value is ABSENT:
-            raise KeyError(key)
+            raise UnsetKeyError(key, tuple(self._keys))
         return value
 
     def __iter__(self) -> Iterator[str]:
@@ -202,6 +202,11 @@ class MappingView(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def is_state_view(value: object) -> bool:
+    """Whether ``value`` is a state as a node is given it (a copy of one is not)."""
+    return isinstance(value, MappingView) or issubclass(type(value), _ModelView)
 
 
 def _owned(value: Any, key: str, defaults: Mapping[str, Default]) -> Any:

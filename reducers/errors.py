@@ -8,6 +8,15 @@ layers above subclass `TrailmarkError` and add what they know.
 from __future__ import annotations
 
 
+def with_article(name: str) -> str:
+    """``name`` with its indefinite article, as error messages speak of types.
+
+    >>> with_article("list"), with_article("Order"), with_article("UUID")
+    ('a list', 'an Order', 'a UUID')
+    """
+    return f"an {name}" if name[:1] in "aeioAEIO" or name[:2] in ("un", "Un") else f"a {name}"
+
+
 class TrailmarkError(Exception):
     """The root of every error that trailmark raises on purpose."""
 
@@ -32,6 +41,15 @@ class ReducerTypeError(ReducerError, TypeError):
             "result": f"return {expected} from the reducer's function",
         }.get(role, "declare another reducer")
         super().__init__(f"reducer {reducer!r}{where} needs {expected} as the {role}, got {self.got_type}; {remedy}")
+
+
+class ReducerFunctionError(ReducerError, TypeError):
+    """A function cannot serve as a reducer.  It was not registered."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"the function of reducer {name!r} {reason}")
 
 
 class UnknownReducerError(ReducerError, LookupError):

@@ -7,12 +7,13 @@ on load no reducer is called at all.  Knows no state, no branch and no node.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, get_args
 
 from reducers.changes import Change, ChangeKind
-from reducers.errors import DuplicateReducerError, ReducerTypeError, UnknownReducerError
+from reducers.errors import DuplicateReducerError, ReducerFunctionError, ReducerTypeError, UnknownReducerError
 
 Reduction: TypeAlias = Callable[[Any, Any], Change | None]
 """``(current, update) -> Change``; None says that nothing changes."""
@@ -117,12 +118,35 @@ def reducer(
 
     Raises:
         DuplicateReducerError: the name belongs to a different reducer.
+        ReducerFunctionError: the function is async or a generator, or cannot be called with (current, update).
     """
+    if not isinstance(name, str) or not name:
+        raise ReducerFunctionError(str(getattr(name, "__name__", name)), 'was given no name; write @reducer("name") above it')
 
     def decorate(fn: Callable[[Any, Any], Any]) -> Reducer:
+        if (problem := _unfit(fn)) is not None:
+            raise ReducerFunctionError(name, problem)
         return register(Reducer(name, _Custom(name, fn), independent=independent, many=many, version=version))
 
     return decorate
+
+
+def _unfit(fn: Any) -> str | None:
+    """Why ``fn`` cannot be a reducer; None where it can."""
+    if not callable(fn):
+        return "cannot be called; decorate a function of (current, update)"
+    body = fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)  # noqa: B004 - the method itself is wanted
+    if inspect.iscoroutinefunction(body):
+        return "is async; a reducer only computes, so await in the node and return what it gave"
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        return "is a generator; return the new value instead of yielding"
+    try:
+        inspect.signature(fn).bind(None, None)
+    except TypeError:
+        return "cannot be called with (current, update); give it two positional parameters"
+    except ValueError:
+        return None  # a builtin that tells no signature
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ def test_what_is_no_data_is_refused_with_its_path(value: Any, path: str, types: 
         with pytest.raises(UnserialisableError) as caught:
             refused()
         assert caught.value.path == path
-        assert str(caught.value).startswith(f"{path} is a ")
+        assert str(caught.value).startswith((f"{path} is a ", f"{path} is an "))
 
 
 @pytest.mark.parametrize(
@@ -329,11 +329,11 @@ def test_what_a_step_can_hold_a_snapshot_can_hold(leaf: Any) -> None:
     assert decoded == deepest
     snapshot = {"state": {"scopes": {"": {"values": {"x": decoded}}}}}
     assert decode(encode(snapshot)) == snapshot
-    with pytest.raises(UnserialisableError, match="too deeply"):
+    with pytest.raises(UnserialisableError, match=r"nested deeper than 1[05]0 levels of JSON; store its parts in a flat list or dict"):
         pack([["set", "x", nested(PACK_DEPTH + 1)]])
-    with pytest.raises(UnserialisableError, match="too deeply"):
+    with pytest.raises(UnserialisableError, match=r"nested deeper than 1[05]0 levels of JSON; store its parts in a flat list or dict"):
         encode(nested(ENCODE_DEPTH + 1))
-    with pytest.raises(UnserialisableError, match="too deeply"):
+    with pytest.raises(UnserialisableError, match=r"nested deeper than 1[05]0 levels of JSON; store its parts in a flat list or dict"):
         encode(nested(100_000))
 
 
@@ -342,7 +342,7 @@ def test_the_costliest_nesting_stays_within_what_can_be_written() -> None:
     for _ in range((ENCODE_DEPTH - 1) // 3):
         value = {1: value}
     assert decode(encode(value)) == value
-    with pytest.raises(UnserialisableError, match="too deeply"):
+    with pytest.raises(UnserialisableError, match=r"nested deeper than 1[05]0 levels of JSON; store its parts in a flat list or dict"):
         encode({1: {1: value}})
 
 

@@ -5,13 +5,36 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
+from pydantic import BaseModel
 
-from trailmark import END, ConditionError, Decision, Flow, FlowGraph, GraphExecutor, RunFailedError, StepContext, UnknownBarrierError
-from trailmark.checkpoint_stores import MemoryCheckpointStore
+from trailmark import (
+    END,
+    ArgumentError,
+    ConditionError,
+    Decision,
+    DrivenHereError,
+    ExecutorClosedError,
+    Flow,
+    FlowGraph,
+    Goto,
+    GraphExecutor,
+    LeaseHeldError,
+    ReturnTypeError,
+    RunFailedError,
+    RunNotFoundError,
+    StepContext,
+    UnknownBarrierError,
+    UnsetKeyError,
+    Update,
+    UpdateNotStorableError,
+)
+from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
+from trailmark.reducers import append
 
 
 def asking_in_a_branch(seen: list[set[str]] | None = None) -> FlowGraph:
@@ -97,3 +120,254 @@ print(executor.execute_sync({"n": 1}).values, executor.execute_sync({"n": 2}).va
 
 def test_a_single_role_may_be_given_as_it_is() -> None:
     assert Decision.approve(by="ana", roles="finance").roles == ("finance",)
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+def one_node(fn: Any, state: Any = None) -> FlowGraph:
+    flow = Flow("one", {"n": int, "x": Any} if state is None else state)
+    return flow.add_node("a", fn).set_entry("a").add_edge("a", END).compile()
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        ({"run_id": "abc"}, "run_id must be a UUID in canonical text .*not 'abc'"),
+        ({"run_id": 7}, "run_id must be a UUID"),
+        ({"run_id": "01A1FDC4-E4AE-70CC-943C-32468A25690E"}, "canonical"),
+        ({"run_key": 7}, "run_key must be a text or None, not 7"),
+        ({"tenant": None}, "tenant must be a text, not None"),
+        ({"max_steps": "5"}, "max_steps must be a whole number from 1, not '5'"),
+        ({"max_steps": True}, "max_steps"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"labels": {"team": 7}}, r"labels\['team'\] must be a text, e.g. '7', not 7"),
+        ({"labels": {7: "team"}}, "a label's name must be a text, not 7"),
+        ({"labels": ["team"]}, "labels must be a mapping of texts"),
+    ],
+)
+async def test_a_run_is_not_created_where_an_argument_is_of_a_wrong_kind(slip: dict[str, Any], said: str) -> None:
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(one_node(lambda state: None), store=store)
+        with pytest.raises(ArgumentError, match=said):
+            await executor.execute({"n": 1}, **slip)
+        assert await store.runs() == []
+
+
+@pytest.mark.parametrize("slip", [None, 7, "", b"01a1fdc4"])
+async def test_a_run_is_named_by_text(slip: Any) -> None:
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(one_node(lambda state: None), store=store)
+        for ask in (executor.resume, executor.attach, executor.fork):
+            with pytest.raises(ArgumentError, match="run_id must be a run's id as text"):
+                await ask(slip)
+
+
+async def test_an_id_that_is_too_short_says_how_much_of_it_is_needed(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        with pytest.raises(RunNotFoundError, match="8 or more"):
+            await GraphExecutor(one_node(lambda state: None), store=store).resume("abc")
+
+
+async def test_a_resume_with_a_wrong_argument_leaves_the_run_alone() -> None:
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(asking_in_a_branch(), store=store)
+        run = await executor.execute({"n": 1})
+        for slip in ({"max_steps": "50"}, {"max_steps": run.steps}, {"mode": "Force"}):
+            with pytest.raises(ArgumentError):
+                await executor.resume(run.run_id, **slip)
+        with pytest.raises(ArgumentError, match="at must be the number of a checkpoint"):
+            await executor.fork(run.run_id, at="last")  # type: ignore[arg-type]
+        assert (await store.run(run.run_id)).attempt == 1
+
+
+def test_an_executor_wants_a_compiled_flow_and_a_store() -> None:
+    graph = asking_in_a_branch()
+    with pytest.raises(ArgumentError, match=r"graph must be what flow\.compile\(\) returns"):
+        GraphExecutor(Flow("raw", {}), store=MemoryCheckpointStore())  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="store must be an open checkpoint store"):
+        GraphExecutor(graph, store="sqlite:///runs.db")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="max_steps"):
+        GraphExecutor(graph, store=MemoryCheckpointStore(), max_steps="5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("slip", "field"),
+    [
+        (lambda: Decision.approve(by="ana", reason=7), "reason"),
+        (lambda: Decision.approve(by=None), "by"),
+        (lambda: Decision.approve(by="ana", seen=7), "seen"),
+        (lambda: Decision.approve(by="ana", source=None), "source"),
+        (lambda: Decision.approve(by="ana", roles=7), "roles"),
+        (lambda: Decision.approve(by="ana", roles=[7]), "roles"),
+        (lambda: Decision.modify(by="ana", edits=None), "edits"),
+        (lambda: Decision.modify(by="ana", edits=[("n", 1)]), "edits"),
+        (lambda: Decision.modify(by="ana", edits={1: 2}), "edits"),
+        (lambda: Decision.modify(by="ana", edits={"n": 2}, approve="yes"), "approve"),
+        (lambda: Decision.reroute(by="ana", to=7), "target"),
+        (lambda: Decision(7, "ana"), "action"),
+    ],
+)
+def test_a_decision_with_a_field_of_a_wrong_kind_cannot_be_made(slip: Any, field: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        slip()
+    assert caught.value.argument == field
+
+
+@pytest.mark.parametrize("kind", [MemoryCheckpointStore, SQLCheckpointStore])
+async def test_what_is_no_decision_is_not_recorded(kind: Any, sqlite_url: str) -> None:
+    async with kind(sqlite_url) if kind is SQLCheckpointStore else kind() as store:
+        run = await GraphExecutor(asking_in_a_branch(), store=store).execute({"n": 1})
+        with pytest.raises(ArgumentError, match=r"Decision\.approve"):
+            await store.decide(run.run_id, "ask", {"action": "approve"})
+        with pytest.raises(ArgumentError, match="barrier must be a ticket or a barrier's name"):
+            await store.decide(run.run_id, None, Decision.approve(by="ana"))
+        assert await store.decisions(run.run_id) == []
+
+
+async def test_a_closed_executor_starts_and_resumes_nothing() -> None:
+    async with MemoryCheckpointStore() as store:
+        async with GraphExecutor(asking_in_a_branch(), store=store) as executor:
+            run = await executor.execute({"n": 1})
+        for late in (executor.start({"n": 1}), executor.execute({"n": 1}), executor.resume(run.run_id), executor.attach(run.run_id)):
+            with pytest.raises(ExecutorClosedError, match="make a new GraphExecutor"):
+                await late
+        assert [each.run_id for each in await store.runs()] == [run.run_id]
+
+
+async def test_a_decision_over_a_handle_counts_though_its_executor_is_closed() -> None:
+    async with MemoryCheckpointStore() as store:
+        async with GraphExecutor(asking_in_a_branch(), store=store) as executor:
+            handle = await executor.start({"n": 1})
+            await handle.result()
+        record = await handle.decide("ask", Decision.approve(by="ana"))
+        assert await store.decisions(handle.run_id) == [record]
+
+
+async def test_a_run_that_this_process_drives_says_where_to_wait_for_it() -> None:
+    go_on = asyncio.Event()
+
+    async def wait(state: Any) -> dict[str, Any]:
+        await go_on.wait()
+        return {"n": 2}
+
+    async with MemoryCheckpointStore() as store:
+        executor, other = (GraphExecutor(one_node(wait), store=store) for _ in range(2))
+        handle = await executor.start({"n": 1})
+        with pytest.raises(DrivenHereError, match=r"wait for it with `await executor\.result") as caught:
+            await executor.resume(handle.run_id)
+        assert isinstance(caught.value, LeaseHeldError)
+        assert "takeover" not in str(caught.value)
+        with pytest.raises(DrivenHereError, match="another executor of this process"):
+            await other.resume(handle.run_id)
+        go_on.set()
+        assert (await executor.result(handle.run_id)).values == {"n": 2}
+
+
+# --- what a node reads and returns ----------------------------------------------------------------------------------
+async def failure_of(graph: FlowGraph, given: dict[str, Any]) -> BaseException:
+    async with MemoryCheckpointStore() as store:
+        with pytest.raises(RunFailedError) as caught:
+            await GraphExecutor(graph, store=store).execute(given)
+    assert caught.value.__cause__ is not None
+    return caught.value.__cause__
+
+
+def ring() -> list[Any]:
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+def tower(levels: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(levels):
+        made = [made]
+    return made
+
+
+async def test_a_value_that_contains_itself_is_not_told_to_register_its_class() -> None:
+    error = await failure_of(one_node(lambda state: {"x": {"k": ring()}}), {"n": 1})
+    assert isinstance(error, UpdateNotStorableError)
+    assert error.value_path == "x.k[0]"
+    assert "x.k[0] is a list, which cannot be stored as data: it contains itself; store its parts in a flat list" in str(error)
+    assert "register" not in str(error)
+
+
+async def test_a_value_that_is_nested_too_deeply_says_so_on_one_line() -> None:
+    error = await failure_of(one_node(lambda state: {"x": tower(3000)}), {"n": 1})
+    assert "it is nested deeper than 100 levels of JSON; store its parts in a flat list" in str(error)
+    assert len(str(error)) < 400
+    assert isinstance(error, UpdateNotStorableError)
+    assert error.value_path == "x" + "[0]" * 100
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Path("a"), r"x is a PosixPath, .*; return a str: str\(path\)$"),
+        (deque([1]), r"return a list: list\(value\)$"),
+        (bytearray(b"a"), r"return bytes: bytes\(value\)$"),
+        (iter([1]), r"return a list: list\(value\)$"),
+        (print, "return a str: its name"),
+        (Opaque(), "x is an Opaque, .*make its class a dataclass or a pydantic model"),
+        (ValueError("no"), r"x is a ValueError, .*str\(error\)"),
+    ],
+)
+async def test_a_value_that_is_no_data_is_told_what_to_be_instead(value: Any, said: str) -> None:
+    with pytest.raises(UpdateNotStorableError, match=said):
+        raise await failure_of(one_node(lambda state: {"x": value}), {"n": 1})
+
+
+class Counted(TypedDict):
+    n: int
+    m: int
+    seen: Annotated[list[int], append]
+
+
+class CountedModel(BaseModel):
+    n: int = 0
+    seen: Annotated[list[int], append] = []
+
+
+async def test_reading_a_key_that_holds_nothing_names_it() -> None:
+    error = await failure_of(one_node(lambda state: {"n": state["m"]}, Counted), {"n": 1})
+    assert isinstance(error, UnsetKeyError)
+    assert isinstance(error, KeyError)
+    assert str(error) == "the state holds nothing under 'm': no input, default or node has set it, or it was deleted; give it a default"
+    unknown = await failure_of(one_node(lambda state: {"n": state["q"]}, Counted), {"n": 1})
+    assert str(unknown) == "the state declares no key 'q'; declared are: n, m, seen"
+
+
+async def test_a_mapping_state_still_answers_get_and_in() -> None:
+    graph = one_node(lambda state: {"n": state.get("m", 5) + ("m" in state)}, Counted)
+    async with MemoryCheckpointStore() as store:
+        assert (await GraphExecutor(graph, store=store).execute({"n": 1})).values["n"] == 5
+
+
+@pytest.mark.parametrize("state", [Counted, CountedModel])
+@pytest.mark.parametrize("returned", [lambda state: state, Update, lambda state: Goto("b", state)])
+async def test_a_node_that_returns_its_whole_state_is_told_to_return_what_changed(state: Any, returned: Any) -> None:
+    flow = Flow("whole", state).add_node("a", lambda given: returned(given), goto=["b"])  # noqa: PLW0108 - a class takes no state
+    flow.add_node("b", lambda given: None).set_entry("a").add_edge("a", "b").add_edge("b", END)
+    error = await failure_of(flow.compile(), {"n": 1, "seen": [1]})
+    assert isinstance(error, ReturnTypeError)
+    assert str(error).startswith("node 'a' returned its whole state; return only what changed")
+
+
+async def test_a_node_that_returns_a_coroutine_is_told_to_await_it() -> None:
+    async def work() -> dict[str, Any]:
+        return {"n": 2}
+
+    error = await failure_of(one_node(lambda state: work()), {"n": 1})
+    assert str(error) == "node 'a' returned a coroutine; nothing awaited it: make the node's function async, and await in it"
+
+
+async def test_a_visit_cap_says_what_it_counts_and_what_to_do() -> None:
+    flow = Flow("circle", {"n": int}).add_node("a", lambda state: {"n": 1}, max_visits=2)
+    flow.set_entry("a").add_edge("a", END, when=lambda state: False, name="never").add_edge("a", "a")
+    error = await failure_of(flow.compile(), {"n": 1})
+    said = "node 'a' may be entered 2 times and was to be entered again (max_visits=2; raise it, or add_fallback('a', ...) says where to go then)"
+    assert str(error) == said

@@ -36,7 +36,9 @@ from trailmark._origin import guard
 guard()  # first: one clear error where a file of the user's shadows ours
 
 if TYPE_CHECKING:
+    from checkpoint_stores.errors import AmbiguousRunError as AmbiguousRunError
     from checkpoint_stores.errors import AmbiguousTicketError as AmbiguousTicketError
+    from checkpoint_stores.errors import ArgumentError as ArgumentError
     from checkpoint_stores.errors import BarrierClosedError as BarrierClosedError
     from checkpoint_stores.errors import BarrierError as BarrierError
     from checkpoint_stores.errors import CheckpointCorruptError as CheckpointCorruptError
@@ -67,7 +69,9 @@ if TYPE_CHECKING:
     from engine.errors import BranchTimeoutError as BranchTimeoutError
     from engine.errors import ChildInputError as ChildInputError
     from engine.errors import ConditionError as ConditionError
+    from engine.errors import DrivenHereError as DrivenHereError
     from engine.errors import EditError as EditError
+    from engine.errors import ExecutorClosedError as ExecutorClosedError
     from engine.errors import FallbackRequested as FallbackRequested
     from engine.errors import FinalStateError as FinalStateError
     from engine.errors import FlowError as FlowError
@@ -87,9 +91,11 @@ if TYPE_CHECKING:
     from engine.errors import RejectedError as RejectedError
     from engine.errors import ReturnTypeError as ReturnTypeError
     from engine.errors import RunFailedError as RunFailedError
+    from engine.errors import RunningLoopError as RunningLoopError
     from engine.errors import StaleContextError as StaleContextError
     from engine.errors import UndeclaredKeyError as UndeclaredKeyError
     from engine.errors import UnroutedError as UnroutedError
+    from engine.errors import UnsetKeyError as UnsetKeyError
     from engine.errors import UpdateNotStorableError as UpdateNotStorableError
     from engine.errors import UpdateTypeError as UpdateTypeError
     from engine.errors import WrongFlowError as WrongFlowError
@@ -115,12 +121,13 @@ if TYPE_CHECKING:
     from engine.result import RunResult as RunResult
     from reducers.errors import ReducerAnnotationError as ReducerAnnotationError
     from reducers.errors import ReducerError as ReducerError
+    from reducers.errors import ReducerFunctionError as ReducerFunctionError
     from reducers.errors import ReducerTypeError as ReducerTypeError
     from reducers.errors import TrailmarkError as TrailmarkError
 
 _HOMES = {
     "checkpoint_stores.errors": (
-        "AmbiguousTicketError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
+        "AmbiguousRunError", "AmbiguousTicketError", "ArgumentError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
         "DecisionConflictError", "DuplicateTypeError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
         "RunExistsError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError",
         "UnknownBarrierError", "UnserialisableError",
@@ -130,10 +137,10 @@ _HOMES = {
     "engine.conditions": ("approved", "rejected"),
     "engine.decisions": ("Decision",),
     "engine.errors": (
-        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ChildInputError", "ConditionError", "EditError", "FallbackRequested", "FinalStateError", "FlowError",
+        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ChildInputError", "ConditionError", "DrivenHereError", "EditError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
         "MergeError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
-        "StaleContextError", "UndeclaredKeyError", "UnroutedError", "UpdateNotStorableError", "UpdateTypeError", "WrongFlowError",
+        "RunningLoopError", "StaleContextError", "UndeclaredKeyError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError", "UpdateTypeError", "WrongFlowError",
     ),
     "engine.executor": ("GraphExecutor",),
     "engine.failures": ("BranchesFailedError",),
@@ -145,7 +152,7 @@ _HOMES = {
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
     "engine.plan": ("END", "Retry"),
-    "reducers.errors": ("ReducerAnnotationError", "ReducerError", "ReducerTypeError", "TrailmarkError"),
+    "reducers.errors": ("ReducerAnnotationError", "ReducerError", "ReducerFunctionError", "ReducerTypeError", "TrailmarkError"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

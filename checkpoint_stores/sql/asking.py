@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from checkpoint_stores.deciding import check_asked
 from checkpoint_stores.errors import RunNotFoundError
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import BarrierRecord, DecisionRecord, Inbox, RunRecord
@@ -48,6 +49,7 @@ class Asking:
         return [decision_of(line) for line in found]
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
+        check_asked(barrier, decision)
         judged: tuple[DecisionRecord, bool] | None = await self._database.at_once(Asked(key_of(run_id), run_id, barrier, decision))
         if judged is None:
             judged = await self._database.transact(transactions.decide, run_id, barrier, decision)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
-from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.errors import ArgumentError, RunNotFoundError
 from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, Inbox, NewRun, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.sql.leases import is_over
@@ -43,10 +43,13 @@ def key_of(run_id: str) -> bytes:
 
 
 def new_key_of(run_id: str) -> bytes:
-    """The 16 bytes of the id of a run to be; ValueError where it is no UUID in canonical text."""
-    key = uuid.UUID(run_id).bytes
-    if id_of(key) != run_id:
-        raise ValueError(f"run id {run_id!r} is no UUID in canonical text")
+    """The 16 bytes of the id of a run to be.  Raises ArgumentError where it is no UUID in canonical text."""
+    try:
+        key = uuid.UUID(run_id).bytes
+    except (ValueError, TypeError, AttributeError):
+        key = b""
+    if not key or id_of(key) != run_id:
+        raise ArgumentError("run_id", run_id, "a UUID in canonical text")
     return key
 
 
@@ -60,18 +63,28 @@ def id_of(key: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def span_of(prefix: str) -> tuple[bytes, bytes]:
-    """The least and the greatest key whose text begins with ``prefix``; RunNotFoundError where none can."""
-    digits = prefix.replace("-", "").lower()
-    if len(digits) > 32:
-        raise RunNotFoundError(prefix)
+def span_of(beginning: str) -> tuple[bytes, bytes] | None:
+    """The least and the greatest key whose text begins with ``beginning``; None where no key's can."""
+    digits = beginning.replace("-", "")
     try:
         least, greatest = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
     except ValueError:
-        raise RunNotFoundError(prefix) from None
-    if not id_of(least).startswith(prefix.lower()):
-        raise RunNotFoundError(prefix)
-    return least, greatest
+        return None
+    return (least, greatest) if len(least) == 16 and id_of(least).startswith(beginning.lower()) else None
+
+
+def tail_of(ending: str) -> bytes:
+    """The whole bytes at the end of every key whose text ends with ``ending``; empty where no key's can.
+
+    >>> tail_of("a-00ff").hex()
+    '00ff'
+    """
+    digits = ending.replace("-", "")
+    try:
+        tail = bytes.fromhex(digits[len(digits) % 2 :])
+    except ValueError:
+        return b""
+    return tail if len(tail) < 16 else b""
 
 
 def encoded(value: Any) -> bytes | None:

@@ -8,15 +8,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.addressing import the_one
+from checkpoint_stores.errors import SHORTEST_ID, RunNotFoundError
 from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import migrate, statements
 from checkpoint_stores.sql.database import Database
-from checkpoint_stores.sql.lines import id_of, key_of, span_of, stored_of, watched_run_of
-
-PREFIX_LENGTH: Final = 8
-"""How much of a run id must be given at least."""
+from checkpoint_stores.sql.lines import id_of, key_of, span_of, stored_of, tail_of, watched_run_of
 
 _NEWEST: Final = 2**31 - 1
 _PAGE: Final = 500
@@ -37,12 +35,19 @@ class Reading:
         try:
             found = await self._database.read(statements.run_by_id(key_of(run_id), self._time()))
         except RunNotFoundError:
-            if len(run_id) < PREFIX_LENGTH:
+            if len(run_id) < SHORTEST_ID:
                 raise
-            found = await self._database.read(statements.runs_between(*span_of(run_id), self._time()))
-        if len(found) != 1:
-            raise RunNotFoundError(run_id)
-        return watched_run_of(found[0])
+            found = await self._fitting(run_id)
+        return watched_run_of(the_one(run_id, {id_of(line.run_id): line for line in found}))
+
+    async def _fitting(self, part: str) -> list[Any]:
+        """Runs whose id begins with ``part``, or else ends with it."""
+        span = span_of(part)
+        found = [] if span is None else await self._database.read(statements.runs_between(*span, self._time()))
+        if not found and (tail := tail_of(part)):
+            ending = await self._database.read(statements.runs_ending(tail, self._time()))
+            found = [line for line in ending if id_of(line.run_id).endswith(part.lower())]
+        return list(found)
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str) -> RunRecord | None:
         found = await self._database.read(statements.run_by_key(flow, run_key, tenant, self._time()))

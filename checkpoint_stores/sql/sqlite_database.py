@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from checkpoint_stores.errors import StoreUnavailableError
+from checkpoint_stores.errors import ArgumentError, StoreUnavailableError
 from checkpoint_stores.sql import faults, migrate, statements
 from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.places import for_sqlite
@@ -34,9 +34,9 @@ Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 
 
 def checked_synchronous(synchronous: str) -> str:
-    """Raises ValueError."""
+    """Raises ArgumentError."""
     if synchronous not in get_args(Synchronous):
-        raise ValueError(f"synchronous={synchronous!r} is none of {', '.join(get_args(Synchronous))}")
+        raise ArgumentError("synchronous", synchronous, f"one of {', '.join(get_args(Synchronous))}")
     return synchronous
 
 

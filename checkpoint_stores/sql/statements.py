@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from checkpoint_stores.addressing import MOST_CANDIDATES
 from checkpoint_stores.sql.places import POSTGRES_CLOCK, places
 from checkpoint_stores.sql.schema import (
     barriers,
@@ -52,7 +53,13 @@ def run_by_id(run_id: bytes, now: int | None) -> sa.Select[Any]:
 
 
 def runs_between(least: bytes, greatest: bytes, now: int | None) -> sa.Select[Any]:
-    return _runs(now).where(runs.c.run_id.between(least, greatest)).limit(2)
+    return _runs(now).where(runs.c.run_id.between(least, greatest)).limit(MOST_CANDIDATES)
+
+
+def runs_ending(tail: bytes, now: int | None) -> sa.Select[Any]:
+    """Reads the whole table: only for what a person typed, where nothing else fits."""
+    ending = sa.func.substr(runs.c.run_id, 17 - len(tail), type_=sa.LargeBinary)
+    return _runs(now).where(ending == tail).limit(10 * MOST_CANDIDATES)
 
 
 def run_by_key(flow: str, run_key: str, tenant: str, now: int | None) -> sa.Select[Any]:

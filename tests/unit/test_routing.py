@@ -84,8 +84,8 @@ def test_the_way_on(edges: list[EdgePlan], hops: dict[str, int], target: str, as
         ([when("a", False), when("b", False)], {}, UnroutedError, "to_a -> a: False, to_b -> b: False"),
         ([when("a", False), falls("f", ValueError)], {}, UnroutedError, "to_a"),
         ([when("a", ZeroDivisionError("oh"))], {}, ConditionError, "to_a -> a of node 'n' raised ZeroDivisionError: oh"),
-        ([when("a", True, cap=1), normal("c")], {"a": 1}, LoopLimitExceeded, "n->a may be taken 1"),
-        ([normal("c", cap=1), falls("f", cap=1)], {"c": 1, "f": 1}, LoopLimitExceeded, "n->f may be taken 1"),
+        ([when("a", True, cap=1), normal("c")], {"a": 1}, LoopLimitExceeded, "n->a may be taken once"),
+        ([normal("c", cap=1), falls("f", cap=1)], {"c": 1, "f": 1}, LoopLimitExceeded, "n->f may be taken once"),
     ],
 )
 def test_no_way_on(edges: list[EdgePlan], hops: dict[str, int], error: type[NodeError], says: str) -> None:

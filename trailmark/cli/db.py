@@ -41,7 +41,7 @@ async def upgrade(terminal: Terminal) -> None:
 @verb(app, "verify")
 async def verify(
     terminal: Terminal,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, or its first characters (8 at least).")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, or its first or last characters (8 at least).")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Verify every run.")] = False,
 ) -> ExitCode:
     """Check the digest chain of one run or of all: edits, gaps, reorders and cuts are found and named."""

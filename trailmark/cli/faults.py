@@ -36,6 +36,8 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (store_errors.InvalidDecisionError, ExitCode.USAGE),
     (store_errors.AmbiguousTicketError, ExitCode.USAGE),
     (store_errors.UnserialisableError, ExitCode.USAGE),
+    (store_errors.ArgumentError, ExitCode.USAGE),
+    (store_errors.AmbiguousRunError, ExitCode.USAGE),
     (store_errors.RunNotFoundError, ExitCode.NOT_FOUND),
     (store_errors.CheckpointNotFoundError, ExitCode.NOT_FOUND),
     (store_errors.UnknownBarrierError, ExitCode.NOT_FOUND),
@@ -68,13 +70,18 @@ def fault_of(error: BaseException, terminal: Terminal) -> Fault:
 
 
 def _run_not_found(error: Any, terminal: Terminal) -> tuple[str, str]:
-    if len(error.run_id) < 8:
-        said = f"{error.run_id!r} is too short for a run id; at least 8 characters are needed"
+    if len(error.run_id) < store_errors.SHORTEST_ID:
+        said = f"{error.run_id!r} is too short for a run id; its first or last {store_errors.SHORTEST_ID} characters do"
     elif len(error.run_id) < 36:
-        said = f"no run's id begins with {error.run_id!r}, or several do"
+        said = f"no run's id begins or ends with {error.run_id!r}"
     else:
         said = f"there is no run {error.run_id!r} in this store"
     return said, terminal.command("runs", "ls")
+
+
+def _ambiguous_run(error: Any, terminal: Terminal) -> tuple[str, str]:
+    said = f"several runs fit {error.run_id!r}: {', '.join(error.candidates)}; type a whole id, or its last {store_errors.SHORTEST_ID} characters"
+    return said, terminal.command("runs", "show", error.candidates[0][-store_errors.SHORTEST_ID :])
 
 
 def _lease_held(error: Any, terminal: Terminal) -> tuple[str, str]:
@@ -121,6 +128,8 @@ def _fork(error: Any, terminal: Terminal) -> tuple[str, str]:
 
 
 def _schema(error: Any, terminal: Terminal) -> tuple[str, str]:
+    if error.remedy:
+        return str(error), ""
     said = f"the schema of {error.url} is {error.found}, this trailmark needs {error.expected}"
     return (f"{said}; install a newer trailmark", "") if error.newer else (said, terminal.command("db", "upgrade"))
 
@@ -133,6 +142,7 @@ _TOLD: Final[dict[type[BaseException], Callable[[Any, Terminal], tuple[str, str]
     UsageError: _with_then,
     FlowLoadError: _with_then,
     store_errors.RunNotFoundError: _run_not_found,
+    store_errors.AmbiguousRunError: _ambiguous_run,
     store_errors.LeaseHeldError: _lease_held,
     store_errors.RunExistsError: _run_exists,
     store_errors.RunEndedError: _ended,

@@ -22,7 +22,7 @@ _HEAD = """\
 - Results go to stdout: as a table, or with `-o json` as one JSON document, or with `-o ids` as bare ids, one a line.
   Everything said about the work (progress, hints, errors) goes to stderr. Progress is shown on a terminal only.
 - An error is one line on stderr that ends with the command to type next, where there is one. `--debug` shows its traceback.
-- A run is named by its id or by the first characters of it, eight at least.
+- A run is named by its id or by the first or the last characters of it, eight at least.
 - Times are in your zone in tables, and ISO 8601 in UTC in JSON. Fields of JSON are only ever added.
 - A flow is named as `module:name` (the working folder is searched, too) or as `path/file.py:name`. A store never holds where
   code is, so `resume` must be told.

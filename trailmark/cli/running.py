@@ -28,7 +28,7 @@ MaxSteps = Annotated[
 ThroughBarriers = Annotated[
     bool, typer.Option("--through-barriers", help="Stay while people decide, and go on when they have; otherwise the run is parked.")
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or its first characters (8 at least).")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or its first or last characters (8 at least).")]
 FlowOption = Annotated[
     str | None,
     typer.Option(

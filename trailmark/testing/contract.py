@@ -26,6 +26,7 @@ import pytest_asyncio
 
 from checkpoint_stores.codec import encode, unpack
 from checkpoint_stores.errors import (
+    AmbiguousRunError,
     AmbiguousTicketError,
     BarrierClosedError,
     CheckpointCorruptError,
@@ -278,15 +279,35 @@ class StoreContract:
             with pytest.raises(RunNotFoundError):
                 await ask
 
-    async def test_a_unique_prefix_of_eight_characters_finds_a_run(self, store: CheckpointStore) -> None:
+    async def test_the_first_characters_of_an_id_find_a_run_where_no_other_begins_so(self, store: CheckpointStore) -> None:
         first = await new_run(store, run_id="0190a000-1111-7000-8000-000000000001")
-        await new_run(store, run_id="0190b000-2222-7000-8000-000000000001")
-        await new_run(store, run_id="0190b000-2222-7000-8000-000000000002")
+        others = [await new_run(store, run_id=f"0190b000-2222-7000-8000-00000000000{last}") for last in "12"]
         assert (await store.run("0190a000")).run_id == first.run_id
         assert (await store.run("0190A000-1111-7")).run_id == first.run_id
-        for ambiguous_or_short in ("0190b000", "0190b000-2222-7000-8000-00000000000", "0190a00", "0190a0001"):
+        for ambiguous in ("0190b000", "0190b000-2222-7000-8000-00000000000"):
+            with pytest.raises(AmbiguousRunError) as caught:
+                await store.run(ambiguous)
+            assert sorted(caught.value.candidates) == [other.run_id for other in others]
+        for short_or_wrong in ("0190a00", "0190a0001", "0190c000", "not an id"):
             with pytest.raises(RunNotFoundError):
-                await store.run(ambiguous_or_short)
+                await store.run(short_or_wrong)
+
+    async def test_the_last_characters_of_an_id_find_a_run_where_no_other_ends_so(self, store: CheckpointStore) -> None:
+        first = await new_run(store, run_id="0190a000-1111-7000-8000-0000aa123456")
+        second = await new_run(store, run_id="0190a000-1111-7000-8000-0001ab123456")
+        assert (await store.run("aa123456")).run_id == first.run_id
+        assert (await store.run("8000-0001AB123456")).run_id == second.run_id
+        assert (await store.run("1ab123456")).run_id == second.run_id
+        for short_or_wrong in ("b123456", "ac123456", "8001-0001ab123456", "7000-80000001ab123456"):
+            with pytest.raises(RunNotFoundError):
+                await store.run(short_or_wrong)
+
+    async def test_an_ending_that_several_ids_have_names_them(self, store: CheckpointStore) -> None:
+        ids = [(await new_run(store, run_id=f"0190a00{first}-1111-7000-8000-0000aa123456")).run_id for first in "012"]
+        with pytest.raises(AmbiguousRunError) as caught:
+            await store.run("aa123456")
+        assert sorted(caught.value.candidates) == ids
+        assert (await store.run("0190a001")).run_id == ids[1]
 
     async def test_runs_are_listed_newest_first_and_in_pages(self, store_factory: StoreFactory) -> None:
         clock = SetClock()

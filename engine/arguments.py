@@ -1,0 +1,73 @@
+"""What a caller hands over, checked before anything happens.  Pure; every check raises `ArgumentError` or returns what is to be used.
+
+Knows no graph and no store.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from checkpoint_stores.errors import ArgumentError
+
+
+def run_named(run_id: Any) -> str:
+    """The id (or a part of it) of a run that may exist."""
+    if not isinstance(run_id, str) or not run_id:
+        raise ArgumentError("run_id", run_id, "a run's id as text, e.g. result.run_id")
+    return run_id
+
+
+def new_run_id(run_id: Any) -> str:
+    """The id of a run to be: a UUID in canonical text."""
+    try:
+        canonical = str(uuid.UUID(run_id))
+    except (ValueError, TypeError, AttributeError):
+        canonical = None
+    if canonical is None or canonical != run_id:
+        raise ArgumentError("run_id", run_id, "a UUID in canonical text (leave it out to get one, or name the run with run_key=)")
+    return canonical
+
+
+def step_limit(max_steps: Any) -> int:
+    """How many steps a run may make.
+
+    >>> step_limit(50)
+    50
+    """
+    if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 1:
+        raise ArgumentError("max_steps", max_steps, "a whole number from 1")
+    return max_steps
+
+
+def text(name: str, value: Any, *, or_none: bool = False) -> Any:
+    """``value`` where it is a text (or None, where that may be)."""
+    if not (isinstance(value, str) or (or_none and value is None)):
+        raise ArgumentError(name, value, "a text" + (" or None" if or_none else ""))
+    return value
+
+
+def checkpoint_number(name: str, value: Any) -> int | None:
+    """The number of a checkpoint, or None."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ArgumentError(name, value, "the number of a checkpoint, or None for the newest")
+    return value
+
+
+def labels(given: Any) -> dict[str, str]:
+    """A run's labels, copied.
+
+    >>> labels({"team": "finance"}), labels(None)
+    ({'team': 'finance'}, {})
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ArgumentError("labels", given, 'a mapping of texts, e.g. {"team": "finance"}')
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise ArgumentError("a label's name", key, "a text")
+        if not isinstance(value, str):
+            raise ArgumentError(f"labels[{key!r}]", value, f"a text, e.g. {str(value)!r:.40}")
+    return dict(given)
