@@ -209,6 +209,10 @@ class TypeRegistry:
     def __contains__(self, cls: object) -> bool:
         return cls in self._by_class
 
+    def has_below(self, cls: type) -> bool:
+        """Whether ``cls`` or a class below it is registered."""
+        return any(issubclass(known, cls) for known in self._by_class)
+
     def names(self) -> tuple[str, ...]:
         """The registered names, sorted."""
         return tuple(sorted(self._by_name))

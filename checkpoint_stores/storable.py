@@ -18,9 +18,12 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 
+INSTEAD_OF_A_FILE: Final = "its path or what it holds, as a str or bytes"
+INSTEAD_OF_A_CALLABLE: Final = "a str: its name, looked up in the node"
+
 _INSTEAD: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((os.PathLike, pathlib.PurePath), "a str: str(path)"),
-    ((io.IOBase,), "its path or what it holds, as a str or bytes"),
+    ((io.IOBase,), INSTEAD_OF_A_FILE),
     ((collections.deque, array.array), "a list: list(value)"),
     ((range,), "a list: list(value)"),
     ((bytearray, memoryview), "bytes: bytes(value)"),
@@ -29,7 +32,7 @@ _INSTEAD: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((Awaitable,), "what it gives: await it in the node"),
     ((Generator, Iterator), "a list: list(value)"),
     ((type,), "a str: its name"),
-    ((types.FunctionType, types.BuiltinFunctionType, types.MethodType), "a str: its name, looked up in the node"),
+    ((types.FunctionType, types.BuiltinFunctionType, types.MethodType), INSTEAD_OF_A_CALLABLE),
     ((types.ModuleType,), "a str: its name"),
     ((BaseException,), "a str: str(error), or a dict of what it says"),
 )

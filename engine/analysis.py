@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.declared import Map, Parallel, Task
 from engine.plan import END, Warn
 from engine.resolve import Scope
+from engine.storable_keys import doubtful_keys
 from engine.validate import knots
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def warnings_of(scope: Scope, graph: nx.MultiDiGraph[str]) -> tuple[Warn, ...]:
 def _warnings(scope: Scope, graph: nx.MultiDiGraph[str]) -> Iterator[Warn]:
     for check in (_cycles, _dead_ends):
         yield from (Warn(found.code, scope.place + found.message, found.nodes, found.key) for found in check(graph))
-    for other in (_anonymous_conditions, _parallel_writers, _item_writers):
+    for other in (_doubtful_keys, _anonymous_conditions, _parallel_writers, _item_writers):
         yield from (Warn(found.code, scope.place + found.message, found.nodes, found.key) for found in other(scope))
     for name, branches in scope.branches.items():
         for branch in branches:
@@ -76,6 +77,17 @@ def _dead_ends(graph: nx.MultiDiGraph[str]) -> Iterator[Warn]:
             yield Warn("dead_end", f"node {name!r} is left by fallback edges only: success takes them, too", (name,))
         elif not kinds and name != END:
             yield Warn("dead_end", f"node {name!r} has no edge: it must return End", (name,))
+
+
+def _doubtful_keys(scope: Scope) -> Iterator[Warn]:
+    if scope.declaration.state is not None and scope.schema is not None:
+        for key, cls in doubtful_keys(scope.schema):
+            yield Warn(
+                "unknown_class",
+                f"key {key!r} of the state is declared as {cls.__name__}, whose values cannot be stored as it stands "
+                f"(UpdateNotStorableError); make it a dataclass or a pydantic model, or register what stands for it with register_type",
+                key=key,
+            )
 
 
 # --- functions ------------------------------------------------------------------------------------------------------

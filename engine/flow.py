@@ -137,7 +137,8 @@ class Flow:
         """
         named = name_of(fn) if name is None else name
         if not named or named == "<lambda>":
-            self._mistakes.append(f'a node that calls {fn!r} has no name of its own; give it one: add_node("name", ...)')
+            what = "a lambda" if name_of(fn) == "<lambda>" else repr(fn)
+            self._mistakes.append(f'a node that calls {what} has no name of its own; give it one: add_node("name", ...)')
             return self
         self._nodes.append(
             declared.Task(

@@ -189,6 +189,16 @@ class StepLine:
     detail: str
     """What else there is to say: an error, a status, a decision."""
 
+    @property
+    def went(self) -> str:
+        """Where it led, which may be the same node again; "" where it stayed or ended."""
+        row = self.row
+        return "" if row.next == row.node and row.kind in _STAYING else row.next
+
+
+_STAYING: Final = frozenset({"barrier", "retry", "decision_refused"})
+"""Kinds of checkpoints after which the scope still stands in the same visit of its node."""
+
 
 async def steps(store: CheckpointStore, run_id: str, *, after: int = -1) -> AsyncIterator[StepLine]:
     """Every checkpoint of a run, in order.  Raises RunNotFoundError; a row that cannot be read says so in its line."""

@@ -97,7 +97,8 @@ def _schema_of(declaration: Declaration, place: str, parent: StateSchema | None,
     try:
         return StateSchema(declaration.state)
     except Exception as error:  # noqa: BLE001 - pydantic, typing and the codec each have their own; the author reads them all
-        problems.append(f"{place}its state cannot be used: {error}")
+        said = str(error).partition("\n\nFor further information")[0]
+        problems.append(f"{place}its state cannot be used: {said}")
         return None
 
 
@@ -134,14 +135,21 @@ def _declared_node(declaration: Declaration, target: object) -> Node | None:
 def _branches(
     declaration: Declaration, node: Opening, place: str, schema: StateSchema | None, problems: list[str], within: tuple[object, ...]
 ) -> Iterator[BranchScope]:
-    for branch in node.branches:
+    for number, branch in enumerate(node.branches, 1):
         target = branch.target if isinstance(branch.target, Flow) else _node_of(declaration, branch)
         what = f"{place}node {node.name!r}"
         has = "has the branch" if isinstance(node, Parallel) else "runs"
-        if target is None or not target.name:
-            reason = "is no node of the flow" if target is None else "has no name"
+        if target is None:
             problems.append(
-                f"{what} {has} {branch.target!r}, which {reason}; give a function, a Flow, a node's name or branch(fn, name=...)"
+                f"{what} {has} {branch.target!r}, which is no node of the flow; "
+                f"give a function, a Flow, a node's name or branch(fn, name=...)"
+            )
+        elif not target.name:
+            kind = "a lambda" if name_of(branch.target) == "<lambda>" else "a callable"
+            which = f": its branch number {number} is" if isinstance(node, Parallel) else " runs"
+            problems.append(
+                f"{what}{which} {kind} without a name of its own, and branches are told apart by their names; "
+                f'give it one: {{"name": function, ...}} or branch(function, name="...")'
             )
         elif any(target is around for around in (*within, node)):
             problems.append(f"{what} {has} {target.name!r}, which it stands in itself; nothing can be its own branch")

@@ -20,6 +20,7 @@ from engine.declared import Barrier, Parallel, Task
 from engine.option_checks import at_least_one, known_policy, retry_settings, span, undeclared_keys
 from engine.plan import END
 from engine.resolve import Scope
+from engine.storable_keys import impossible_keys
 
 _IN_PATHS: Final = ("#", "[", "]", ".", ",", "->")
 """What separates names in branch paths, tickets and lists of nodes."""
@@ -82,6 +83,12 @@ def edges(scope: Scope) -> Iterator[str]:
             for error in edge.on:
                 if not (isinstance(error, type) and issubclass(error, BaseException)):
                     yield f"fallback {edge}: on={error!r} is no exception class"
+
+
+def stored_keys(scope: Scope) -> Iterator[str]:
+    if scope.declaration.state is not None and scope.schema is not None:
+        for key, found in impossible_keys(scope.schema):
+            yield f"key {key!r} of the state is declared as {found.name}, which cannot be stored; hold {found.instead}"
 
 
 def normal_edges(scope: Scope) -> Iterator[str]:
@@ -212,6 +219,6 @@ def barriers(scope: Scope) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Callable[[Scope], Iterator[str]], ...]] = (
-    names, entry, edges, normal_edges, conditions, reachability, tasks, visit_caps, parallels, branch_keys, maps, subflows, barriers,
+    names, stored_keys, entry, edges, normal_edges, conditions, reachability, tasks, visit_caps, parallels, branch_keys, maps, subflows, barriers,
 )  # fmt: skip
 """Every check, in the order in which problems are listed."""

@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checkpoint_stores.memory import MemoryCheckpointStore
 from engine.conditions import approved
 from engine.draw import dot, mermaid, picture
+from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.graph import FlowGraph
+from engine.operations import steps
 from engine.plan import END
 from engine.svg import layers_of, svg
+from trailmark.cli.progress import told
 
 
 def work(state: Any) -> None: ...
@@ -141,3 +145,22 @@ def test_any_name_can_be_drawn(one: str, other: str) -> None:
         == 3
     )
     assert len(re.findall(r'^ *n\d+(?:\["[^"]*"\]|\(\("[^"]*"\)\))$', mermaid(definition), re.MULTILINE)) == 3
+
+
+async def test_a_node_that_leads_to_itself_shows_its_arrow_everywhere() -> None:
+    flow = Flow("self", {"n": int}).add_node("count", lambda state: {"n": state["n"] + 1})
+    flow.add_barrier("ask").set_entry("count")
+    flow.add_edge("count", "count", when=lambda state: state["n"] < 2, name="again").add_edge("count", "ask").add_edge("ask", END)
+    graph = flow.compile()
+    assert 'n0 -->|"again"| n0' in graph.to_mermaid()
+    assert '"count" -> "count" [label="again"];' in graph.to_dot()
+    assert graph.to_svg().count("marker-end") == len(graph.definition["edges"])
+    async with MemoryCheckpointStore() as store:
+        run = await GraphExecutor(graph, store=store).execute({"n": 0})
+        lines = [line async for line in steps(store, run.run_id)]
+    assert [(line.row.kind, line.row.node, line.went) for line in lines[1:]] == [
+        ("step", "count", "count"),
+        ("step", "count", "ask"),
+        ("barrier", "ask", ""),
+    ]
+    assert told(lines[1].row).detail == "→ count"

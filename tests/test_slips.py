@@ -6,11 +6,19 @@ import asyncio
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TextIO
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, field_validator
+from typing_extensions import TypedDict
+
+from checkpoint_stores.registered import TYPES
 
 from trailmark import (
     END,
@@ -21,9 +29,11 @@ from trailmark import (
     ExecutorClosedError,
     Flow,
     FlowGraph,
+    FlowValidationError,
     Goto,
     GraphExecutor,
     LeaseHeldError,
+    ReducerFunctionError,
     ReturnTypeError,
     RunFailedError,
     RunNotFoundError,
@@ -32,9 +42,10 @@ from trailmark import (
     UnsetKeyError,
     Update,
     UpdateNotStorableError,
+    register_type,
 )
 from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
-from trailmark.reducers import append
+from trailmark.reducers import append, names, reducer, replace
 
 
 def asking_in_a_branch(seen: list[set[str]] | None = None) -> FlowGraph:
@@ -363,6 +374,131 @@ async def test_a_node_that_returns_a_coroutine_is_told_to_await_it() -> None:
 
     error = await failure_of(one_node(lambda state: work()), {"n": 1})
     assert str(error) == "node 'a' returned a coroutine; nothing awaited it: make the node's function async, and await in it"
+
+
+def problems_of(state: Any) -> tuple[str, ...]:
+    with pytest.raises(FlowValidationError) as caught:
+        one_node(lambda given: None, state)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        (Path, "declared as Path, which cannot be stored; hold a str: str(path)"),
+        (Path | None, "declared as Path"),
+        (dict[str, list[Path]], "declared as Path"),
+        (deque[int], "declared as deque, which cannot be stored; hold a list: list(value)"),
+        (TextIO, "declared as TextIO, which cannot be stored; hold its path"),
+        (Callable[[int], int], "declared as Callable, which cannot be stored; hold a str: its name"),
+        (Iterable[int], "declared as Iterable, which cannot be stored; hold a list"),
+        (bytearray, "hold bytes"),
+        (ValueError, "hold a str: str(error)"),
+        (Annotated[deque[int], replace], "declared as deque"),
+    ],
+)
+def test_a_key_that_could_never_be_stored_is_refused_before_anything_runs(declared: Any, said: str) -> None:
+    class HeldModel(BaseModel):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        k: declared
+
+    for state in ({"n": int, "k": declared}, HeldModel):
+        problems = problems_of(state)
+        assert len(problems) == 1
+        assert problems[0].startswith("key 'k' of the state is declared as ")
+        assert said in problems[0]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        Any, object, int | str, Path | str, Literal["a"], Sequence[int], Mapping[str, int], set[int], tuple[int, ...], date, Decimal, UUID,
+        Annotated[Path, AfterValidator(str)], SecretStr, None, Counted, CountedModel, list[Counted], type(None),
+    ],
+)  # fmt: skip
+def test_a_key_that_may_hold_something_is_left_alone(declared: Any) -> None:
+    assert one_node(lambda given: None, {"k": declared}).warnings == ()
+
+
+def test_a_key_whose_validator_makes_data_of_it_is_left_alone() -> None:
+    class ShownPath(BaseModel):
+        k: Path
+
+        @field_validator("k", mode="after")
+        @classmethod
+        def shown(cls, value: Path) -> Any:
+            return str(value)
+
+    assert one_node(lambda given: None, ShownPath).warnings == ()
+
+
+def test_a_key_of_a_class_that_is_not_registered_is_warned_of() -> None:
+    class Shape:
+        pass
+
+    @dataclass
+    class SlipSquare(Shape):
+        side: int
+
+    graph = one_node(lambda given: None, {"k": list[Opaque], "s": Shape})
+    assert [(warning.code, warning.key) for warning in graph.warnings] == [("unknown_class", "k"), ("unknown_class", "s")]
+    assert "make it a dataclass or a pydantic model" in graph.warnings[0].message
+    with TYPES.isolated():
+        register_type(SlipSquare)
+        assert [warning.key for warning in one_node(lambda given: None, {"k": list[Opaque], "s": Shape}).warnings] == ["k"]
+
+
+def test_a_lambda_as_a_branch_is_asked_for_a_name() -> None:
+    flow = Flow("nameless", {"n": int}).add_parallel("p", [work, lambda state: None]).set_entry("p").add_edge("p", END)
+    with pytest.raises(FlowValidationError) as caught:
+        flow.compile()
+    said = "node 'p': its branch number 2 is a lambda without a name of its own, and branches are told apart by their names; "
+    assert caught.value.problems == (said + 'give it one: {"name": function, ...} or branch(function, name="...")',)
+
+
+def work(state: Any) -> None: ...
+
+
+def test_a_type_that_is_not_defined_is_told_without_a_page_of_help() -> None:
+    assert all("further information" not in problem for problem in problems_of({"k": "NotDefined"}))
+
+
+# --- reducers -------------------------------------------------------------------------------------------------------
+async def waiting(current: Any, update: Any) -> Any:
+    return update
+
+
+def yielding(current: Any, update: Any) -> Any:
+    yield update
+
+
+class Awaits:
+    async def __call__(self, current: Any, update: Any) -> Any:
+        return update
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (waiting, "is async; a reducer only computes, so await in the node"),
+        (Awaits(), "is async"),
+        (yielding, "is a generator; return the new value"),
+        (lambda update: update, "cannot be called with"),
+        (7, "cannot be called; decorate a function"),
+    ],
+)
+def test_what_cannot_be_a_reducer_is_refused_when_it_is_registered(fn: Any, said: str) -> None:
+    with pytest.raises(ReducerFunctionError, match=said):
+        reducer("slip_reducer")(fn)
+    assert "slip_reducer" not in names()
+
+
+def test_a_reducer_is_registered_by_name() -> None:
+    with pytest.raises(ReducerFunctionError, match=r'no name; write @reducer\("name"\) above it'):
+
+        @reducer
+        def nameless(current: Any, update: Any) -> Any:
+            return update
 
 
 async def test_a_visit_cap_says_what_it_counts_and_what_to_do() -> None:

@@ -24,11 +24,16 @@ FOLDER: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x7472_6169_6C6D_726B
 """Names the schema's advisory lock on PostgreSQL ("trailmrk")."""
 
+_ANOTHER: Final = "give trailmark a database (or a file) of its own"
+
 _version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
 
 
-def revision_of(connection: sa.Connection) -> str | None:
-    """The stamped revision; "" where the stamp is empty, None where there is none at all."""
+def revision_of(connection: sa.Connection, url: str = "") -> str | None:
+    """The stamped revision; "" where the stamp is empty, None where there is none at all.
+
+    Raises SchemaVersionError where a table of somebody else stands in the stamp's place.
+    """
     if connection.dialect.name == "postgresql":
         # Not to_regclass: it answers from a cache that a transaction of another process does not refresh.
         text = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = :name AND relkind = 'r' AND pg_catalog.pg_table_is_visible(oid)"
@@ -37,7 +42,13 @@ def revision_of(connection: sa.Connection) -> str | None:
         exists = connection.scalar(sa.text("SELECT 1 FROM sqlite_master WHERE name = :name"), {"name": VERSION_TABLE}) is not None
     if not exists:
         return None
-    return connection.scalar(sa.select(_version.c.version_num)) or ""
+    try:
+        return connection.scalar(sa.select(_version.c.version_num)) or ""
+    except sa.exc.DBAPIError as error:
+        if "version_num" not in str(error.orig):
+            raise
+        found = f"not trailmark's (its table {VERSION_TABLE!r} has no column 'version_num')"
+        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=_ANOTHER) from error
 
 
 def is_current(revision: str | None, url: str) -> bool:
@@ -46,7 +57,9 @@ def is_current(revision: str | None, url: str) -> bool:
     Raises SchemaVersionError where it is newer.
     """
     if revision and revision not in REVISIONS:
-        raise SchemaVersionError(url, revision, HEAD, newer=True)
+        # Revisions are numbers that count up: anything else was not written by any trailmark.
+        is_ours = revision.isdecimal()
+        raise SchemaVersionError(url, revision if is_ours else repr(revision), HEAD, newer=is_ours, remedy="" if is_ours else _ANOTHER)
     return revision == HEAD
 
 
@@ -56,17 +69,21 @@ def prepare(connection: sa.Connection, url: str, *, may_upgrade: bool) -> None:
     Raises SchemaVersionError: the schema is newer, or older and may not be upgraded, or the tables are somebody else's.
     """
     lock(connection)
-    revision = revision_of(connection)  # again: another process may have been faster
+    revision = revision_of(connection, url)  # again: another process may have been faster
     if is_current(revision, url):
         return
+    present = sorted(set(sa.inspect(connection).get_table_names()).intersection(metadata.tables))
+    if revision == "" and present:
+        found = f"unknown (its table {VERSION_TABLE!r} is empty, but there is a table {present[0]!r})"
+        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=f"restore it from a backup, or {_ANOTHER}")
     if revision is not None:
         if not may_upgrade:
             raise SchemaVersionError(url, revision or "empty", HEAD, newer=False)
         upgrade(connection)
         return
-    foreign = sorted(set(sa.inspect(connection).get_table_names()).intersection(metadata.tables))
-    if foreign:
-        raise SchemaVersionError(url, f"not trailmark's (there is a table {foreign[0]!r} without a revision)", HEAD, newer=False)
+    if present:
+        found = f"not trailmark's (there is a table {present[0]!r} without a revision)"
+        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=_ANOTHER)
     metadata.create_all(connection)
     connection.execute(
         sa.text(

@@ -42,7 +42,7 @@ class PostgresDatabase(Database):
         self._engine = create_async_engine(self.address, isolation_level="AUTOCOMMIT")
         try:
             async with self._engine.connect() as connection:
-                is_current = migrate.is_current(await connection.run_sync(migrate.revision_of), self.url)
+                is_current = migrate.is_current(await connection.run_sync(migrate.revision_of, self.url), self.url)
             if not is_current:
                 async with self._engine.connect() as connection:
                     await connection.execution_options(isolation_level="READ COMMITTED")

@@ -108,7 +108,7 @@ class SQLiteDatabase(Database):
 
     def _make_current(self, raw: sqlite3.Connection) -> None:
         connection = core_over(raw)
-        if migrate.is_current(migrate.revision_of(connection), self.url):
+        if migrate.is_current(migrate.revision_of(connection, self.url), self.url):
             return
         raw.execute("BEGIN EXCLUSIVE")
         try:

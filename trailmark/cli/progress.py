@@ -53,9 +53,10 @@ def told(row: Row) -> Told:
     from engine.operations import step_line
 
     sign, style = _SIGNS.get(row.kind, _OTHER)
-    detail = step_line(row).detail
+    line = step_line(row)
+    detail = line.detail
     if row.kind in ("step", "fallback", "decision", "join"):
-        went = f"→ {row.next}" if row.next and row.next != row.node else ""
+        went = f"→ {line.went}" if line.went else ""
         detail = "; ".join(part for part in (went, detail) if part)
     elif row.kind == "parallel":
         branches = row.next.count(",") + 1

@@ -168,7 +168,7 @@ STEP_NUMBERS = {"seq", "took"}
 def step_cells(line: StepLine) -> tuple[str, ...]:
     """One line of `runs steps`."""
     row = line.row
-    went = f"→ {row.next.replace(',', ', ')}" if row.next and row.next != row.node else ""
+    went = f"→ {line.went.replace(',', ', ')}" if line.went else ""
     wrote = f"wrote {', '.join(line.keys)}" if line.keys else ""
     happened = one_line("; ".join(part for part in (went, wrote, line.detail) if part))
     took = span(row.committed_at - row.started_at) if row.started_at else ""
