@@ -78,6 +78,16 @@ def tickets_counting_for(ticket: str) -> tuple[str, str]:
     return ticket, name_of(ticket)
 
 
+def waiting_early(decisions: Iterable[DecisionRecord], known: Iterable[BarrierRecord]) -> list[DecisionRecord]:
+    """Of a run's decisions those on tickets that have not opened: nothing has consumed them, and nothing does until then.
+
+    ``known`` are the run's barriers, in every status.
+    """
+    tickets = {record.ticket for record in known}
+    asked = {name for record in known if record.status in ("open", "decided") for name in (record.node, name_of(record.ticket))}
+    return [each for each in decisions if each.consumed_seq is None and each.ticket not in tickets and each.ticket not in asked]
+
+
 def check_asked(barrier: object, decision: object) -> None:
     """Raise ArgumentError where what was handed to ``decide`` is no ticket, or no decision."""
     if not isinstance(barrier, str) or not barrier:
@@ -127,7 +137,7 @@ def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], de
 
 
 def has_place(definition: str | None, ticket: str) -> bool:
-    """Whether the graph has the branches that a ticket's path names, and the barrier at its end.
+    """Whether the graph has the branches that a ticket's path names, and the barrier at its end, which may be visited so often.
 
     >>> graph = '{"nodes": {"checks": {"branches": [{"nodes": {"review": {"kind": "barrier"}}}]}}}'
     >>> has_place(graph, "checks#2[0].review#1"), has_place(graph, "review#1"), has_place(graph, "checks[7].review")
@@ -143,7 +153,14 @@ def has_place(definition: str | None, ticket: str) -> bool:
         if not index.isdigit() or int(index) >= len(inside):
             return False
         nodes = inside[int(index)].get("nodes") or {}
-    return (nodes.get(barrier) or {}).get("kind") == "barrier"
+    node = nodes.get(barrier) or {}
+    return node.get("kind") == "barrier" and _may_be_visited(ticket, node.get("max_visits"))
+
+
+def _may_be_visited(ticket: str, most: int | None) -> bool:
+    """Whether a ticket's visit, where it names one, can come: ``ok#0`` and ``ok#07`` never open, nor does a visit beyond the cap."""
+    visit = ticket[len(name_of(ticket)) + 1 :]
+    return not visit or (visit == str(int(visit)) and 1 <= int(visit) <= (most or int(visit)))
 
 
 def declared_barriers(definition: str | None) -> Mapping[str, Mapping[str, Any]]:

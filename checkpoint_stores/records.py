@@ -171,6 +171,11 @@ class DecisionRecord:
     decided_at: int = 0
     consumed_seq: int | None = None
 
+    @property
+    def is_early(self) -> bool:
+        """Whether it was made before its ticket opened: nobody saw a payload, and it counts when the run comes there."""
+        return self.payload_digest is None
+
 
 class Snapshot(NamedTuple):
     """A materialised prefix of the fold."""

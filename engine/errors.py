@@ -8,6 +8,7 @@ asked for the result.  `GraphChangedError`: whoever deployed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -90,12 +91,12 @@ class RunningLoopError(TrailmarkError, RuntimeError):
 class DrivenHereError(LeaseHeldError):
     """This very process is advancing this run."""
 
-    def __init__(self, run_id: str, owner: str, *, other: bool = False) -> None:
+    def __init__(self, run_id: str, owner: str, expires_at: datetime | None = None, *, other: bool = False) -> None:
         if other:
             said = "another executor of this process drives it; wait for its result there, or close that executor"
         else:
             said = f"this executor drives it already; wait for it with `await executor.result({run_id!r})`, or stop it with executor.suspend(...)"
-        super().__init__(run_id, owner, None, message=f"run {run_id} cannot be taken up again: {said}")
+        super().__init__(run_id, owner, expires_at, message=f"run {run_id} cannot be taken up again: {said}")
 
 
 class NodeError(TrailmarkError):

@@ -201,7 +201,7 @@ class GraphExecutor:
             lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
         except LeaseHeldError as held:
             if of_this_process(held.owner):
-                raise DrivenHereError(record.run_id, held.owner, other=True) from held
+                raise DrivenHereError(record.run_id, held.owner, held.expires_at, other=True) from held
             raise
         watch = self.store.watch(record.run_id)
         try:

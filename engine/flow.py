@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from engine import declared
 from engine.callables import name_of
+from engine.errors import FlowError
 from engine.graph import FlowGraph
 from engine.plan import OnError, Retry
 
@@ -40,11 +41,13 @@ def branch(
     """One branch of a parallel node with options of its own: ``flow.add_parallel("checks", [branch(fn, retry=Retry())])``.
 
     ``target`` is a function, a flow or the name of a declared node; ``retry``, ``version`` and ``writes`` are for functions.
+
+    Raises FlowError where they are given with a flow or a name.
     """
     if retry is None and not version and writes is None:
         return declared.Branch(name, target, timeout)
     if isinstance(target, str | Flow):
-        raise TypeError(f"retry, version and writes are for functions; declare them where {target!r} is declared")
+        raise FlowError(f"retry, version and writes are for functions; declare them where {target!r} is declared")
     chosen = name or name_of(target)
     task = declared.Task(chosen, target, retry=retry, version=version, writes=None if writes is None else tuple(writes))
     return declared.Branch(chosen, task, timeout)

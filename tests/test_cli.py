@@ -7,6 +7,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,7 +187,7 @@ def test_a_run_at_its_step_limit_ends_with_4_and_goes_on_with_a_larger_one(cli: 
     assert (stopped.code, stopped.json["status"], stopped.json["steps"]) == (ExitCode.STOPPED, "limit_reached", 2)
     again = cli("resume", stopped.json["run_id"], "--flow", "shop.py:flow", "--max-steps", "1")
     assert again.code == ExitCode.USAGE
-    assert "must be larger" in one_line(again.err)
+    assert "must be more than the 2 steps" in one_line(again.err)
     assert cli("resume", stopped.json["run_id"], "--flow", "shop.py:flow", "--max-steps", "9").code == ExitCode.OK
 
 
@@ -366,6 +367,19 @@ def test_a_barrier_may_be_decided_before_it_is_reached(cli: Cli) -> None:
     assert (done.code, done.json["values"]["notes"][-1]) == (ExitCode.OK, "paid")
 
 
+def test_a_decision_for_a_later_visit_is_listed_until_it_counts(cli: Cli) -> None:
+    run_id = started(cli)
+    early = cli("approvals", "approve", run_id, "manager#7", "--by", "ana", "--role", "finance", "--reason", "on holiday")
+    assert "it counts when the run opens manager#7, and not before" in " ".join(early.out.split())
+    listed = " ".join(cli("approvals", "ls").out.split())
+    assert re.search(rf"decided early: counts when the run comes there .*{run_id} manager#7 approve ana on holiday", listed)
+    shown = cli("approvals", "show", run_id, "manager").out
+    assert "decided early, for later visits" in shown
+    assert "manager#7" in shown
+    assert "decided early" not in cli("approvals", "show", run_id, "manager#7").out
+    assert cli("approvals", "show", run_id, "manager#7", "-o", "json").json["decisions"][0]["early"] is True
+
+
 # --- flows --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("form", "words"), [("text", "barrier manager"), ("mermaid", "flowchart TD"), ("dot", "digraph"), ("svg", "<svg ")]
@@ -509,12 +523,23 @@ def test_a_mistake_on_the_command_line_ends_with_2_in_one_line(cli: Cli, argumen
     assert refused.out == ""
 
 
+def test_a_run_is_found_by_the_end_of_its_id_and_those_that_fit_are_named(cli: Cli) -> None:
+    runs = [started(cli) for _ in range(3)]  # of three in a row, two begin alike at least
+    first, second = next(pair for pair in pairwise(runs) if pair[0][:8] == pair[1][:8])
+    ambiguous = cli("runs", "show", first[:8])
+    assert (ambiguous.code, ambiguous.out) == (ExitCode.USAGE, "")
+    assert first in one_line(ambiguous.err)
+    assert second in one_line(ambiguous.err)
+    assert re.search(rf"next: trailmark runs show ({first[-8:]}|{second[-8:]})$", one_line(ambiguous.err))
+    assert first in cli("runs", "show", first[-8:]).out
+
+
 def test_what_is_not_there_ends_with_6(cli: Cli) -> None:
     run_id = started(cli)
     gone = cli("runs", "show", "00000000-0000-7000-8000-000000000000")
     assert (gone.code, one_line(gone.err).endswith("next: trailmark runs ls")) == (ExitCode.NOT_FOUND, True)
-    assert "at least 8 characters" in one_line(cli("runs", "show", "0123").err)
-    assert "or several do" in one_line(cli("runs", "show", "0123456789").err)
+    assert "its first or last 8 characters do" in one_line(cli("runs", "show", "0123").err)
+    assert "no run's id begins or ends with '0123456789'" in one_line(cli("runs", "show", "0123456789").err)
     beyond = cli("runs", "state", run_id, "--at", "99")
     assert (beyond.code, "has no checkpoint 99" in one_line(beyond.err)) == (ExitCode.NOT_FOUND, True)
     unknown = cli("approvals", "show", run_id, "boss")

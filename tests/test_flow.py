@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from engine.conditions import approved, rejected
-from engine.errors import FlowValidationError
+from engine.errors import FlowError, FlowValidationError
 from engine.flow import Flow, best_effort, branch
 from engine.graph import FlowGraph
 from engine.plan import END, OnError, Retry
@@ -360,7 +360,7 @@ def test_a_branch_may_have_options_of_its_own() -> None:
 
 
 def test_options_of_a_function_cannot_be_given_to_a_flow() -> None:
-    with pytest.raises(TypeError, match="are for functions"):
+    with pytest.raises(FlowError, match="are for functions"):
         branch(Flow("inner"), retry=Retry())
 
 

@@ -18,6 +18,7 @@ import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, field_validator
 from typing_extensions import TypedDict
 
+from checkpoint_stores.deciding import waiting_early
 from checkpoint_stores.registered import TYPES
 
 from trailmark import (
@@ -71,6 +72,35 @@ async def test_a_ticket_that_can_never_open_takes_no_decision(slip: str) -> None
             await store.decide(run.run_id, slip, Decision.approve(by="ana"))
         assert slip == "p[0].after" or caught.value.known == ("p[0].ask#1",)
         assert await store.decisions(run.run_id) == []
+
+
+def rounds(most: int | None = None) -> FlowGraph:
+    flow = Flow("rounds", {"n": int}).add_barrier("ok", max_visits=most).add_node("count", lambda state: {"n": state["n"] + 1})
+    flow.set_entry("ok").add_edge("ok", "count").add_edge("count", END, when=lambda state: state["n"] == 2, name="twice")
+    return flow.add_edge("count", "ok").compile()
+
+
+async def test_a_decision_for_a_later_visit_waits_for_that_visit() -> None:
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(rounds(), store=store)
+        run = await executor.execute({"n": 0})
+        early = await store.decide(run.run_id, "ok#2", Decision.approve(by="ana"))
+        assert early.is_early
+        assert waiting_early(await store.decisions(run.run_id), await store.barriers(run_id=run.run_id, status=None)) == [early]
+        assert (await executor.resume(run.run_id)).waiting_for == ("ok#1",)
+        on_time = await store.decide(run.run_id, "ok", Decision.approve(by="ben"))
+        assert not on_time.is_early
+        assert (await executor.resume(run.run_id)).status == "completed"
+        assert waiting_early(await store.decisions(run.run_id), await store.barriers(run_id=run.run_id, status=None)) == []
+
+
+@pytest.mark.parametrize("slip", ["ok#3", "ok#0", "ok#02"])
+async def test_a_visit_that_can_never_come_takes_no_decision(slip: str) -> None:
+    async with MemoryCheckpointStore() as store:
+        run = await GraphExecutor(rounds(most=2), store=store).execute({"n": 0})
+        with pytest.raises(UnknownBarrierError):
+            await store.decide(run.run_id, slip, Decision.approve(by="ana"))
+        assert (await store.decide(run.run_id, "ok#2", Decision.approve(by="ana"))).is_early
 
 
 async def test_a_decision_made_in_a_branch_is_known_after_the_join() -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import (
+    ArgumentError,
     BarrierClosedError,
     CheckpointCorruptError,
     CodecError,
@@ -282,7 +283,7 @@ async def test_of_many_created_at_once_one_that_cannot_be_kept_harms_nobody(requ
         asked[9] = {"tenant": {"sqlite": "lone \ud800", "postgres": "nul \0"}[kind]}
         answers = await asyncio.gather(*(new_run(store, **parts) for parts in asked), return_exceptions=True)
         refused = {position: type(answer) for position, answer in enumerate(answers) if not isinstance(answer, OwnedRun)}
-        assert refused == {3: UnserialisableError, 6: ValueError, 9: CodecError}
+        assert refused == {3: UnserialisableError, 6: ArgumentError, 9: CodecError}
         assert len(await store.runs()) == 9
 
 

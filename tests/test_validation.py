@@ -182,7 +182,7 @@ TABLE: list[tuple[str, Callable[[], Flow], list[str]]] = [
     # --- parallel nodes
     ("no branches", lambda: with_parallel([]), ["node 'c' has no branches; give at least one"]),
     ("two branches of one name", lambda: with_parallel([work, work]), ["node 'c' has 2 branches named 'work'; name them: {'one': ..., 'two': ...} or branch(..., name=...)"]),
-    ("a nameless branch", lambda: with_parallel([NAMELESS]), [f"node 'c' has the branch {NAMELESS!r}, which has no name; give a function, a Flow, a node's name or branch(fn, name=...)"]),
+    ("a nameless branch", lambda: with_parallel([NAMELESS]), ["node 'c': its branch number 1 is a callable without a name of its own, and branches are told apart by their names; give it one: {\"name\": function, ...} or branch(function, name=\"...\")"]),
     ("an unknown branch", lambda: with_parallel(["z"]), ["node 'c' has the branch 'z', which is no node of the flow; give a function, a Flow, a node's name or branch(fn, name=...)"]),
     ("a branch of itself", lambda: with_parallel([work, "c"]), ["node 'c' has the branch 'c', which it stands in itself; nothing can be its own branch"]),
     ("unknown policy", lambda: with_parallel([work], on_error="ignore"), ["node 'c': on_error='ignore' is none of fail_fast, collect, best_effort"]),

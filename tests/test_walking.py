@@ -533,7 +533,7 @@ async def test_a_failed_run_raises_with_its_result_and_its_cause() -> None:
     [
         ({"nobody": 1}, UndeclaredKeyError, "undeclared key 'nobody'"),
         ({"log": [1, 2, 3]}, Exception, "log"),
-        (7, Exception, "returned a int"),
+        (7, Exception, "returned an int"),
         ({"free": {"items": [1, {"fh": object()}]}}, UpdateNotStorableError, r"free.items\[1\].fh"),
     ],
 )
@@ -715,10 +715,10 @@ async def test_the_limit_counts_over_the_life_of_the_run_and_is_raised_by_name()
     stopped = await run.execute(START)
     again = await run.resume(stopped.run_id)
     assert (again.status, again.steps, again.values["n"]) == ("limit_reached", 2, 2)
-    with pytest.raises(ValueError, match="already made 2 steps"):
+    with pytest.raises(ValueError, match="more than the 2 steps"):
         await run.resume(stopped.run_id, max_steps=2)
     assert (await run.resume(stopped.run_id, max_steps=5)).status == "completed"
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="a whole number from 1"):
         await run.start(START, max_steps=0)
 
 

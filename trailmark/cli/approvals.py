@@ -52,14 +52,19 @@ async def list_barriers(
 
     With -o ids, each line is a run and a ticket, ready for `approvals approve`.
     """
+    from trailmark.cli import tickets
+
     async with terminal.opened_store() as store:
         found = await store.barriers(limit=limit)
+        early = await tickets.decided_early(store, (each.run_id for each in found)) if terminal.output is Output.TABLE else []
     if terminal.output is Output.JSON:
         terminal.write_json([shapes.of_barrier(each) for each in found])
     elif terminal.output is Output.IDS:
         terminal.write_ids(f"{each.run_id} {each.ticket}" for each in found)
     elif found:
         terminal.show(tables.barriers(found))
+        if early:
+            terminal.show(tables.titled("decided early: counts when the run comes there", tables.early_decisions(early)))
     else:
         terminal.say("nothing waits for people")
 
@@ -72,6 +77,7 @@ async def show(terminal: Terminal, run: RunArgument, ticket: TicketArgument) -> 
     async with terminal.opened_store() as store:
         found = await tickets.find(store, run, ticket)
         votes = found.votes(await store.decisions(found.run.run_id))
+        later = found.of_later_visits(await tickets.decided_early(store, [found.run.run_id]))
     run_id = found.run.run_id
     if terminal.output is Output.JSON:
         terminal.write_json({**shapes.of_ticket(run_id, found.asked), "decisions": [shapes.of_decision(vote) for vote in votes]})
@@ -81,6 +87,8 @@ async def show(terminal: Terminal, run: RunArgument, ticket: TicketArgument) -> 
         terminal.show(tables.of_ticket(run_id, found.asked))
         if votes:
             terminal.show(tables.titled("decisions", tables.decisions(votes)))
+        if later:
+            terminal.show(tables.titled("decided early, for later visits", tables.decisions(later)))
         if found.takes_decisions:
             terminal.next_steps([terminal.command("approvals", word, run_id, found.name, "--by", "NAME") for word in ("approve", "reject")])
 
@@ -181,9 +189,13 @@ async def _recorded(
     elif terminal.output is Output.IDS:
         terminal.write_ids([f"{taken.run_id} {taken.ticket}"])
     else:
-        told = "" if found.digest else ", before it was asked"
+        is_early = not found.digest
+        told = ", before it was asked" if is_early else ""
+        counts = f"it counts when the run opens {taken.ticket}, and not before" if is_early else ""
         terminal.show(
-            tables.facts([("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{told}")])
-        )
+            tables.facts([
+                ("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{told}"), ("early", counts),
+            ])
+        )  # fmt: skip
         if after.owner is None:
             terminal.next_steps([terminal.resume_command(taken.run_id)])

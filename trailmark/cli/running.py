@@ -84,8 +84,6 @@ async def resume(
 
     A database never stores where code is, so the flow must be named: by --flow or by TRAILMARK_FLOW.
     """
-    from reducers.errors import TrailmarkError
-
     reference = flow_reference(flow, os.environ)
     if reference is None:
         raise await _which_flow(terminal, run)
@@ -93,12 +91,7 @@ async def resume(
     graph = load_graph(reference)
 
     async def begin(executor: GraphExecutor) -> RunHandle:
-        try:
-            return await executor.attach(run, mode="force" if force else "strict", max_steps=max_steps, takeover=takeover)
-        except ValueError as error:
-            if isinstance(error, TrailmarkError):
-                raise
-            raise UsageError(str(error)) from error
+        return await executor.attach(run, mode="force" if force else "strict", max_steps=max_steps, takeover=takeover)
 
     return _shown(terminal, await _driven(terminal, graph, begin, create=False, through_barriers=through_barriers))
 

@@ -135,6 +135,7 @@ def of_decision(decision: DecisionRecord) -> dict[str, Any]:
         "seen": decision.payload_digest,
         "decided_at": iso(decision.decided_at),
         "consumed_seq": decision.consumed_seq,
+        "early": decision.is_early,
     }
 
 

@@ -253,6 +253,12 @@ def decisions(records: Sequence[DecisionRecord]) -> Table:
     return table(("ticket", "decision", "by", "reason", "from", "at", ""), rows, whole=("at",))
 
 
+def early_decisions(records: Sequence[DecisionRecord]) -> Table:
+    """What was decided on tickets that have not opened."""
+    rows = [(each.run_id, each.ticket, status(each.action), each.actor, one_line(each.reason), local(each.decided_at)) for each in records]
+    return table(("run", "ticket", "decision", "by", "reason", "at"), rows, whole=("run", "ticket", "at"))
+
+
 def problems(found: Sequence[Problem]) -> Table:
     """`db verify`."""
     return table(("run", "seq", "problem"), [(each.run_id, str(each.seq), one_line(each.reason)) for each in found], whole=("run", "seq"))

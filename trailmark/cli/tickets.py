@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from checkpoint_stores.deciding import EarlyTicket, find_ticket, name_of, tickets_counting_for
+from checkpoint_stores.deciding import EarlyTicket, find_ticket, name_of, node_of, tickets_counting_for, waiting_early
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED, BarrierRecord, DecisionRecord, RunRecord
 
@@ -38,11 +39,24 @@ class Ticket:
         """Of a run's decisions, those on this ticket."""
         return [decision for decision in decisions if decision.ticket in tickets_counting_for(self.name)]
 
+    def of_later_visits(self, early: list[DecisionRecord]) -> list[DecisionRecord]:
+        """Of decisions made early, those on the same barrier that do not count for this ticket."""
+        return [each for each in early if node_of(each.ticket) == node_of(self.name) and each.ticket not in tickets_counting_for(self.name)]
+
     def whole_digest(self, seen: str | None) -> str | None:
         """The digest that ``seen`` is, or is the beginning of."""
         if seen and self.digest and len(seen) >= _DIGEST_PREFIX and self.digest.startswith(seen.lower()):
             return self.digest
         return seen
+
+
+async def decided_early(store: CheckpointStore, run_ids: Iterable[str]) -> list[DecisionRecord]:
+    """Decisions on tickets of these runs that have not opened yet, run by run."""
+    found = []
+    for run_id in dict.fromkeys(run_ids):
+        known = await store.barriers(run_id=run_id, status=None, limit=10_000)
+        found += waiting_early(await store.decisions(run_id), known)
+    return found
 
 
 async def find(store: CheckpointStore, run: str, name: str) -> Ticket:
