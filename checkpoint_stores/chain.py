@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Sequence
 from typing import Final
 
+from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.records import Row, Snapshot
 
 DIGEST_BYTES: Final = 32
@@ -29,6 +30,8 @@ class Chain:
     __slots__ = ("_key",)
 
     def __init__(self, key: bytes | None = None) -> None:
+        if not isinstance(key, bytes | None):
+            raise ArgumentError("chain_key", key, "bytes, or None for a chain without a key")
         self._key = key
 
     def genesis(self, run_id: str, parent_digest: bytes = b"") -> bytes:

@@ -153,8 +153,8 @@ def has_place(definition: str | None, ticket: str) -> bool:
         if not index.isdigit() or int(index) >= len(inside):
             return False
         nodes = inside[int(index)].get("nodes") or {}
-    node = nodes.get(barrier) or {}
-    return node.get("kind") == "barrier" and _may_be_visited(ticket, node.get("max_visits"))
+    declared = nodes.get(barrier) or {}
+    return declared.get("kind") == "barrier" and _may_be_visited(ticket, declared.get("max_visits"))
 
 
 def _may_be_visited(ticket: str, most: int | None) -> bool:

@@ -27,7 +27,7 @@ from checkpoint_stores.errors import (
 )
 from checkpoint_stores.ids import new_id, new_worker_id
 from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, found_run, held_run, stats_of
-from checkpoint_stores.protocol import DEFAULT_LEASE, Decides
+from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, check_lease
 from checkpoint_stores.records import (
     ENDED,
     BarrierRecord,
@@ -65,6 +65,7 @@ class MemoryCheckpointStore:
         database: MemoryDatabase | None = None,
         chain_key: bytes | None = None,
     ) -> None:
+        check_lease(lease)
         self.url = "memory://"
         self.chain = Chain(chain_key)
         self.database = database or MemoryDatabase()

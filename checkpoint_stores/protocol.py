@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Protocol, Self
 
 from checkpoint_stores.chain import Chain
+from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.records import (
     BarrierRecord,
     Commit,
@@ -218,3 +219,9 @@ class Decides(Protocol):
 
 
 DEFAULT_LEASE = timedelta(seconds=30)
+
+
+def check_lease(lease: object) -> None:
+    """Raise ArgumentError where ``lease`` is no span of time."""
+    if not isinstance(lease, timedelta) or lease < timedelta(0):
+        raise ArgumentError("lease", lease, "a timedelta, e.g. timedelta(seconds=30)")

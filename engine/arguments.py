@@ -48,6 +48,20 @@ def text(name: str, value: Any, *, or_none: bool = False) -> Any:
     return value
 
 
+def somebody(name: str, value: Any) -> str:
+    """Who does it: a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ArgumentError(name, value, "the name of who does it")
+    return value
+
+
+def edits(given: Any) -> Mapping[str, Any] | None:
+    """New values by state key, or None."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ArgumentError("edits", given, 'a mapping of state keys to new values, e.g. {"amount": 10}')
+    return given
+
+
 def checkpoint_number(name: str, value: Any) -> int | None:
     """The number of a checkpoint, or None."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from engine.declared import Barrier
-from engine.option_checks import at_least_one, span, undeclared_keys
+from engine.option_checks import at_least_one, span, text, undeclared_keys
 from engine.resolve import Scope
 
 ON_TIMEOUT: Final = ("approve", "reject", "skip", "fail")
@@ -40,6 +40,9 @@ def barrier_settings(node: Barrier, scope: Scope) -> Iterator[str]:
 
 def _shown(node: Barrier, where: str, scope: Scope) -> Iterator[str]:
     yield from undeclared_keys(scope, f"{where}: show", node.show)
+    if not isinstance(node.prompt, str):
+        yield from text(where, "prompt", node.prompt)
+        return
     try:
         fields = [field for _text, field, _spec, _conversion in Formatter().parse(node.prompt) if field is not None]
     except ValueError as error:

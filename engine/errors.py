@@ -171,7 +171,10 @@ class UndeclaredKeyError(NodeError, KeyError):
     def __init__(self, node: str, path: str, key: str, known: Sequence[str]) -> None:
         self.known = tuple(known)
         super().__init__(
-            f"{place(node, path)} wrote the undeclared key {key!r}; declared are: {', '.join(self.known)}", node=node, path=path, key=key
+            f"{place(node, path)} wrote the undeclared key {key!r}; declare it in the state, or write one of: {', '.join(self.known)}",
+            node=node,
+            path=path,
+            key=key,
         )
 
     __str__ = Exception.__str__
@@ -366,4 +369,6 @@ class RunFailedError(TrailmarkError):
     def __init__(self, result: RunResult) -> None:
         self.result = result
         error = result.error or {}
-        super().__init__(f"run {result.run_id} failed: {error.get('type')}: {error.get('message')}")
+        node, message = str(error.get("node", "")), str(error.get("message"))
+        where = f" at node {node!r}" if node and repr(node) not in message else ""
+        super().__init__(f"run {result.run_id} failed{where}: {error.get('type')}: {message}")

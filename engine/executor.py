@@ -370,6 +370,7 @@ class GraphExecutor:
 
     async def result(self, run_id: str, *, through_barriers: bool = False) -> RunResult:
         """See `RunHandle.result`."""
+        run_id = arguments.run_named(run_id)
         while True:
             task = self._tasks.get(run_id) or self._ended.get(run_id)
             if task is not None:
@@ -434,8 +435,9 @@ class GraphExecutor:
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult:
         """End a run as cancelled, wherever it is.  A run that has ended stays as it ended.
 
-        Raises RunNotFoundError.
+        Raises RunNotFoundError, ArgumentError.
         """
+        run_id, by = arguments.run_named(run_id), arguments.somebody("by", by)
         task = self._tasks.get(run_id)
         if task is not None:
             self._drivers[run_id].cancel(by, reason)
@@ -447,6 +449,7 @@ class GraphExecutor:
 
     async def suspend(self, run_id: str, reason: str = "") -> RunResult:
         """See `RunHandle.suspend`."""
+        run_id = arguments.run_named(run_id)
         task = self._tasks.get(run_id)
         if task is not None:
             self._drivers[run_id].suspend(reason)
@@ -465,7 +468,7 @@ class GraphExecutor:
             self.store,
             arguments.run_named(run_id),
             at=arguments.checkpoint_number("at", at),
-            edits=edits,
+            edits=arguments.edits(edits),
             clock=await self._ready_clock(),
             validate=schema.validate_update,
             keys=tuple(schema.keys),

@@ -146,8 +146,8 @@ class Flow:
         self._nodes.append(
             declared.Task(
                 named, fn, retry, timeout, max_visits, version, description, overlap,
-                tuple(self._name(target, "goto") for target in goto),
-                None if writes is None else tuple(writes),
+                tuple(self._name(target, "goto") for target in self._several(goto, f"node {named!r}: goto", "node names")),
+                None if writes is None else self._several(writes, f"node {named!r}: writes", "state keys"),
             )
         )  # fmt: skip
         return self
@@ -176,7 +176,8 @@ class Flow:
             max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
             description: for people; no part of the graph's hash.
         """
-        pairs = branches.items() if isinstance(branches, Mapping) else ((None, target) for target in branches)
+        listed = branches if isinstance(branches, Mapping) else self._several(branches, f"node {name!r}: branches", "functions or flows")
+        pairs = listed.items() if isinstance(listed, Mapping) else ((None, target) for target in listed)
         made = []
         for given, target in pairs:
             one = target if isinstance(target, declared.Branch) else declared.Branch(None, target)
@@ -292,8 +293,8 @@ class Flow:
             description: for people; no part of the graph's hash.
         """
         kept = tuple(form) if isinstance(form, list | tuple | set | frozenset) else form
-        people = (approvers,) if isinstance(approvers, str) else tuple(sorted(approvers))
-        shown = (show,) if isinstance(show, str) else tuple(show)
+        people = tuple(sorted(self._several(approvers, f"barrier {name!r}: approvers", "names"), key=str))
+        shown = self._several(show, f"barrier {name!r}: show", "state keys")
         self._nodes.append(
             declared.Barrier(name, prompt, shown, kept, people, quorum, timeout, on_timeout, on_reject, early, max_visits, description)
         )
@@ -355,7 +356,7 @@ class Flow:
             max_visits: how often the edge may be taken in one scope.
         """
         ends = self._name(source, "a fallback"), self._name(target, "a fallback")
-        kinds = (on,) if isinstance(on, type) else tuple(on)
+        kinds = self._several(on, f"fallback {ends[0]} -> {ends[1]}: on", "exception classes")
         self._edges.append(declared.Edge(*ends, "fallback", on=kinds, max_visits=max_visits))
         return self
 
@@ -376,6 +377,15 @@ class Flow:
         from engine.compile import compile_flow  # networkx is loaded by whoever compiles
 
         return compile_flow(self)
+
+    def _several(self, given: Any, where: str, what: str) -> tuple[Any, ...]:
+        """``given`` as a tuple; one name, function or class may be given as it is."""
+        if isinstance(given, str | Flow | declared.Branch) or callable(given):
+            return (given,)
+        if isinstance(given, Iterable):
+            return tuple(given)
+        self._mistakes.append(f"{where}={given!r} must be a list of {what}")
+        return ()
 
     def _name(self, node: object, where: str) -> str:
         if isinstance(node, str):

@@ -196,7 +196,7 @@ class StepLine:
         return "" if row.next == row.node and row.kind in _STAYING else row.next
 
 
-_STAYING: Final = frozenset({"barrier", "retry", "decision_refused"})
+_STAYING: Final = frozenset({"barrier", "begin", "retry", "decision_refused"})
 """Kinds of checkpoints after which the scope still stands in the same visit of its node."""
 
 

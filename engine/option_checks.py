@@ -16,6 +16,12 @@ def at_least_one(where: str, option: str, value: Any) -> Iterator[str]:
         yield f"{where}: {option}={value!r} must be a whole number from 1"
 
 
+def text(where: str, option: str, value: Any) -> Iterator[str]:
+    """``value`` is a text."""
+    if not isinstance(value, str):
+        yield f"{where}: {option}={value!r} must be a text"
+
+
 def span(where: str, option: str, value: Any, *, zero: bool = False) -> Iterator[str]:
     """``value`` is None or a positive timedelta."""
     if value is None:
@@ -37,10 +43,13 @@ def retry_settings(where: str, retry: Any) -> Iterator[str]:
     yield from at_least_one(where, "attempts", retry.attempts)
     yield from span(where, "first", retry.first, zero=True)
     yield from span(where, "longest", retry.longest, zero=True)
-    if not retry.factor >= 1:
+    if not isinstance(retry.factor, int | float) or not retry.factor >= 1:
         yield f"{where}: factor={retry.factor!r} must be 1 or more"
-    if not 0 <= retry.jitter <= 1:
+    if not isinstance(retry.jitter, int | float) or not 0 <= retry.jitter <= 1:
         yield f"{where}: jitter={retry.jitter!r} must be from 0 to 1"
+    if not isinstance(retry.on, tuple | list | set | frozenset):
+        yield f"{where}: on={retry.on!r} must be a tuple of exception classes, e.g. on=(TimeoutError,)"
+        return
     for error in retry.on:
         if not (isinstance(error, type) and issubclass(error, BaseException)):
             yield f"{where}: on={error!r} is no exception class"

@@ -104,10 +104,14 @@ def _schema_of(declaration: Declaration, place: str, parent: StateSchema | None,
 
 def _ways(own: list[Edge]) -> Ways:
     return Ways(
-        tuple(sorted((edge for edge in own if edge.kind == "conditional"), key=lambda edge: edge.priority)),
+        tuple(sorted((edge for edge in own if edge.kind == "conditional"), key=_priority)),
         tuple(edge for edge in own if edge.kind == "normal"),
         tuple(edge for edge in own if edge.kind == "fallback"),
     )
+
+
+def _priority(edge: Edge) -> float:
+    return edge.priority if isinstance(edge.priority, int | float) else 0  # else it is a problem that the checks name
 
 
 # --- branches -------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from engine.stored_types import bare, is_marked_required, register_types_in
 from engine.views import MappingView, Read, model_view
 from reducers.annotations import reducer_of
 from reducers.changes import ABSENT
+from reducers.errors import with_article
 from reducers.registry import Reducer
 
 _MERGING = frozenset({"merge", "deep_merge", "counter"})
@@ -136,7 +137,8 @@ class StateSchema:
             unknown = [f"unknown key {name!r}; declared are: {', '.join(self.keys) or 'none'}" for name in offered if name not in known]
         else:
             raise InputError(
-                flow, [f"a {type(input).__name__} is no input; give a mapping of state keys or an instance of the state's model"]
+                flow,
+                [f"{with_article(type(input).__name__)} is no input; give a mapping of state keys or an instance of the state's model"],
             )
         values, problems = self._model_values(given) if self.model is not None else self._mapping_values(given)
         if unknown or problems:

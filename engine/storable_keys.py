@@ -11,7 +11,7 @@ import sys
 import typing
 from collections.abc import Iterator
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
@@ -68,8 +68,8 @@ def never_stored(annotation: Any) -> Impossible | None:
     if origin is Annotated:
         return None if any(_transforms(mark) for mark in parts[1:]) else never_stored(parts[0])
     if origin in (Union, UnionType):
-        found = [never_stored(part) for part in parts if part is not NoneType]
-        return found[0] if found and all(found) else None
+        judged = [never_stored(part) for part in parts if part is not NoneType]
+        return judged[0] if judged and all(judged) else None
     cls = origin or annotation
     if cls in _CONTAINERS:
         return next((found for part in parts if (found := never_stored(part)) is not None), None)
@@ -107,5 +107,7 @@ def _transforms(mark: Any) -> bool:
 def _is_validated(schema: StateSchema, key: str) -> bool:
     if schema.model is None:
         return False
-    decorators = schema.model.__pydantic_decorators__
-    return any({key, "*"}.intersection(each.info.fields) for each in (*decorators.field_validators.values(), *decorators.validators.values()))
+    decorators: Any = schema.model.__pydantic_decorators__
+    return any(
+        {key, "*"}.intersection(each.info.fields) for each in (*decorators.field_validators.values(), *decorators.validators.values())
+    )

@@ -17,7 +17,7 @@ from engine.callables import condition_takes, is_coroutine, is_generator, item_t
 from engine.child_checks import maps, subflows
 from engine.conditions import ASK_A_DECISION
 from engine.declared import Barrier, Parallel, Task
-from engine.option_checks import at_least_one, known_policy, retry_settings, span, undeclared_keys
+from engine.option_checks import at_least_one, known_policy, retry_settings, span, text, undeclared_keys
 from engine.plan import END
 from engine.resolve import Scope
 from engine.storable_keys import impossible_keys
@@ -77,12 +77,23 @@ def edges(scope: Scope) -> Iterator[str]:
         if edge.target not in scope.nodes and edge.target != END:
             yield f"{what} {edge}: {edge.target!r} is no node of the flow; {_known(scope)}"
         yield from at_least_one(f"{what} {edge}", "max_visits", edge.max_visits)
+        if not isinstance(edge.priority, int | float):
+            yield f"edge {edge}: priority={edge.priority!r} must be a number; lower ones are asked first"
         if edge.kind == "fallback":
             if edge.source == edge.target:
                 yield f"fallback {edge}: a node cannot be its own fallback; use retry=, or another node"
             for error in edge.on:
                 if not (isinstance(error, type) and issubclass(error, BaseException)):
                     yield f"fallback {edge}: on={error!r} is no exception class"
+
+
+def texts(scope: Scope) -> Iterator[str]:
+    yield from text("the flow", "version", scope.declaration.version)
+    yield from text("the flow", "description", scope.declaration.description)
+    for name, node in scope.nodes.items():
+        yield from text(f"node {name!r}", "description", node.description)
+        if isinstance(node, Task):
+            yield from text(f"node {name!r}", "version", node.version)
 
 
 def stored_keys(scope: Scope) -> Iterator[str]:
@@ -185,7 +196,9 @@ def parallels(scope: Scope) -> Iterator[str]:
             if count > 1:
                 yield f"{where} has {count} branches named {name!r}; name them: {{'one': ..., 'two': ...}} or branch(..., name=...)"
         yield from known_policy(where, policy)
-        if policy.policy == "best_effort" and node.branches and not 0 <= policy.min_success <= len(node.branches):
+        if not isinstance(policy.min_success, int):
+            yield f"{where}: min_success={policy.min_success!r} must be a whole number"
+        elif policy.policy == "best_effort" and node.branches and not 0 <= policy.min_success <= len(node.branches):
             yield f"{where}: min_success={policy.min_success} of {len(node.branches)} branches can never be met; choose 0 to {len(node.branches)}"
         if policy.failures_to is not None:
             yield from undeclared_keys(scope, f"{where}: failures_to", [policy.failures_to])
@@ -219,6 +232,7 @@ def barriers(scope: Scope) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Callable[[Scope], Iterator[str]], ...]] = (
-    names, stored_keys, entry, edges, normal_edges, conditions, reachability, tasks, visit_caps, parallels, branch_keys, maps, subflows, barriers,
+    names, texts, stored_keys, entry, edges, normal_edges, conditions, reachability, tasks, visit_caps, parallels, branch_keys, maps,
+    subflows, barriers,
 )  # fmt: skip
 """Every check, in the order in which problems are listed."""

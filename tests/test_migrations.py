@@ -128,7 +128,7 @@ async def test_an_older_sqlite_schema_is_upgraded_by_its_first_use(sqlite_url: s
 
 async def test_tables_of_somebody_else_are_not_touched(url: str) -> None:
     await execute(url, "CREATE TABLE runs (mine INTEGER)")
-    with pytest.raises(SchemaVersionError, match="not trailmark's .*a table 'runs' without a revision.*a database .* of its own"):
+    with pytest.raises(SchemaVersionError, match=r"not trailmark's .*a table 'runs' without a revision.*a database .* of its own"):
         async with SQLCheckpointStore(url):
             pass
     assert await on(url, lambda connection: sa.inspect(connection).get_table_names()) == ["runs"]
@@ -147,7 +147,7 @@ async def test_a_stamp_table_of_somebody_else_is_named_and_left_alone(url: str) 
 
 async def test_a_stamp_that_no_trailmark_wrote_is_not_taken_for_a_newer_one(url: str) -> None:
     await execute(url, f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32))", f"INSERT INTO {VERSION_TABLE} VALUES ('3f2a9c')")
-    with pytest.raises(SchemaVersionError, match="is '3f2a9c', this trailmark needs .*; give trailmark a database") as caught:
+    with pytest.raises(SchemaVersionError, match=r"is '3f2a9c', this trailmark needs .*; give trailmark a database") as caught:
         async with SQLCheckpointStore(url):
             pass
     assert not caught.value.newer
@@ -158,7 +158,7 @@ async def test_a_lost_stamp_beside_full_tables_is_told_and_nothing_is_made(url: 
         await new_run(store)
     await execute(url, f"DELETE FROM {VERSION_TABLE}")
     for opening in (SQLCheckpointStore(url).__aenter__, SQLCheckpointStore(url).upgrade):
-        with pytest.raises(SchemaVersionError, match="is empty, but there is a table 'barriers'.*restore it from a backup"):
+        with pytest.raises(SchemaVersionError, match=r"is empty, but there is a table 'barriers'.*restore it from a backup"):
             await opening()
     assert await on(url, migrate.revision_of) == ""
 

@@ -20,7 +20,6 @@ from typing_extensions import TypedDict
 
 from checkpoint_stores.deciding import waiting_early
 from checkpoint_stores.registered import TYPES
-
 from trailmark import (
     END,
     ArgumentError,
@@ -35,14 +34,17 @@ from trailmark import (
     GraphExecutor,
     LeaseHeldError,
     ReducerFunctionError,
+    Retry,
     ReturnTypeError,
     RunFailedError,
     RunNotFoundError,
     StepContext,
+    StoreUnavailableError,
     UnknownBarrierError,
     UnsetKeyError,
     Update,
     UpdateNotStorableError,
+    best_effort,
     register_type,
 )
 from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
@@ -537,3 +539,77 @@ async def test_a_visit_cap_says_what_it_counts_and_what_to_do() -> None:
     error = await failure_of(flow.compile(), {"n": 1})
     said = "node 'a' may be entered 2 times and was to be entered again (max_visits=2; raise it, or add_fallback('a', ...) says where to go then)"
     assert str(error) == said
+
+
+# --- what a flow is declared with -----------------------------------------------------------------------------------
+def sound() -> Flow:
+    flow = Flow("sound", {"n": int, "pay": int}).add_node("a", work).add_node("pay", lambda state: None)
+    return flow.set_entry("a").add_edge("a", "pay").add_edge("pay", END)
+
+
+@pytest.mark.parametrize(
+    ("declare", "said"),
+    [
+        (lambda flow: flow.add_parallel("p", 5), "node 'p': branches=5 must be a list of functions or flows"),
+        (lambda flow: flow.add_barrier("b", approvers=5), "barrier 'b': approvers=5 must be a list of names"),
+        (lambda flow: flow.add_barrier("b", approvers=["ana", 5]), "barrier 'b': approver 5 must be a name"),
+        (lambda flow: flow.add_barrier("b", show=5), "barrier 'b': show=5 must be a list of state keys"),
+        (lambda flow: flow.add_barrier("b", prompt=5), "barrier 'b': prompt=5 must be a text"),
+        (lambda flow: flow.add_node("z", work, goto=5), "node 'z': goto=5 must be a list of node names"),
+        (lambda flow: flow.add_node("z", work, retry=Retry(on=ValueError)), "on=(TimeoutError,)"),  # type: ignore[arg-type]
+        (lambda flow: flow.add_node("z", work, retry=Retry(factor="2")), "factor='2' must be 1 or more"),  # type: ignore[arg-type]
+        (lambda flow: flow.add_node("z", work, version=2), "node 'z': version=2 must be a text"),
+        (lambda flow: flow.add_node("z", work, description=b"x"), "node 'z': description=b'x' must be a text"),
+        (lambda flow: flow.add_fallback("a", "pay", on=5), "fallback a -> pay: on=5 must be a list of exception classes"),
+        (lambda flow: flow.add_edge("a", "pay", when=lambda state: True, priority="1"), "priority='1' must be a number"),
+        (lambda flow: flow.add_parallel("p", [work], on_error=best_effort(min_success="2")), "min_success='2' must be a whole number"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_option_of_a_wrong_kind_is_one_of_the_problems_of_the_flow(declare: Any, said: str) -> None:
+    with pytest.raises(FlowValidationError) as caught:
+        declare(sound()).compile()
+    assert [problem for problem in caught.value.problems if said in problem], caught.value.problems
+
+
+def test_one_of_several_may_be_given_as_it_is() -> None:
+    flow = sound().add_node("z", lambda state: None, goto="pay", writes="pay").add_parallel("p", approvable)
+    flow.add_edge("a", "z", when=lambda state: True, name="z").add_edge("z", "p").add_edge("p", "pay").add_edge("z", "pay", when=approvable)
+    assert flow.compile().definition["nodes"]["p"]["branches"][0]["name"] == "approvable"
+
+
+def approvable(state: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("kind", [MemoryCheckpointStore, lambda **options: SQLCheckpointStore("sqlite:///unused.db", **options)])
+@pytest.mark.parametrize("slip", [{"lease": 30}, {"chain_key": "secret"}])
+def test_a_store_with_a_setting_of_a_wrong_kind_is_not_made(kind: Any, slip: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        kind(**slip)
+    assert caught.value.argument in slip
+
+
+def test_a_path_in_the_place_of_a_url_is_answered_with_its_url() -> None:
+    with pytest.raises(StoreUnavailableError, match=r"try sqlite\+aiosqlite:///my/runs\.db"):
+        SQLCheckpointStore("my/runs.db")
+
+
+async def test_who_cancels_and_what_is_edited_must_be_said_rightly() -> None:
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(asking_in_a_branch(), store=store)
+        run = await executor.execute({"n": 1})
+        for slip in ({"by": 7}, {"by": ""}):
+            with pytest.raises(ArgumentError, match="by must be the name of who does it"):
+                await executor.cancel(run.run_id, **slip)
+        with pytest.raises(ArgumentError, match="edits must be a mapping"):
+            await executor.fork(run.run_id, edits=[("n", 2)])  # type: ignore[arg-type]
+        assert [each.status for each in await store.runs()] == ["waiting"]
+
+
+async def test_a_failed_run_names_the_node_it_failed_at() -> None:
+    def divide(state: Any) -> Any:
+        return 1 // 0
+
+    async with MemoryCheckpointStore() as store:
+        with pytest.raises(RunFailedError, match="failed at node 'a': ZeroDivisionError"):
+            await GraphExecutor(one_node(divide), store=store).execute({"n": 1})

@@ -156,7 +156,7 @@ def address_of(url: str) -> sa.URL:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
     except (sa.exc.ArgumentError, ValueError, TypeError):
-        raise StoreUnavailableError(str(url).partition("://")[0], "that is no database URL; try sqlite+aiosqlite:///runs.db") from None
+        raise StoreUnavailableError(str(url).partition("://")[0], f"that is no database URL; try sqlite+aiosqlite:///{_file_in(url)}") from None
     name = parsed.render_as_string(hide_password=True)
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
     if parsed.drivername not in {*drivers, *drivers.values()}:
@@ -164,3 +164,8 @@ def address_of(url: str) -> sa.URL:
     if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or "mode=memory" in name or ":memory:" in str(parsed.database)):
         raise StoreUnavailableError(name, "a SQLite database in memory belongs to one connection; use MemoryCheckpointStore()")
     return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
+
+
+def _file_in(url: object) -> str:
+    """The file that was meant, where just a path was given."""
+    return str(url) if url and "://" not in str(url) else "runs.db"

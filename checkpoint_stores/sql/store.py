@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.ids import new_worker_id
-from checkpoint_stores.protocol import DEFAULT_LEASE, Decides
+from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, check_lease
 from checkpoint_stores.records import (
     BarrierRecord,
     Commit,
@@ -71,6 +71,7 @@ class SQLCheckpointStore:
     ) -> None:
         address = address_of(url)
         is_file = address.get_backend_name() == "sqlite"
+        check_lease(lease)
         self.chain = Chain(chain_key)
         # SQLite runs in this process, so its clock is this machine's.
         clock = machine_time if is_file and now is None else now
