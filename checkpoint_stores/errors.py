@@ -78,7 +78,8 @@ class RunExistsError(StoreError):
     def __init__(self, run_key: str, run_id: str) -> None:
         self.run_key = run_key
         self.run_id = run_id
-        super().__init__(f"run_key {run_key!r} already names run {run_id}; resume that run or use another key")
+        taken = f"run {run_id} exists already" if run_key == run_id else f"run_key {run_key!r} already names run {run_id}"
+        super().__init__(f"{taken}; resume that run, or use another {'run_id' if run_key == run_id else 'key'}")
 
 
 class RunEndedError(StoreError):
@@ -87,7 +88,7 @@ class RunEndedError(StoreError):
     def __init__(self, run_id: str, status: str) -> None:
         self.run_id = run_id
         self.status = status
-        super().__init__(f"run {run_id} already ended as {status}")
+        super().__init__(f"run {run_id} already ended as {status}; a fork goes on from one of its earlier checkpoints")
 
 
 class LeaseHeldError(StoreError):
@@ -225,7 +226,9 @@ class NotAnApproverError(BarrierError, PermissionError):
         self.ticket = ticket
         self.actor = actor
         self.approvers = approvers
-        super().__init__(f"{actor!r} may not decide ticket {ticket} of run {run_id}; approvers are: {', '.join(approvers)}")
+        super().__init__(
+            f"{actor!r} may not decide ticket {ticket} of run {run_id}; approvers (people or roles) are: {', '.join(approvers)}"
+        )
 
 
 class StalePayloadError(BarrierError):

@@ -13,7 +13,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_stores.errors import LeaseHeldError
-from reducers.errors import TrailmarkError, with_article
+from reducers.errors import TrailmarkError, how_many, with_article
 
 if TYPE_CHECKING:
     from engine.result import RunResult
@@ -30,7 +30,7 @@ class FlowValidationError(FlowError):
         self.flow = flow
         self.problems = tuple(problems)
         listed = "\n".join(f"  - {problem}" for problem in self.problems)
-        super().__init__(f"flow {flow!r} has {len(self.problems)} problem(s):\n{listed}")
+        super().__init__(f"flow {flow!r} has {how_many(len(self.problems), 'problem')}:\n{listed}")
 
 
 class InputError(TrailmarkError, ValueError):
@@ -221,7 +221,7 @@ class LoopLimitExceeded(NodeError):  # noqa: N818 - the name is public API
     def __init__(self, node: str, path: str, limit: int, *, edge: str = "") -> None:
         self.limit = limit
         self.edge = edge
-        times = "once" if limit == 1 else f"{limit} times"
+        times = "once" if limit == 1 else how_many(limit, "time")
         remedy = f"max_visits={limit}; raise it, or add_fallback({node!r}, ...) says where to go then"
         if edge:
             said = f"edge {edge} may be taken {times} and was to be taken again ({remedy})"
@@ -348,7 +348,7 @@ class WrongFlowError(TrailmarkError):
         self.run_id = run_id
         self.flow = flow
         self.expected = expected
-        super().__init__(f"run {run_id} is of flow {flow!r}, this executor drives {expected!r}")
+        super().__init__(f"run {run_id} is of flow {flow!r}, this executor drives {expected!r}; resume it with an executor of {flow!r}")
 
 
 class ForkError(TrailmarkError):

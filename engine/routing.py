@@ -45,7 +45,8 @@ def route_goto(node: NodePlan, scope: Scope, goto: Goto, state: Any) -> Route:
     ways = [edge for edge in node.edges() if edge.target == goto.target and edge.kind != "fallback"]
     if not ways:
         declared = ", ".join(dict.fromkeys(edge.target for edge in node.edges())) or "none"
-        raise GotoError(node.name, scope.path, goto.target, f"no such edge is declared (declared targets: {declared})")
+        remedy = f"add_edge({node.name!r}, {goto.target!r}, when=...) declares one"
+        raise GotoError(node.name, scope.path, goto.target, f"no such edge is declared (declared targets: {declared}); {remedy}")
     for edge in ways:
         if goto.force or edge.when is None or asked(node, edge, scope.path, state, goto):
             return capped(node, edge, scope)

@@ -17,6 +17,15 @@ def with_article(name: str) -> str:
     return f"an {name}" if name[:1] in "aeioAEIO" or name[:2] in ("un", "Un") else f"a {name}"
 
 
+def how_many(number: int, what: str) -> str:
+    """``number`` of ``what``, in words that fit.
+
+    >>> how_many(1, "problem"), how_many(2, "problem")
+    ('1 problem', '2 problems')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 class TrailmarkError(Exception):
     """The root of every error that trailmark raises on purpose."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reducers.errors import how_many
 from trailmark.cli import shapes
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.finding import flow_reference, load_graph
@@ -87,7 +88,7 @@ def validate(terminal: Terminal, flow: FlowArgument = None) -> ExitCode:
         elif terminal.output is Output.TABLE:
             for problem in invalid.problems:
                 terminal.write(f"problem: {printable(problem)}")
-        terminal.say(f"trailmark: flow {invalid.flow!r} cannot run: {len(invalid.problems)} problem(s)")
+        terminal.say(f"trailmark: flow {invalid.flow!r} cannot run: {how_many(len(invalid.problems), 'problem')}")
         return ExitCode.FLOW
     if terminal.output is Output.JSON:
         about = {"flow": compiled.name, "version": compiled.version, "graph_hash": compiled.graph_hash, "valid": True, "problems": []}

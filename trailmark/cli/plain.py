@@ -37,8 +37,8 @@ def _escape(character: str) -> str:
 def one_line(text: str) -> str:
     r"""``text`` in one line.
 
-    >>> one_line("flow 'x' has 1 problem(s):\n  - no entry")
-    "flow 'x' has 1 problem(s): no entry"
+    >>> one_line("flow 'x' has 1 problem:\n  - no entry")
+    "flow 'x' has 1 problem: no entry"
     """
     first, *others = [line.strip().removeprefix("- ") for line in printable(text).replace("\t", " ").split("\n") if line.strip()] or [""]
     joined = first

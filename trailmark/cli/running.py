@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reducers.errors import how_many
 from trailmark.cli import following, given, plain, shapes, tables
 from trailmark.cli.exits import ExitCode, exit_code_of
 from trailmark.cli.finding import flow_reference, load_graph
@@ -128,7 +129,7 @@ async def _driven(
         if interrupted is not None:
             stands = {"suspended": "is suspended", "waiting": "waits for people"}.get(interrupted.status, f"has {interrupted.status}")
             then = "" if interrupted.status in ENDED else f"; next: {terminal.resume_command(interrupted.run_id)}"
-            terminal.say(f"trailmark: interrupted; run {interrupted.run_id} {stands} after {interrupted.steps} step(s){then}")
+            terminal.say(f"trailmark: interrupted; run {interrupted.run_id} {stands} after {how_many(interrupted.steps, 'step')}{then}")
 
 
 @asynccontextmanager
