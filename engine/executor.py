@@ -79,7 +79,9 @@ class GraphExecutor:
             raise ArgumentError("cancel_grace", cancel_grace, "a timedelta, e.g. timedelta(seconds=5)")
         for observer in observers:
             if is_coroutine(observer):
-                raise ArgumentError("an observer", observer, "a plain function: it is called, not awaited (let it put the checkpoint into a queue)")
+                raise ArgumentError(
+                    "an observer", observer, "a plain function: it is called, not awaited (let it put the checkpoint into a queue)"
+                )
         self.graph = graph
         self.store = store
         self.max_steps = arguments.step_limit(max_steps)

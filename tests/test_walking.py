@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel, field_validator, model_validator
 
 from checkpoint_stores.errors import (
+    ArgumentError,
     BarrierClosedError,
     DecisionConflictError,
     LeaseHeldError,
@@ -499,7 +500,7 @@ async def test_a_faulty_observer_stops_no_run_where_warnings_are_errors() -> Non
 async def test_an_async_observer_is_refused() -> None:
     async def late(_committed: Committed) -> None: ...
 
-    with pytest.raises(TypeError, match="observers are called, not awaited"):
+    with pytest.raises(ArgumentError, match="it is called, not awaited"):
         executor(line(says("a")), observers=[late])
 
 
