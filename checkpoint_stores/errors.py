@@ -226,9 +226,7 @@ class NotAnApproverError(BarrierError, PermissionError):
         self.ticket = ticket
         self.actor = actor
         self.approvers = approvers
-        super().__init__(
-            f"{actor!r} may not decide ticket {ticket} of run {run_id}; approvers (people or roles) are: {', '.join(approvers)}"
-        )
+        super().__init__(f"{actor!r} may not decide ticket {ticket} of run {run_id}; approvers are: {', '.join(approvers)}")
 
 
 class StalePayloadError(BarrierError):

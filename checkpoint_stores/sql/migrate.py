@@ -57,8 +57,8 @@ def is_current(revision: str | None, url: str) -> bool:
     Raises SchemaVersionError where it is newer.
     """
     if revision and revision not in REVISIONS:
-        # Revisions are numbers that count up: anything else was not written by any trailmark.
-        is_ours = revision.isdecimal()
+        # Revisions begin with a number of four digits that counts up: anything else was not written by any trailmark.
+        is_ours = revision[:4].isdecimal()
         raise SchemaVersionError(url, revision if is_ours else repr(revision), HEAD, newer=is_ours, remedy="" if is_ours else _ANOTHER)
     return revision == HEAD
 
