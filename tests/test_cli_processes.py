@@ -185,7 +185,7 @@ def test_an_interrupted_run_is_suspended_and_goes_on_later(folder: Path, sent: s
         _, err = under_way.communicate(timeout=60)
     assert under_way.returncode == code
     said = re.fullmatch(
-        r"trailmark: interrupted; run (\S+) is suspended after 1 step\(s\); next: (trailmark resume \1 --flow shop:flow)\n", err
+        r"trailmark: interrupted; run (\S+) is suspended after 1 steps?; next: (trailmark resume \1 --flow shop:flow)\n", err
     )
     assert said
     (folder / "go").touch()
