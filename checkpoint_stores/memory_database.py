@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, RunNotFoundError
@@ -25,7 +25,6 @@ from checkpoint_stores.records import (
 )
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.watching import LocalWatches
-
 
 
 class HeldRun:

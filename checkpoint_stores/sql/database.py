@@ -156,7 +156,9 @@ def address_of(url: str) -> sa.URL:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
     except (sa.exc.ArgumentError, ValueError, TypeError):
-        raise StoreUnavailableError(str(url).partition("://")[0], f"that is no database URL; try sqlite+aiosqlite:///{_file_in(url)}") from None
+        raise StoreUnavailableError(
+            str(url).partition("://")[0], f"that is no database URL; try sqlite+aiosqlite:///{_file_in(url)}"
+        ) from None
     name = parsed.render_as_string(hide_password=True)
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
     if parsed.drivername not in {*drivers, *drivers.values()}:
