@@ -13,7 +13,8 @@ Theory of operation.  A run is a tree of *scopes*.  A scope is a flow being
 walked by one token: the root flow is the scope ``""``; each branch of an open
 parallel node is a scope of its own (``checks[1]``).  A scope stands before a
 node (phase ``at``), waits for its child scopes (``open``), for people
-(``parked``) or for a retry's time (``retry``), or is over (``done``,
+(``parked``), for a signal or a time (``wait``) or for a retry's time
+(``retry``), or is over (``done``,
 ``failed``).  The frontier of the run is the phases of its scopes, nothing more.
 
 The root scope owns the values.  A branch scope owns only the ops it committed
@@ -42,6 +43,7 @@ AT: Final = "at"
 OPEN: Final = "open"
 PARKED: Final = "parked"
 RETRY: Final = "retry"
+WAIT: Final = "wait"
 DONE: Final = "done"
 FAILED: Final = "failed"
 
@@ -50,7 +52,7 @@ class Scope:
     """One token's place in one flow.  Changed by `fold` alone."""
 
     __slots__ = (
-        "base", "begun", "cache", "children", "decisions", "detail", "due", "error", "failed", "hops", "index", "left", "lent", "lost", "node", "ops",
+        "base", "begun", "cache", "children", "decisions", "detail", "due", "error", "failed", "heard", "hops", "index", "left", "lent", "lost", "node", "ops",
         "parent", "path", "phase", "sizes", "values", "visits",
     )  # fmt: skip
 
@@ -91,8 +93,10 @@ class Scope:
         """What sent the scope to the fallback node it stands before."""
         self.failed = 0
         """Failed attempts of the node it stands before."""
+        self.heard: list[Any] | None = None
+        """What the body of the node it stands before has waited for so far: [name, payload, in time] each, in order."""
         self.detail: Any = None
-        """phase parked: [ticket, details]; retry: [n, due, error]; open: [node, visit] or [node, visit, each]; failed: the error."""
+        """phase parked: [ticket, details]; retry: [n, due, error]; wait: [kind, name, due]; open: [node, visit] or [node, visit, each]; failed: the error."""
         self.decisions: dict[str, Any] = {}
         self.due: int | None = None
         """When a branch must be over (microseconds); None where it may take as long as it likes."""
@@ -210,10 +214,29 @@ class RunState:
         state.seq, state.step, state.status, state.attempt, state.max_steps, state.details, values, state.stored, scopes = data
         state.digest = digest
         state.scopes = {}
-        for path, parent, index, begun, node, phase, visits, hops, ops, error, failed, detail, decisions, sizes, due, own, gone in scopes:
+        for (
+            path,
+            parent,
+            index,
+            begun,
+            node,
+            phase,
+            visits,
+            hops,
+            ops,
+            error,
+            failed,
+            detail,
+            decisions,
+            sizes,
+            due,
+            own,
+            gone,
+            heard,
+        ) in scopes:
             above = state.scopes[parent] if parent is not None else None
             scope = Scope(path, above, node, index, _lent(above, index) if above is not None else None)
-            scope.begun = begun
+            scope.begun, scope.heard = begun, heard
             scope.phase, scope.visits, scope.hops, scope.ops = phase, visits, hops, ops
             scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due = error, failed, detail, decisions, sizes, due
             scope.values = values if above is None else own | dict.fromkeys(gone, ABSENT)
@@ -241,7 +264,7 @@ def fold(state: RunState, row: Row, ops: list[Op]) -> None:
         scope.node = row.next
         scope.phase = AT
         scope.failed = 0
-        scope.detail = scope.error = None
+        scope.detail = scope.error = scope.heard = None
     for op in ops:
         word = op[0]
         if word in VALUE_OPS:
@@ -471,6 +494,17 @@ def _retry(_state: RunState, scope: Scope, op: Op) -> None:
     scope.detail = [op[1], op[2], op[3]]
 
 
+def _wait(_state: RunState, scope: Scope, op: Op) -> None:
+    scope.phase = WAIT
+    scope.detail = [op[1], op[2], op[3]]
+
+
+def _heard(state: RunState, scope: Scope, op: Op) -> None:
+    scope.phase = AT
+    scope.detail = None
+    scope.heard = [*(scope.heard or ()), op[1:]]
+
+
 def _error(_state: RunState, scope: Scope, op: Op) -> None:
     scope.error = op[1]
 
@@ -498,7 +532,7 @@ def _restore(state: RunState, _scope: Scope, op: Op) -> None:
 
 _POSITION: Final = {
     "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "each": _each, "close": _close,
-    "park": _park, "retry": _retry, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
+    "park": _park, "retry": _retry, "wait": _wait, "heard": _heard, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
 }  # fmt: skip
 
 
@@ -527,5 +561,5 @@ def _dumped(scope: Scope) -> list[Any]:
     gone = [key for key, value in scope.values.items() if value is ABSENT]
     return [
         scope.path, scope.parent.path if scope.parent else None, scope.index, scope.begun, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
-        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, gone,
+        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, gone, scope.heard,
     ]  # fmt: skip

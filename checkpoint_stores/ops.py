@@ -35,6 +35,9 @@ Position ops (where the run stands)::
     ["close"]                            the child scopes are gone
     ["park",  ticket, details]           a barrier is open (details: mapping, all of BarrierRecord that is not identity)
     ["retry", n, due, error]             attempt ``n`` failed; try again at ``due`` (microseconds)
+    ["wait", kind, name, due]            the scope waits for a time (kind timer), for the signal ``name`` (kind signal), or its node's body does (kind body);
+                                         ``due``: until when (microseconds), or None
+    ["heard", name, payload, in_time]    what the body of its node waited for: the body runs again, and is told
     ["error", error]                     what the next node (a fallback's) can read as its cause; None clears it
     ["decision", node, decision]         a barrier's outcome, readable by later nodes
     ["status", status]                   the run's status
@@ -50,5 +53,5 @@ Op: TypeAlias = list[Any]
 
 VALUE_OPS: Final = frozenset({"set", "delete", "append", "merge", "patch", "increment", "same"})
 
-MOVES: Final = frozenset({"start", "step", "fallback", "join", "decision", "begin"})
+MOVES: Final = frozenset({"start", "step", "fallback", "join", "decision", "begin", "signal", "timer"})
 """Kinds of rows whose ``next`` is the node their scope now stands before."""

@@ -102,6 +102,8 @@ class RunChange:
     status: RunStatus | None = None
     wake_at: int | None = None
     clear_wake_at: bool = False
+    awaits: tuple[str, ...] = ()
+    """Of a run that parks: the names of the signals it waits for.  Written with the status, so that such a signal wakes it."""
     error: dict[str, Any] | None = None
     release: bool = False
     """Give the lease back (owner becomes NULL; the epoch stays)."""
@@ -202,6 +204,8 @@ class Commit(NamedTuple):
     """(decision id, seq) of decisions this transition consumes."""
     voted: tuple[DecisionRecord, ...] = ()
     """Decisions this transition itself makes (a timeout default)."""
+    heard: tuple[tuple[str, int], ...] = ()
+    """(signal id, seq) of signals this transition consumes."""
 
 
 class Receipt(NamedTuple):
@@ -212,8 +216,25 @@ class Receipt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class SignalRecord:
+    """Something that happened outside, told to a run.  Immutable once stored, but for ``consumed_seq``."""
+
+    id: str
+    run_id: str
+    name: str
+    """The event it is called by; ``each[3].paid`` is for the scope at ``each[3]`` only."""
+    payload: Any = None
+    """Plain data, as the codec gave it back."""
+    actor: str = ""
+    """Who sent it."""
+    sent_at: int = 0
+    consumed_seq: int | None = None
+    """The checkpoint that used it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inbox:
-    """What outsiders left for a run: cancel requests and decisions not yet consumed."""
+    """What outsiders left for a run: cancel requests, and decisions and signals not yet consumed."""
 
     rev: int
     cancel: CancelRequest | None
@@ -221,6 +242,8 @@ class Inbox:
     """Barriers of the run that are ``open`` or ``decided``."""
     decisions: tuple[DecisionRecord, ...]
     """Decisions with ``consumed_seq`` None, oldest first."""
+    signals: tuple[SignalRecord, ...] = ()
+    """Signals with ``consumed_seq`` None, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

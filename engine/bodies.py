@@ -18,8 +18,9 @@ from engine.commands import StartBody
 from engine.context import StepContext
 from engine.driving import DriveTask, HandedOverError, Strays
 from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError
-from engine.events import BodyFailed, BodyReturned, Event
+from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
 from engine.notices import StrayBodyWarning, TrailmarkWarning
+from engine.outcomes import BodyHeld
 from engine.plan import ITEM, NodePlan
 from engine.threads import NodeThreads, ThreadCall
 from engine.walk import Walk
@@ -113,6 +114,7 @@ class Bodies:
         )
         if scope.parent is not None:
             context.works_on(scope.item())
+        context.hears(scope.heard or (), plan.signals)
         if node.takes == "state_context":
             return (plan.at(start.path).schema.view(scope.read), context), context
         # A function that a map calls: its own scope holds the item, the scope around it the state.
@@ -139,7 +141,7 @@ class Bodies:
         self._lent, self._lent_context = start, context
         try:
             event = BodyReturned(start.path, start.node, start.visit, await node.fn(*arguments), started_at)  # type: ignore[misc]
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+        except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
             if context is not None:
@@ -199,7 +201,7 @@ class Bodies:
                 body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
                 value = await body.call.answer
             event = BodyReturned(start.path, start.node, start.visit, value, body.started_at)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+        except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
             body.revoke("the node has returned")
@@ -230,7 +232,7 @@ class Bodies:
             self._abandon(body, task)
             self._post(self._timed_out(node, body))
 
-    def _timed_out(self, node: NodePlan, body: _Body) -> BodyFailed:
+    def _timed_out(self, node: NodePlan, body: _Body) -> Event:
         assert node.timeout is not None  # noqa: S101
         return self._failed(body.start, NodeTimeoutError(body.start.node, body.start.path, node.timeout.total_seconds()), body.started_at)
 
@@ -239,7 +241,9 @@ class Bodies:
         self._abandoned[body.start[:3]] = still_about
         self._strays.add(still_about)
 
-    def _failed(self, start: StartBody, error: BaseException, started_at: int) -> BodyFailed:
+    def _failed(self, start: StartBody, error: BaseException, started_at: int) -> BodyFailed | BodyWaits:
+        if isinstance(error, BodyHeld):
+            return BodyWaits(start.path, start.node, start.visit, error.event, error.timeout, started_at)
         if isinstance(error, asyncio.CancelledError):
             cancelled, error = error, NodeCancelledError(start.node, start.path)
             error.__cause__ = cancelled

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from checkpoint_stores.records import BarrierRecord, BarrierStatus, DecisionRecord
-from engine.events import BranchTimedOut, DeadlinePassed, RetryDue
+from engine.events import BranchTimedOut, DeadlinePassed, RetryDue, WaitOver
 
 
 class StartBody(NamedTuple):
@@ -26,7 +26,7 @@ class SetTimer(NamedTuple):
     """Feed ``event`` back at ``due`` (microseconds, the store's clock)."""
 
     due: int
-    event: RetryDue | DeadlinePassed | BranchTimedOut
+    event: RetryDue | DeadlinePassed | BranchTimedOut | WaitOver
 
 
 class OpenBarrier(NamedTuple):
@@ -46,6 +46,12 @@ class Consume(NamedTuple):
     """Mark a decision as used by the checkpoint it comes with."""
 
     decision_id: str
+
+
+class Hear(NamedTuple):
+    """Mark a signal as used by the checkpoint it comes with."""
+
+    signal_id: str
 
 
 class Vote(NamedTuple):
@@ -85,5 +91,5 @@ class Fail(NamedTuple):
 
 
 Command: TypeAlias = (
-    StartBody | BeginItems | SetTimer | OpenBarrier | CloseBarrier | Consume | Vote | CancelBelow | CancelBody | Starve | Fail
+    StartBody | BeginItems | SetTimer | OpenBarrier | CloseBarrier | Consume | Hear | Vote | CancelBelow | CancelBody | Starve | Fail
 )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from engine.analysis import warnings_of
 from engine.callables import condition_takes, is_coroutine, item_takes, node_takes
-from engine.declared import Barrier, Edge, Map, Opening, Parallel, Subflow, Task
+from engine.declared import Barrier, Edge, Map, Opening, Parallel, Subflow, Task, Timer, Wait
 from engine.defining import definition_of
 from engine.definition import hash_of
 from engine.errors import FlowValidationError
@@ -33,8 +33,10 @@ from engine.plan import (
     NodePlan,
     ParallelPlan,
     Plan,
+    TimerPlan,
+    WaitPlan,
 )
-from engine.resolve import Scope, resolve
+from engine.resolve import Scope, resolve, signals_of
 from engine.schema import StateSchema
 from engine.validate import problems_of
 
@@ -53,7 +55,8 @@ def compile_flow(flow: Flow) -> FlowGraph:
         raise FlowValidationError(flow.name, list(dict.fromkeys(problems)))
     plan = _plan(scope, graph)
     definition = definition_of(scope, plan)
-    plan = dataclasses.replace(plan, graph_hash=hash_of(definition), _places={})
+    checks = {event: None if kind is Any else TypeAdapter(kind).validate_python for event, kind in signals_of(scope).items()}
+    plan = dataclasses.replace(plan, graph_hash=hash_of(definition), signals=MappingProxyType(checks), _places={})
     return FlowGraph(graph, plan, json.dumps(definition, ensure_ascii=False), warnings_of(scope, graph))
 
 
@@ -102,6 +105,10 @@ def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan
         }
     elif isinstance(node, Parallel):
         made["opens"] = _parallel_plan(scope, graph, node)
+    elif isinstance(node, Timer):
+        made["timer"] = TimerPlan(node.delay, node.key)
+    elif isinstance(node, Wait):
+        made["wait"] = WaitPlan(node.event, node.to, node.timeout, node.on_timeout)  # type: ignore[arg-type]
     elif isinstance(node, Opening):
         made["opens"] = _each_plan(scope, graph, node)
     else:

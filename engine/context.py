@@ -7,13 +7,16 @@ StaleContextError, so that a thread that outlives its timeout can do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from checkpoint_stores.codec import materialise as copied
 from engine.decisions import Decision
-from engine.errors import StaleContextError
+from engine.errors import StaleContextError, WaitOrderError, WaitTimeoutError
 from engine.identity import idempotency_key
+from engine.outcomes import BodyHeld
+from engine.signals import checked
 
 
 class StepContext:
@@ -22,7 +25,7 @@ class StepContext:
     Every attribute raises StaleContextError once the attempt is over; `ended` tells without raising.
     """
 
-    __slots__ = ("_decisions", "_error", "_facts", "_item", "_key", "_over")
+    __slots__ = ("_asked", "_checks", "_decisions", "_error", "_facts", "_heard", "_item", "_key", "_over")
 
     def __init__(  # noqa: PLR0917 - the identity of a step
         self, run_id: str, path: str, node: str, visit: int, failed: int, run_attempt: int, error: Mapping[str, Any] | None,
@@ -32,6 +35,9 @@ class StepContext:
         self._error = error
         self._decisions = decisions
         self._item: tuple[int, Any] | None = None
+        self._heard: Sequence[Any] = ()
+        self._checks: Mapping[str, Callable[[Any], Any] | None] = {}
+        self._asked = 0
         self._key: str | None = None
         self._over: str | None = None
 
@@ -101,6 +107,38 @@ class StepContext:
         """In a map: the place of `item` in its list, from 0; None elsewhere."""
         self.check()
         return None if self._item is None else self._item[0]
+
+    async def wait_for(self, event: str, *, timeout: timedelta | None = None) -> Any:  # noqa: ASYNC109 - it outlives the process
+        """The payload of the next signal ``event``, which somebody sends with ``store.signal(run_id, event, payload)``.
+
+        Where it has not come yet the body ends here and runs again from its beginning once it has: what it did before is done
+        again, so keep side effects behind this call, or use a wait node (`Flow.add_wait`), before which nothing is repeated.  Signals
+        that were heard are kept with the step and are told again, also after a crash.
+
+        ``timeout`` counts from the first time the body asks.  In a function that is not async call `wait_for_sync`.
+
+        Raises WaitTimeoutError, SignalTypeError, UndeclaredSignalError, WaitOrderError.
+        """
+        return self.wait_for_sync(event, timeout=timeout)
+
+    def wait_for_sync(self, event: str, *, timeout: timedelta | None = None) -> Any:
+        """`wait_for` for plain functions."""
+        self.check()
+        node, path = self._facts[2], self._facts[1]
+        at, self._asked = self._asked, self._asked + 1
+        if at >= len(self._heard):
+            raise BodyHeld(event, None if timeout is None else timeout // timedelta(microseconds=1))
+        name, payload, in_time = self._heard[at]
+        if name != event:
+            raise WaitOrderError(node, path, event, name)
+        if not in_time:
+            raise WaitTimeoutError(node, path, event)
+        return checked(self._checks, event, payload, node, path)
+
+    def hears(self, heard: Sequence[Any], checks: Mapping[str, Callable[[Any], Any] | None]) -> None:
+        """Called by the driver: what this entry of the node has waited for so far."""
+        self._heard = heard
+        self._checks = checks
 
     def works_on(self, item: tuple[int, Any] | None) -> None:
         """Called by the driver: the place and value of a map's item."""

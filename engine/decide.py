@@ -16,7 +16,10 @@ One event makes at most one checkpoint.  An event that no longer fits the state
                     fallback ──▶ Arrived
                     failure ───▶ BranchEnded │ run failed
     Arrived ─────── task: StartBody   parallel: parallel ─▶ Arrived (each branch)   barrier: barrier ─▶ OpenBarrier
+                    timer, wait: wait ─▶ SetTimer
                     map, subflow: map, subflow ─▶ BeginItems ─▶ Arrived (begin: what its own state class made of the input)
+    BodyWaits ───── wait ──────▶ SetTimer
+    Signalled, WaitOver: signal, timer ─▶ Arrived   (of a body: heard ─▶ StartBody, again)
     BranchEnded ─── join ──────▶ Arrived            (or fallback, failure)
     Voted ───────── decision ──▶ Arrived            (or fallback, failure)
 """
@@ -29,7 +32,7 @@ from typing import Any, Final
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
 from checkpoint_stores.ops import Op
-from engine import barriers, children, joins
+from engine import barriers, children, joins, signals
 from engine.commands import (
     BeginItems,
     CancelBelow,
@@ -51,6 +54,7 @@ from engine.events import (
     Arrived,
     BodyFailed,
     BodyReturned,
+    BodyWaits,
     BranchEnded,
     BranchTimedOut,
     CancelAsked,
@@ -58,9 +62,11 @@ from engine.events import (
     Event,
     LimitReached,
     RetryDue,
+    Signalled,
     SuspendAsked,
     Unstorable,
     Voted,
+    WaitOver,
 )
 from engine.failures import error_data
 from engine.identity import idempotency_key
@@ -119,6 +125,11 @@ def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> De
     return Decision(draft, (), (SetTimer(due, RetryDue(scope.path)),))
 
 
+def _body_waits(plan: Plan, state: RunState, event: BodyWaits, now: int) -> Decision:
+    scope = _in_flight(state, event.path, event.node, event.visit)
+    return NOTHING if scope is None else signals.body_waits(plan, state, scope, event, now)
+
+
 def _unstorable(plan: Plan, state: RunState, event: Unstorable, now: int) -> Decision:
     scope = state.scopes[event.path]
     here = plan.at(event.path)
@@ -156,6 +167,8 @@ def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
         return give_up(here, state, scope, node, LoopLimitExceeded(node.name, scope.path, node.max_visits), now)
     if node.kind == "parallel":
         return _open_parallel(scope, node, visits + 1, now)
+    if node.kind in ("timer", "wait"):
+        return signals.begin(here, state, scope, node, now)
     if node.kind in ("map", "subflow"):
         return _open_each(here, state, scope, node, now)
     return _open_barrier(here, state, scope, node, now)
@@ -291,6 +304,9 @@ def _limit_reached(_plan: Plan, _state: RunState, _event: LimitReached, _now: in
 _DECIDERS: Final[dict[type, Callable[[Plan, RunState, Any, int], Decision]]] = {
     BodyReturned: _returned,
     BodyFailed: _body_failed,
+    BodyWaits: _body_waits,
+    Signalled: signals.signalled,
+    WaitOver: signals.wait_over,
     Unstorable: _unstorable,
     Arrived: _arrived,
     RetryDue: _retry_due,

@@ -120,10 +120,36 @@ class Subflow:
         return (self.target,)
 
 
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A node that waits for a time."""
+
+    name: str
+    delay: timedelta | None = None
+    key: str | None = None
+    max_visits: int | None = None
+    description: str = ""
+    kind: Literal["timer"] = "timer"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A node that waits for a signal."""
+
+    name: str
+    event: str
+    to: str | None = None
+    timeout: timedelta | None = None
+    on_timeout: str = "fail"
+    max_visits: int | None = None
+    description: str = ""
+    kind: Literal["wait"] = "wait"
+
+
 Opening: TypeAlias = Parallel | Map | Subflow
 """A node that opens child scopes."""
 
-Node: TypeAlias = Task | Barrier | Parallel | Map | Subflow
+Node: TypeAlias = Task | Barrier | Parallel | Map | Subflow | Timer | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +183,8 @@ class Declaration:
     edges: tuple[Edge, ...]
     mistakes: tuple[str, ...] = ()
     """What was already seen to be wrong while it was declared."""
+    signals: tuple[tuple[str, Any], ...] = ()
+    """Events it may wait for, and the type of their payload (Any = anything)."""
 
     def node(self, name: str) -> Node | None:
         """The first node of this name."""

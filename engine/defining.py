@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from engine.callables import identity_of
-from engine.declared import Barrier, Edge, Map, Node, Opening, Subflow, Task
+from engine.declared import Barrier, Edge, Map, Node, Opening, Subflow, Task, Timer, Wait
 from engine.plan import END, BarrierPlan, Plan, Retry
-from engine.resolve import Scope
+from engine.resolve import Scope, signals_of
 from engine.schema import StateSchema
 
 FORMAT = 1
@@ -27,6 +29,9 @@ def definition_of(scope: Scope, plan: Plan) -> dict[str, Any]:
         for name, node in inner.nodes.items():
             if isinstance(node, Barrier):
                 _merge_barrier(made["barriers"], name, compiled.nodes[name].barrier)
+    signals = signals_of(scope)
+    if signals:
+        made["signals"] = {event: None if kind is Any else TypeAdapter(kind).json_schema() for event, kind in signals.items()}
     return made
 
 
@@ -64,6 +69,10 @@ def _node(scope: Scope, plan: Plan, name: str) -> dict[str, Any]:
         barrier = plan.nodes[name].barrier
         assert barrier is not None  # noqa: S101 - a barrier's plan has one
         said |= _barrier(barrier)
+    elif isinstance(node, Timer):
+        said |= {"delay": _seconds(node.delay), "key": node.key}
+    elif isinstance(node, Wait):
+        said |= {"event": node.event, "to": node.to, "timeout": _seconds(node.timeout), "on_timeout": node.on_timeout}
     else:
         said |= _opening(scope, plan, node)
     return said | {"max_visits": node.max_visits, "description": _description(node)}

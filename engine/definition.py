@@ -23,7 +23,7 @@ def hash_of(definition: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_TIMES: Final = frozenset({"timeout", "first", "longest"})
+_TIMES: Final = frozenset({"timeout", "first", "longest", "delay"})
 """Fields that hold seconds."""
 
 _UNHASHED: Final = frozenset({"description", "format", "barriers"})

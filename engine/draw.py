@@ -18,6 +18,8 @@ _SHAPES: Final = {
     "parallel": ("[[", "]]"),
     "map": ("[/", "/]"),
     "subflow": ("[[", "]]"),
+    "timer": ("([", "])"),
+    "wait": ("([", "])"),
     "end": ("((", "))"),
 }
 _DOT_SHAPES: Final = {
@@ -26,6 +28,8 @@ _DOT_SHAPES: Final = {
     "parallel": "box3d",
     "map": "folder",
     "subflow": "component",
+    "timer": "cds",
+    "wait": "cds",
     "end": "doublecircle",
 }
 _VISIT: Final = re.compile(r"#\d+")
@@ -71,6 +75,10 @@ def _label(name: str, node: dict[str, Any]) -> str:
         return f"{name}\n{votes}{', '.join(node['approvers'])}"
     if node["kind"] == "parallel":
         return f"{name}\n{node['on_error']['policy']}"
+    if node["kind"] == "wait":
+        return f"{name}\nsignal {node['event']}"
+    if node["kind"] == "timer":
+        return f"{name}\n" + (f"{node['delay']:g} s" if node["delay"] is not None else f"as {node['key']} says")
     if node["kind"] == "map":
         return f"{name}\neach of {node['over']}"
     return name

@@ -21,17 +21,17 @@ from checkpoint_stores.deciding import name_of
 from checkpoint_stores.errors import LeaseLostError, StoreError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import Commit, DecisionRecord, Inbox, RunChange, Snapshot
+from checkpoint_stores.records import Commit, DecisionRecord, Inbox, RunChange, SignalRecord, Snapshot
 from engine.barriers import verdict
 from engine.bodies import Bodies
 from engine.clock import Clock, Timer
 from engine.commands import SetTimer
 from engine.driving import DriveTask, Strays
-from engine.events import CancelAsked, DeadlinePassed, Event, SuspendAsked, Voted
+from engine.events import CancelAsked, DeadlinePassed, Event, Signalled, SuspendAsked, Voted, WaitOver
 from engine.notices import ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.threads import NodeThreads
-from engine.waiting import due_times, retries
+from engine.waiting import awaited, due_times, is_soon
 from engine.walk import Batch, Walk
 
 SHORT_WAIT: Final = timedelta(seconds=5)
@@ -70,6 +70,8 @@ class RunDriver:
         self._inbox_rev = inbox.rev if inbox else 0
         self._votes: tuple[DecisionRecord, ...] = inbox.decisions if inbox else ()
         """Decisions that no checkpoint has consumed yet."""
+        self._signals: tuple[SignalRecord, ...] = inbox.signals if inbox else ()
+        """Signals that no checkpoint has consumed yet, oldest first."""
         self.error: BaseException | None = None
         self.parked = False
         if inbox is not None and inbox.cancel is not None:
@@ -134,12 +136,16 @@ class RunDriver:
         change = None
         if self._votes:
             self._match_votes(batch)
+        if self._signals:
+            self._match_signals(batch)
         if not state.running:  # else something is in flight, and the run as a whole neither stops nor parks
             if walk.starved and not walk.stopped:
                 batch.rows += walk.stop_at_limit(self._clock.now()).rows
             change = self._change()
         if batch.rows or change is not None:
-            commit = Commit(state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
+            commit = Commit(
+                state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted, batch.heard
+            )
             receipt = await self._store.commit(commit)
             if self._observers:
                 self._tell(batch, receipt.committed_at, change)
@@ -170,15 +176,16 @@ class RunDriver:
             return RunChange(status=state.status, clear_wake_at=True, error=failed, release=True)  # type: ignore[arg-type]
         if self._mailbox or not state.at_rest():
             return None
-        soon = self._clock.now() + SHORT_WAIT // _MICROSECOND
-        if any(retry.due_at <= soon for retry in retries(state)):
+        if is_soon(state, self._clock.now() + SHORT_WAIT // _MICROSECOND):
             return None
         due = due_times(state)
+        awaits = awaited(state)
         if due and min(due) <= self._clock.now():
             return None  # it is due now (the run was parked when its time came): the timer is about to ring
         return RunChange(
-            status="waiting", wake_at=min(due) if due else None, clear_wake_at=not due, release=True, release_at_rev=self._inbox_rev
-        )
+            status="waiting", wake_at=min(due) if due else None, clear_wake_at=not due, awaits=awaits, release=True,
+            release_at_rev=self._inbox_rev,
+        )  # fmt: skip
 
     async def _carry_out(self, batch: Batch) -> list[Event]:
         """Start what is ready, then wait until something has happened."""
@@ -235,7 +242,7 @@ class RunDriver:
     async def _people_first(self, events: list[Event]) -> list[Event]:
         """A decision that the store took before a deadline counts, though nobody has read it yet."""
         self._timers_rang = False
-        if not any(isinstance(event, DeadlinePassed) for event in events):
+        if not any(isinstance(event, DeadlinePassed | WaitOver) for event in events):
             return events
         self._read(await self._store.inbox(self._walk.state.run_id))
         return [*self._happened(), *events]
@@ -263,9 +270,11 @@ class RunDriver:
             return
         self._inbox_rev = inbox.rev
         self._votes = inbox.decisions
+        self._signals = inbox.signals
         if inbox.cancel is not None:
             self._post(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
         self._match_votes(Batch())
+        self._match_signals(Batch())
 
     def _match_votes(self, batch: Batch) -> None:
         """Post the decisions that are complete and whose ticket is open."""
@@ -287,6 +296,20 @@ class RunDriver:
             if votes and verdict(details["quorum"], votes) is not None:
                 spoken_for.update(vote.id for vote in votes)
                 self._post(Voted(scope.path, ticket, votes))
+
+    def _match_signals(self, batch: Batch) -> None:
+        """Post the signals that a scope waits for: the oldest to the first scope in declared order."""
+        used = {signal_id for signal_id, _seq in batch.heard}
+        posted = [item for item in self._mailbox if isinstance(item, Signalled)]
+        self._signals = tuple(signal for signal in self._signals if signal.id not in used)
+        spoken_for = {event.record.id for event in posted}
+        served = {event.path for event in posted}
+        for scope in self._walk.listening() if self._signals else ():
+            names = (scope.detail[1], f"{scope.path}.{scope.detail[1]}")
+            found = next((signal for signal in self._signals if signal.name in names and signal.id not in spoken_for), None)
+            if found is not None and scope.path not in served:
+                spoken_for.add(found.id)
+                self._post(Signalled(scope.path, found))
 
     async def _confirm_lease(self) -> None:
         """After a silence (a suspended machine, a stopped process): ask the database whether the run is still ours."""

@@ -280,6 +280,57 @@ class NoItemsError(NodeError):
         )  # fmt: skip
 
 
+class TimerError(NodeError):
+    """The state key a timer node reads holds neither how long nor until when."""
+
+    def __init__(self, node: str, path: str, key: str, held: str) -> None:
+        self.key = key
+        super().__init__(
+            f"{place(node, path)} waits as {key!r} says, which holds {held}; give it a timedelta or an aware datetime",
+            node=node, path=path,
+        )  # fmt: skip
+
+
+class WaitTimeoutError(NodeError, TimeoutError):
+    """The signal a node waits for did not come in time."""
+
+    def __init__(self, node: str, path: str, event: str) -> None:
+        self.event = event
+        super().__init__(f"{place(node, path)} waited for the signal {event!r}, which did not come in time", node=node, path=path)
+
+
+class SignalTypeError(NodeError):
+    """A signal's payload is not what the flow declares."""
+
+    def __init__(self, node: str, path: str, event: str, reason: str) -> None:
+        self.event = event
+        super().__init__(f"the signal {event!r} that {place(node, path)} waited for does not fit: {reason}", node=node, path=path)
+
+
+class UndeclaredSignalError(NodeError):
+    """A node's body waits for a signal that its flow does not declare."""
+
+    def __init__(self, node: str, path: str, event: str, known: Sequence[str]) -> None:
+        self.event = event
+        super().__init__(
+            f"{place(node, path)} waits for the signal {event!r}, which the flow does not declare: flow.add_signal({event!r}, its type); "
+            f"declared are: {', '.join(known) or 'none'}",
+            node=node, path=path,
+        )  # fmt: skip
+
+
+class WaitOrderError(NodeError):
+    """A node's body that runs again waits for other signals than it did before."""
+
+    def __init__(self, node: str, path: str, event: str, before: str) -> None:
+        self.event = event
+        super().__init__(
+            f"{place(node, path)} waits for {event!r} where it waited for {before!r} before; a body that waits runs again from its beginning, "
+            "so it must ask for the same signals in the same order",
+            node=node, path=path,
+        )  # fmt: skip
+
+
 class ChildInputError(NodeError):
     """What a map or subflow node gives its flow does not fit the state of that flow."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
-from checkpoint_stores.records import DecisionRecord
+from checkpoint_stores.records import DecisionRecord, SignalRecord
 
 
 class BodyReturned(NamedTuple):
@@ -31,6 +31,33 @@ class BodyFailed(NamedTuple):
     visit: int
     error: BaseException
     started_at: int
+
+
+class BodyWaits(NamedTuple):
+    """A node's body cannot go on before a signal comes: it was ended, and will run again when it has come."""
+
+    path: str
+    node: str
+    visit: int
+    name: str
+    timeout: int | None
+    """How long it waits at most (microseconds)."""
+    started_at: int
+
+
+class Signalled(NamedTuple):
+    """A signal that the scope waits for was read from the inbox."""
+
+    path: str
+    record: SignalRecord
+
+
+class WaitOver(NamedTuple):
+    """The time until which a scope waits has come."""
+
+    path: str
+    due: int
+    """That time (microseconds): a scope may wait several times."""
 
 
 class RetryDue(NamedTuple):
@@ -102,6 +129,9 @@ class Unstorable(NamedTuple):
 Event: TypeAlias = (
     BodyReturned
     | BodyFailed
+    | BodyWaits
+    | Signalled
+    | WaitOver
     | RetryDue
     | DeadlinePassed
     | BranchTimedOut

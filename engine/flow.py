@@ -75,6 +75,7 @@ class Flow:
         self._entry: str | None = None
         self._nodes: list[declared.Node] = []
         self._edges: list[declared.Edge] = []
+        self._signals: list[tuple[str, Any]] = []
         self._mistakes: list[str] = []
 
     def __repr__(self) -> str:
@@ -259,6 +260,59 @@ class Flow:
         self._nodes.append(declared.Subflow(name, one, given, back, max_visits, description))
         return self
 
+    def add_timer(self, name: str, delay: timedelta | str, *, max_visits: int | None = None, description: str = "") -> Flow:
+        """Declare a node that waits: a sleep that outlives the process and costs no memory.
+
+        Args:
+            name: what edges call it.
+            delay: how long; or the state key that holds how long (a timedelta) or until when (an aware datetime).
+            max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
+            description: for people; no part of the graph's hash.
+
+        A run that waits for more than five seconds is parked: a worker, or ``result(through_barriers=True)``, goes on with it.
+        """
+        given = {"key": delay} if isinstance(delay, str) else {"delay": delay}
+        self._nodes.append(declared.Timer(name, max_visits=max_visits, description=description, **given))
+        return self
+
+    def add_signal(self, event: str, type: Any = Any) -> Flow:  # noqa: A002 - the word users know
+        """Declare an event that nodes may wait for with ``ctx.wait_for(event)``.
+
+        ``type`` is the type of its payload (a pydantic model, ``int`` ...): it is checked when a signal is sent and when it is heard.
+        """
+        self._signals.append((event, type))
+        return self
+
+    def add_wait(
+        self,
+        name: str,
+        event: str,
+        *,
+        to: str | None = None,
+        type: Any = Any,  # noqa: A002 - the word users know
+        timeout: timedelta | None = None,
+        on_timeout: Literal["fail", "continue"] = "fail",
+        max_visits: int | None = None,
+        description: str = "",
+    ) -> Flow:
+        """Declare a node that waits for a signal, which somebody sends with ``store.signal(run_id, event, payload)``.
+
+        A signal that comes early is kept until it is waited for; each is used once, the oldest first.
+
+        Args:
+            name: what edges call it.
+            event: the signal's name; ``store.signal(run_id, "each[3].paid")`` is for the item at ``each[3]`` only.
+            to: the state key that gets the payload, merged by its reducer.
+            type: the type of the payload; checked when a signal is sent and when it is heard.
+            timeout: how long to wait at most, from the time the node is entered.
+            on_timeout: ``fail`` the node (WaitTimeoutError), or ``continue`` along its edges without a payload.
+            max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
+            description: for people; no part of the graph's hash.
+        """
+        self._nodes.append(declared.Wait(name, event, to, timeout, on_timeout, max_visits, description))
+        self._signals.append((event, type))
+        return self
+
     def add_barrier(
         self,
         name: str,
@@ -365,7 +419,7 @@ class Flow:
         """Everything declared so far, frozen."""
         return declared.Declaration(
             self.name, self.version, self.description, self.state, self._entry,
-            tuple(self._nodes), tuple(self._edges), tuple(self._mistakes),
+            tuple(self._nodes), tuple(self._edges), tuple(self._mistakes), tuple(self._signals),
         )  # fmt: skip
 
     def compile(self) -> FlowGraph:

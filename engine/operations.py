@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from checkpoint_stores.codec import pack, to_json, unpack
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError
-from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore
@@ -152,7 +152,7 @@ def _show_edited(state: RunState, edits: Mapping[str, Any], plan: Plan | None) -
         details["digest"] = payload_digest(details["prompt"], details["payload"])
 
 
-_KINDS: Final = {PARKED: ("barrier",), OPEN: ("parallel", "map", "subflow"), RETRY: ("task",)}
+_KINDS: Final = {PARKED: ("barrier",), OPEN: ("parallel", "map", "subflow"), RETRY: ("task",), WAIT: ("timer", "wait", "task")}
 
 
 def lost_places(plan: Plan, state: RunState) -> list[str]:
@@ -235,6 +235,10 @@ def _detail(ops: list[Op]) -> str:
                 said.append(str(status))
             case ["attempt", number, _details]:
                 said.append(f"attempt {number}")
+            case ["wait", _kind, name, _due]:
+                said.append(f"waits for {f'the signal {name}' if name else 'its time'}")
+            case ["heard", name, _payload, in_time]:
+                said.append(f"heard {name}" if in_time else f"{name} did not come in time")
             case ["park", ticket, _details]:
                 said.append(f"waits for {ticket}")
     return "; ".join(said)

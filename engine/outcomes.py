@@ -22,6 +22,16 @@ DELETE: Final = _Delete()
 """In an update: the key shall hold nothing any more (not None: nothing)."""
 
 
+class BodyHeld(BaseException):
+    """Raised by ``ctx.wait_for`` where the signal has not come yet.  Not to be caught by a node."""
+
+    def __init__(self, event: str, timeout: int | None) -> None:
+        self.event = event
+        self.timeout = timeout
+        """Microseconds."""
+        super().__init__(f"waits for the signal {event!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """New values by key, merged by each key's reducer.

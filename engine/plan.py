@@ -22,7 +22,7 @@ ITEM = "item"
 RESULT = "result"
 """The keys of the state of a lone function that a map calls for each item."""
 
-NodeKind: TypeAlias = Literal["task", "parallel", "map", "subflow", "barrier"]
+NodeKind: TypeAlias = Literal["task", "parallel", "map", "subflow", "barrier", "timer", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,26 @@ class BarrierPlan:
     """Resolved at compile time: ``route`` where a condition of the barrier asks for the decision, else ``fail``; what the author says comes first."""
 
 
+@dataclass(frozen=True, slots=True)
+class TimerPlan:
+    """How long a timer node waits."""
+
+    delay: timedelta | None
+    key: str | None = None
+    """The state key that holds how long (a timedelta) or until when (an aware datetime)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitPlan:
+    """Which signal a wait node waits for."""
+
+    event: str
+    to: str | None
+    """The state key that gets the payload."""
+    timeout: timedelta | None = None
+    on_timeout: Literal["fail", "continue"] = "fail"
+
+
 Takes: TypeAlias = Literal["state", "state_context", "nothing", "item", "item_context", "item_state", "item_state_context"]
 """What a node's function is called with."""
 
@@ -198,6 +218,8 @@ class NodePlan:
     opens: ParallelPlan | EachPlan | None = None
     """Of a parallel, map or subflow node: the child scopes it opens."""
     barrier: BarrierPlan | None = None
+    timer: TimerPlan | None = None
+    wait: WaitPlan | None = None
 
     def edges(self) -> tuple[EdgePlan, ...]:
         """All ways out, in the order they are asked."""
@@ -214,6 +236,8 @@ class Plan:
     nodes: Mapping[str, NodePlan]
     schema: StateSchema
     graph_hash: str = ""
+    signals: Mapping[str, Callable[[Any], Any] | None] = field(default_factory=dict)
+    """Of the whole flow: what checks the payload of each signal it may wait for; None = anything goes."""
     _places: dict[str, Plan] = field(default_factory=dict, repr=False)
 
     def at(self, path: str) -> Plan:

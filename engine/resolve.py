@@ -89,6 +89,19 @@ def resolve(
     return Scope(declaration, place, schema, nodes, ways, branches)
 
 
+def signals_of(scope: Scope) -> dict[str, Any]:
+    """Every event that the flow or anything in it may wait for, with the type of its payload (Any = anything).
+
+    Where one declaration says a type and another none, the type counts.
+    """
+    found: dict[str, Any] = {}
+    for inner in scope.all():
+        for event, kind in inner.declaration.signals:
+            if found.get(event, Any) is Any:
+                found[event] = kind
+    return found
+
+
 def _schema_of(declaration: Declaration, place: str, parent: StateSchema | None, problems: list[str]) -> StateSchema | None:
     if declaration.state is None:
         if parent is None and not place:

@@ -37,6 +37,22 @@ class PendingRetry(NamedTuple):
         return _EPOCH + timedelta(microseconds=self.due_at)
 
 
+class PendingWait(NamedTuple):
+    """A node that waits for a signal, or for a time.
+
+    >>> PendingWait("await_payment", "", "paid", None).signal
+    'paid'
+    """
+
+    node: str
+    path: str
+    """The branch it stands in; "" at the root."""
+    signal: str
+    """The signal it waits for (`CheckpointStore.signal` sends it); "" where it only waits for a time."""
+    due_at: int | None
+    """Until when: microseconds since the epoch, by the store's clock; None = for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """Where a run stands after this process stopped driving it."""
@@ -58,6 +74,8 @@ class RunResult:
     """Open tickets of a waiting run, e.g. ``("manager_approval#1",)``."""
     retries: tuple[PendingRetry, ...] = ()
     """Failed nodes that wait to be tried again, the next one first; a run that waits for nothing else has no ticket to decide."""
+    waits: tuple[PendingWait, ...] = ()
+    """Nodes that wait for a signal or a time, in declared order."""
     seq: int = 0
     """The newest checkpoint."""
     warnings: tuple[TrailmarkWarning, ...] = field(default=(), compare=False)

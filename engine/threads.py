@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from engine.outcomes import BodyHeld
+
 
 class NodeThreads:
     """Runs functions in daemon threads; a thread that is free is used again."""
@@ -93,7 +95,7 @@ class ThreadCall:
             return
         if error is None:
             self.answer.set_result(result)
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception | BodyHeld):
             self.answer.set_exception(error)
         elif isinstance(error, asyncio.CancelledError):
             self.answer.cancel()  # whoever waits sees CancelledError, as of an async body, and has not been cancelled

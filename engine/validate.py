@@ -21,6 +21,7 @@ from engine.option_checks import at_least_one, known_policy, retry_settings, spa
 from engine.plan import END
 from engine.resolve import Scope
 from engine.storable_keys import impossible_keys
+from engine.wait_checks import signals, timers, waits
 
 _IN_PATHS: Final = ("#", "[", "]", ".", ",", "->")
 """What separates names in branch paths, tickets and lists of nodes."""
@@ -233,6 +234,6 @@ def barriers(scope: Scope) -> Iterator[str]:
 
 CHECKS: Final[tuple[Callable[[Scope], Iterator[str]], ...]] = (
     names, texts, stored_keys, entry, edges, normal_edges, conditions, reachability, tasks, visit_caps, parallels, branch_keys, maps,
-    subflows, barriers,
+    subflows, timers, waits, signals, barriers,
 )  # fmt: skip
 """Every check, in the order in which problems are listed."""

@@ -1,9 +1,10 @@
-"""What a run waits for that no person brings: retries and deadlines.  Pure: reads a state, knows no clock."""
+"""What a run waits for that no person decides: retries, timers, signals, deadlines.  Pure: reads a state, knows no clock."""
 
 from __future__ import annotations
 
-from checkpoint_stores.fold import DONE, FAILED, PARKED, RETRY, RunState
-from engine.result import PendingRetry
+from checkpoint_stores.fold import DONE, FAILED, PARKED, RETRY, WAIT, RunState
+from engine.result import PendingRetry, PendingWait
+from engine.signals import TIMER
 
 
 def retries(state: RunState) -> tuple[PendingRetry, ...]:
@@ -16,9 +17,36 @@ def retries(state: RunState) -> tuple[PendingRetry, ...]:
     return tuple(sorted(found, key=lambda retry: retry.due_at))
 
 
+def waits(state: RunState) -> tuple[PendingWait, ...]:
+    """The nodes that wait for a signal or for a time, in declared order."""
+    return tuple(
+        PendingWait(scope.node, scope.path, scope.detail[1], scope.detail[2]) for scope in state.frontier() if scope.phase == WAIT
+    )
+
+
+def awaited(state: RunState) -> tuple[str, ...]:
+    """The names of the signals that would move the run, each once."""
+    return tuple(dict.fromkeys(scope.detail[1] for scope in state.frontier() if scope.phase == WAIT and scope.detail[1]))
+
+
+def is_soon(state: RunState, soon: int) -> bool:
+    """Whether a retry or a timer rings until ``soon``: so short a time is waited for in the process."""
+    for scope in state.frontier():
+        if scope.phase == RETRY and scope.detail[1] <= soon:
+            return True
+        if scope.phase == WAIT and scope.detail[0] == TIMER and scope.detail[2] <= soon:
+            return True
+    return False
+
+
 def due_times(state: RunState) -> list[int]:
-    """When time alone moves a run that is at rest (microseconds): branches that must be over, retries, deadlines of barriers."""
+    """When time alone moves a run that is at rest (microseconds): branches that must be over, retries, timers, deadlines."""
     due = [scope.due for scope in state.scopes.values() if scope.due is not None and scope.phase not in (DONE, FAILED)]
-    due += [scope.detail[1] for scope in state.frontier() if scope.phase == RETRY]
-    deadlines = (scope.detail[1]["deadline"] for scope in state.frontier() if scope.phase == PARKED)
-    return due + [deadline for deadline in deadlines if deadline is not None]
+    for scope in state.frontier():
+        if scope.phase == RETRY:
+            due.append(scope.detail[1])
+        elif scope.phase == WAIT and scope.detail[2] is not None:
+            due.append(scope.detail[2])
+        elif scope.phase == PARKED and scope.detail[1]["deadline"] is not None:
+            due.append(scope.detail[1]["deadline"])
+    return due

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
 from checkpoint_stores.errors import UnserialisableError
-from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, begin_child, fold
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope, begin_child, fold
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Row
 from engine.commands import (
     BeginItems,
@@ -28,6 +28,7 @@ from engine.commands import (
     Command,
     Consume,
     Fail,
+    Hear,
     OpenBarrier,
     SetTimer,
     StartBody,
@@ -39,6 +40,7 @@ from engine.events import (
     Arrived,
     BodyFailed,
     BodyReturned,
+    BodyWaits,
     BranchEnded,
     BranchTimedOut,
     DeadlinePassed,
@@ -46,6 +48,7 @@ from engine.events import (
     LimitReached,
     RetryDue,
     Unstorable,
+    WaitOver,
 )
 from engine.leaving import Draft
 from engine.plan import Plan
@@ -54,7 +57,7 @@ from engine.plan import Plan
 class Batch:
     """What one round of events led to: rows to commit together, and what to do once they are durable."""
 
-    __slots__ = ("cancels", "closed", "consumed", "error", "opened", "rows", "starts", "timers", "voted")
+    __slots__ = ("cancels", "closed", "consumed", "error", "heard", "opened", "rows", "starts", "timers", "voted")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -65,6 +68,7 @@ class Batch:
         self.closed: tuple[tuple[str, BarrierStatus], ...] = ()
         self.consumed: tuple[tuple[str, int], ...] = ()
         self.voted: tuple[DecisionRecord, ...] = ()
+        self.heard: tuple[tuple[str, int], ...] = ()
         self.cancels: tuple[str, ...] = ()
         """Paths of bodies in flight that must be cancelled."""
         self.error: BaseException | None = None
@@ -120,6 +124,10 @@ class Walk:
         """Scopes that wait for people."""
         return (scope for scope in self.state.frontier() if scope.phase == PARKED)
 
+    def listening(self) -> Iterator[Scope]:
+        """Scopes that wait for a signal."""
+        return (scope for scope in self.state.frontier() if scope.phase == WAIT and scope.detail[1])
+
     # --- the three verbs --------------------------------------------------------------------------------------------
     def begin(self, now: int) -> Batch:
         """Everything that the folded state says must be going on; the same for a fresh run and for a resumed one."""
@@ -135,6 +143,8 @@ class Walk:
                     self._to_begin(scope)
             elif scope.phase == RETRY:
                 batch.timers += (SetTimer(scope.detail[1], RetryDue(scope.path)),)
+            elif scope.phase == WAIT and scope.detail[2] is not None:
+                batch.timers += (SetTimer(scope.detail[2], WaitOver(scope.path, scope.detail[2])),)
             elif scope.phase == PARKED and scope.detail[1]["deadline"] is not None:
                 batch.timers += (SetTimer(scope.detail[1]["deadline"], DeadlinePassed(scope.path, scope.detail[0])),)
             if scope.due is not None and scope.phase not in (DONE, FAILED):
@@ -154,7 +164,7 @@ class Walk:
 
     def _feed(self, events: Iterable[Event], now: int, batch: Batch) -> Batch:
         for event in events:
-            if isinstance(event, (BodyReturned, BodyFailed)):
+            if isinstance(event, (BodyReturned, BodyFailed, BodyWaits)):
                 self._landed(event.path)
             self._follow(event, now, batch)
             if self._gates:
@@ -227,6 +237,8 @@ class Walk:
                 batch.closed += ((ticket, status),)
             case Consume(decision_id=decision_id):
                 batch.consumed += ((decision_id, self.state.seq),)
+            case Hear(signal_id=signal_id):
+                batch.heard += ((signal_id, self.state.seq),)
             case Vote(record=record):
                 batch.voted += (record,)
                 batch.consumed += ((record.id, self.state.seq),)

@@ -92,12 +92,17 @@ if TYPE_CHECKING:
     from engine.errors import ReturnTypeError as ReturnTypeError
     from engine.errors import RunFailedError as RunFailedError
     from engine.errors import RunningLoopError as RunningLoopError
+    from engine.errors import SignalTypeError as SignalTypeError
     from engine.errors import StaleContextError as StaleContextError
+    from engine.errors import TimerError as TimerError
     from engine.errors import UndeclaredKeyError as UndeclaredKeyError
+    from engine.errors import UndeclaredSignalError as UndeclaredSignalError
     from engine.errors import UnroutedError as UnroutedError
     from engine.errors import UnsetKeyError as UnsetKeyError
     from engine.errors import UpdateNotStorableError as UpdateNotStorableError
     from engine.errors import UpdateTypeError as UpdateTypeError
+    from engine.errors import WaitOrderError as WaitOrderError
+    from engine.errors import WaitTimeoutError as WaitTimeoutError
     from engine.errors import WrongFlowError as WrongFlowError
     from engine.executor import GraphExecutor as GraphExecutor
     from engine.failures import BranchesFailedError as BranchesFailedError
@@ -140,7 +145,8 @@ _HOMES = {
         "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ChildInputError", "ConditionError", "DrivenHereError", "EditError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
         "MergeError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
-        "RunningLoopError", "StaleContextError", "UndeclaredKeyError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError", "UpdateTypeError", "WrongFlowError",
+        "RunningLoopError", "SignalTypeError", "StaleContextError", "TimerError", "UndeclaredKeyError", "UndeclaredSignalError", "UnroutedError", "UnsetKeyError",
+        "UpdateNotStorableError", "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError",
     ),
     "engine.executor": ("GraphExecutor",),
     "engine.failures": ("BranchesFailedError",),

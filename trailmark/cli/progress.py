@@ -26,7 +26,7 @@ _PAUSE: Final = 0.08
 _DETAIL: Final = 200
 
 _SIGNS: Final = {
-    "start": ("▶", "cyan"), "fork": ("▶", "cyan"), "attempt": ("▶", "cyan"), "step": ("✓", "green"), "parallel": ("╤", "blue"), "map": ("╤", "blue"), "subflow": ("╤", "blue"), "begin": ("▷", "blue"), "join": ("╧", "blue"),
+    "start": ("▶", "cyan"), "fork": ("▶", "cyan"), "attempt": ("▶", "cyan"), "step": ("✓", "green"), "parallel": ("╤", "blue"), "map": ("╤", "blue"), "subflow": ("╤", "blue"), "begin": ("▷", "blue"), "wait": ("◷", "yellow"), "signal": ("✓", "green"), "timer": ("✓", "green"), "heard": ("▷", "green"), "join": ("╧", "blue"),
     "barrier": ("◆", "yellow"), "decision": ("◆", "green"), "decision_refused": ("◆", "red"), "retry": ("↻", "yellow"), "fallback": ("⤳", "yellow"), "failure": ("✗", "red"),
     "limit": ("■", "yellow"), "suspended": ("■", "yellow"), "cancelled": ("■", "red"),
 }  # fmt: skip
