@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack, unpack
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, fold
-from checkpoint_stores.records import DecisionRecord, Row
+from checkpoint_stores.records import DecisionRecord, Row, SignalRecord
 from engine.commands import StartBody
 from engine.decide import decide
 from engine.decisions import Decision
 from engine.errors import RunFailedError
-from engine.events import BodyFailed, BodyReturned, Event, Voted
+from engine.events import BodyFailed, BodyReturned, BodyWaits, Event, Signalled, Voted
 from engine.flow import Flow, best_effort, branch
 from engine.outcomes import DELETE, End, Fallback, Goto, Update
 from engine.plan import END, Plan, Retry
@@ -81,10 +81,10 @@ ERRORS = (ValueError, KeyError, TimeoutError)
 # --- random flows -----------------------------------------------------------------------------------------------------
 def random_flow(random: Random, *, timely: bool, depth: int = 2, name: str = "flow", own_state: bool = True) -> Flow:
     """``timely``: with fail_fast, branch timeouts and deadlines, whose effect depends on what happens first."""
-    flow = Flow(name, STATE if own_state else None)
+    flow = Flow(name, STATE if own_state else None).add_signal("ping", int)
     nodes = [f"{name[0]}{index}" for index in range(random.choice((1, 2, 2, 3, 4)))]
     for node in nodes:
-        kind = random.choice("ttbppms" if depth else "tttb")
+        kind = random.choice("ttbppmsiw" if depth else "tttbiw")
         cap = random.choice((None, None, None, None, 2, 3))
         if kind == "t":
             retry = Retry(attempts=random.randint(2, 3), on=(random.choice(ERRORS),)) if random.random() < 0.4 else None
@@ -96,6 +96,12 @@ def random_flow(random: Random, *, timely: bool, depth: int = 2, name: str = "fl
                 timeout=timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.5 else None,
                 on_reject=random.choice((None, "continue", "fail")),
             )  # fmt: skip
+        elif kind == "i":
+            flow.add_timer(node, timedelta(seconds=random.randint(0, 9)), max_visits=cap)
+        elif kind == "w":
+            late = random.choice(("fail", "continue"))
+            wait = timedelta(seconds=random.randint(1, 9)) if timely and random.random() < 0.5 else None
+            flow.add_wait(node, "ping", type=int, to=random.choice((None, "total", "plain")), timeout=wait, on_timeout=late, max_visits=cap)
         elif kind == "m":
             add_random_map(flow, node, random, timely=timely, depth=depth, cap=cap)
         elif kind == "s":
@@ -237,6 +243,13 @@ def check_decision(walk: Walk, event: Event, now: int) -> None:
     assert encode(walk.state.dump()) == before, f"deciding {event} changed the state"
 
 
+@dataclass(frozen=True)
+class Listening:
+    """A scope that waits for a signal."""
+
+    path: str
+
+
 @dataclass
 class Journey:
     """A run that a test drives: it is the driver, the store and the people."""
@@ -364,8 +377,9 @@ class Journey:
 
     # --- what can happen next
     def choices(self) -> list[Any]:
+        listening = [Listening(scope.path) for scope in self.walk.listening()]
         parked = [scope.path for scope in self.walk.parked() if scope.detail[0] not in self.refused]
-        return [*sorted(self.in_flight.values()), *sorted(self.timers, key=lambda event: (self.timers[event], repr(event))), *parked]
+        return [*sorted(self.in_flight.values()), *sorted(self.timers, key=lambda event: (self.timers[event], repr(event))), *parked, *listening]
 
     def happen(self, choice: Any) -> None:
         if isinstance(choice, StartBody):
@@ -373,6 +387,8 @@ class Journey:
             self.feed([self.ending(choice)])
         elif isinstance(choice, str):
             self.feed(self.vote(choice))
+        elif isinstance(choice, Listening):
+            self.feed([self.signal(choice.path)])
         else:
             self.now = max(self.now, self.timers.pop(choice))
             self.feed([choice])
@@ -386,6 +402,9 @@ class Journey:
         scope = self.walk.state.scopes[start.path]
         here = self.plan.at(start.path)
         view = here.schema.view(scope.read)
+        place = f"{self.seed}/{start.path}/{start.node}/{start.visit}/wait"
+        if here.nodes[start.node].takes == "state_context" and not scope.heard and Random(place).random() < 0.15:
+            return BodyWaits(start.path, start.node, start.visit, "ping", None, 0)
         try:
             if here.nodes[start.node].gives != "update":
                 value: Any = weighed(self.seed, start.path, start.node, start.failed + 1, view["item"])
@@ -403,6 +422,12 @@ class Journey:
         said = random_decision(self.seed, ticket, actor, details)
         votes.append(DecisionRecord(f"{ticket}/{actor}", "r", ticket, actor=actor, payload_digest=details["digest"], decided_at=1, **said))
         return [Voted(path, ticket, tuple(votes))]
+
+    def signal(self, path: str) -> Event:
+        scope = self.walk.state.scopes[path]
+        place = f"{path}/{scope.node}/{scope.visits.get(scope.node, 0)}"
+        payload = Random(f"{self.seed}/{place}").choice((1, 2, 3, "no number"))
+        return Signalled(path, SignalRecord(f"{place}/{len(self.rows)}", "r", "ping", payload))
 
     def run(self, order: Random, late: Random | None = None) -> Journey:
         """Let things happen in a random order until nothing can."""
