@@ -150,9 +150,13 @@ def has_place(definition: str | None, ticket: str) -> bool:
     for part in branches:
         node, _, index = part.rstrip("]").partition("[")
         inside = (nodes.get(node.partition("#")[0]) or {}).get("branches") or []
-        if not index.isdigit() or int(index) >= len(inside):
+        if not index.isdigit() or not inside:
             return False
-        nodes = inside[int(index)].get("nodes") or {}
+        # A map runs the same for every item.
+        place = 0 if (nodes.get(node.partition("#")[0]) or {}).get("kind") == "map" else int(index)
+        if place >= len(inside):
+            return False
+        nodes = inside[place].get("nodes") or {}
     declared = nodes.get(barrier) or {}
     return declared.get("kind") == "barrier" and _may_be_visited(ticket, declared.get("max_visits"))
 
@@ -288,22 +292,23 @@ def _check_content(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: st
             raise refused("it has no form, so it takes no edits")
         if decision.edits is None:
             raise refused("modify needs edits")
-        problem = _misfit(ticket.form, decision.edits)
+        problem = misfit(ticket.form, dict(decision.edits), "edits")
         if problem:
             raise refused(problem)
 
 
-def _misfit(form: Mapping[str, Any], edits: Mapping[str, Any]) -> str:
+def misfit(form: Mapping[str, Any], value: Any, what: str) -> str:
+    """What is wrong with ``value`` by a JSON Schema, in readable words; "" where nothing is."""
     import jsonschema
     import referencing
 
     try:
         # An empty registry: a form never makes this process fetch a remote schema.
         validator = jsonschema.Draft202012Validator(dict(form), registry=referencing.Registry())
-        errors = sorted(validator.iter_errors(dict(edits)), key=lambda error: [str(part) for part in error.absolute_path])
+        errors = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
     except (jsonschema.exceptions.SchemaError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType) as error:
         return f"its form is not a usable JSON Schema: {error}"
-    return "; ".join(f"{'.'.join(str(part) for part in error.absolute_path) or 'edits'}: {error.message}" for error in errors)
+    return "; ".join(f"{'.'.join(str(part) for part in error.absolute_path) or what}: {error.message}" for error in errors)
 
 
 def _same(vote: DecisionRecord, decision: Decides) -> bool:

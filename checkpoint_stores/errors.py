@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -70,6 +71,39 @@ class AmbiguousRunError(StoreError, LookupError):
         super().__init__(
             f"several runs fit {run_id!r}: {', '.join(candidates)}; give a whole id, or its last {SHORTEST_ID} characters ({endings})"
         )
+
+
+class SignalError(StoreError):
+    """A signal was not taken."""
+
+    def __init__(self, run_id: str, name: str, reason: str) -> None:
+        self.run_id = run_id
+        self.name = name
+        super().__init__(f"signal {name!r} for run {run_id}: {reason}")
+
+
+class UnknownSignalError(SignalError):
+    """The run's flow waits for no such signal."""
+
+    def __init__(self, run_id: str, name: str, known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        super().__init__(run_id, name, f"its flow waits for no such signal; it may wait for: {', '.join(known) or 'none'}")
+
+
+class InvalidSignalError(SignalError):
+    """The payload is not what the flow declares."""
+
+    def __init__(self, run_id: str, name: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(run_id, name, f"its payload does not fit: {reason}")
+
+
+class SignalConflictError(SignalError):
+    """A signal with this id was sent before, and says something else."""
+
+    def __init__(self, run_id: str, name: str, signal_id: str) -> None:
+        self.signal_id = signal_id
+        super().__init__(run_id, name, f"a signal with the id {signal_id!r} was sent before and says something else; use another id")
 
 
 class RunExistsError(StoreError):

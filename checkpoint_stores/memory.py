@@ -41,8 +41,10 @@ from checkpoint_stores.records import (
     Receipt,
     Row,
     RunRecord,
+    SignalRecord,
     Snapshot,
 )
+from checkpoint_stores.signalling import apart, id_of_signal, judge_signal, signal_of
 from checkpoint_stores.soundness import problems_of, sound_part
 from checkpoint_stores.watching import LocalWatch
 
@@ -248,7 +250,7 @@ class MemoryCheckpointStore:
             held.inbox_rev,
             held.cancel,
             tuple(barrier for barrier in held.barriers.values() if barrier.status in ("open", "decided")),
-            tuple(decision for decision in held.decisions.values() if decision.consumed_seq is None),
+            *apart(decision for decision in held.decisions.values() if decision.consumed_seq is None),
         )
 
     async def graph(self, graph_hash: str) -> str | None:
@@ -276,7 +278,7 @@ class MemoryCheckpointStore:
         return sorted(fitting, key=lambda barrier: (barrier.opened_at, barrier.run_id, barrier.opened_seq, barrier.ticket))[:limit]
 
     async def decisions(self, run_id: str) -> list[DecisionRecord]:
-        return list(held_run(self.database, run_id).decisions.values())
+        return list(apart(held_run(self.database, run_id).decisions.values())[0])
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
         check_asked(barrier, decision)
@@ -294,8 +296,26 @@ class MemoryCheckpointStore:
             held.inbox_rev += 1
             if isinstance(ticket, BarrierRecord):
                 held.set_barrier(ticket.ticket, verdict.status)
+                if verdict.status == "decided":
+                    self._make_due(held, now)
             self._watches.wake(run_id)
         return held.decisions[verdict.record.id]
+
+    async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
+        held = held_run(self.database, run_id)
+        now = self._now()
+        known = id_of_signal(run_id, signal_id) if signal_id is not None else new_id(now)
+        definition = self.database.graphs.get(held.record.graph_hash)
+        record, is_new = judge_signal(held.record, name, payload, definition, held.decisions.get(known), by=by, signal_id=known, now=now)
+        if is_new:
+            held.decisions[record.id] = record
+            held.inbox_rev += 1
+            self._make_due(held, now)
+            self._watches.wake(run_id)
+        return signal_of(record)
+
+    async def signals(self, run_id: str) -> list[SignalRecord]:
+        return list(apart(held_run(self.database, run_id).decisions.values())[1])
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         held = held_run(self.database, run_id)
@@ -304,11 +324,16 @@ class MemoryCheckpointStore:
         if held.cancel is None:
             held.cancel = CancelRequest(actor, reason, self._now())
             held.inbox_rev += 1
+            self._make_due(held, held.cancel.requested_at)
             self._watches.wake(run_id)
         return self._record(held)
 
     def watch(self, run_id: str) -> LocalWatch:
         return self._watches.watch(run_id)
+
+    def _make_due(self, held: HeldRun, now: int) -> None:
+        if held.record.status == "waiting":
+            held.record = replace(held.record, wake_at=now)
 
     # --- inside -----------------------------------------------------------------------------------------------------
     def _record(self, held: HeldRun) -> RunRecord:

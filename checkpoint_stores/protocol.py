@@ -24,6 +24,7 @@ from checkpoint_stores.records import (
     Receipt,
     Row,
     RunRecord,
+    SignalRecord,
     Snapshot,
 )
 
@@ -177,11 +178,25 @@ class CheckpointStore(Protocol):
         definition: then it is an early decision), it takes decisions (deadline by the store's clock), the actor is an
         approver and has not voted differently, edits fit the form, the target is allowed, the payload digest fits.
         The same decision again by the same actor returns the stored record.  Any reject decides; otherwise ``quorum``
-        votes do (one per actor).  With a quorum above 1 only approve and reject are taken, so that nobody decides alone.
+        votes do (one per actor).  A run that waits and can now move becomes due: its ``wake_at`` is now.  With a quorum above 1 only approve and reject are taken, so that nobody decides alone.
 
         Raises RunNotFoundError, RunEndedError, UnknownBarrierError, AmbiguousTicketError, BarrierClosedError,
         DecisionConflictError, NotAnApproverError, StalePayloadError, InvalidDecisionError.
         """
+        ...
+
+    async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
+        """Tell a run of an event, durably, and wake its owner; a run that waits becomes due.  Kept until a node waits for it.
+
+        ``name`` is an event its flow declares; ``each[3].paid`` is for the scope at ``each[3]`` only.  The payload is checked against
+        the JSON Schema in the graph's definition.  The same ``signal_id`` again returns the stored record.
+
+        Raises RunNotFoundError, RunEndedError, UnknownSignalError, InvalidSignalError, SignalConflictError, UnserialisableError.
+        """
+        ...
+
+    async def signals(self, run_id: str) -> list[SignalRecord]:
+        """Every signal ever sent to a run, oldest first."""
         ...
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:

@@ -102,8 +102,6 @@ class RunChange:
     status: RunStatus | None = None
     wake_at: int | None = None
     clear_wake_at: bool = False
-    awaits: tuple[str, ...] = ()
-    """Of a run that parks: the names of the signals it waits for.  Written with the status, so that such a signal wakes it."""
     error: dict[str, Any] | None = None
     release: bool = False
     """Give the lease back (owner becomes NULL; the epoch stays)."""
@@ -158,7 +156,8 @@ class DecisionRecord:
     run_id: str
     ticket: str
     """The exact ticket, or the bare barrier name where it was decided before the ticket opened."""
-    action: DecisionAction
+    action: DecisionAction | Literal["signal"]
+    """What was decided; ``signal`` is how stores keep signals among the decisions, and is never handed out as a decision."""
     actor: str
     reason: str = ""
     source: str = "api"
@@ -201,11 +200,9 @@ class Commit(NamedTuple):
     closed: tuple[tuple[str, BarrierStatus], ...] = ()
     """(ticket, new status) of barriers this transition ends, or reopens (status open, after a refused decision)."""
     consumed: tuple[tuple[str, int], ...] = ()
-    """(decision id, seq) of decisions this transition consumes."""
+    """(id, seq) of decisions and signals this transition consumes."""
     voted: tuple[DecisionRecord, ...] = ()
     """Decisions this transition itself makes (a timeout default)."""
-    heard: tuple[tuple[str, int], ...] = ()
-    """(signal id, seq) of signals this transition consumes."""
 
 
 class Receipt(NamedTuple):

@@ -120,7 +120,8 @@ class Decision:
     def of_record(cls, record: DecisionRecord) -> Decision:
         """The decision a store keeps."""
         return cls(
-            record.action, record.actor, record.reason, record.source, record.roles, record.edits, record.target, record.approves,
+            record.action, record.actor, record.reason,  # type: ignore[arg-type]  # no signal is handed out as a decision
+            record.source, record.roles, record.edits, record.target, record.approves,
             record.payload_digest, moment(record.decided_at),
         )  # fmt: skip
 

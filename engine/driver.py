@@ -31,7 +31,7 @@ from engine.events import CancelAsked, DeadlinePassed, Event, Signalled, Suspend
 from engine.notices import ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.threads import NodeThreads
-from engine.waiting import awaited, due_times, is_soon
+from engine.waiting import due_times, is_soon
 from engine.walk import Batch, Walk
 
 SHORT_WAIT: Final = timedelta(seconds=5)
@@ -143,9 +143,7 @@ class RunDriver:
                 batch.rows += walk.stop_at_limit(self._clock.now()).rows
             change = self._change()
         if batch.rows or change is not None:
-            commit = Commit(
-                state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted, batch.heard
-            )
+            commit = Commit(state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
             receipt = await self._store.commit(commit)
             if self._observers:
                 self._tell(batch, receipt.committed_at, change)
@@ -179,11 +177,10 @@ class RunDriver:
         if is_soon(state, self._clock.now() + SHORT_WAIT // _MICROSECOND):
             return None
         due = due_times(state)
-        awaits = awaited(state)
         if due and min(due) <= self._clock.now():
             return None  # it is due now (the run was parked when its time came): the timer is about to ring
         return RunChange(
-            status="waiting", wake_at=min(due) if due else None, clear_wake_at=not due, awaits=awaits, release=True,
+            status="waiting", wake_at=min(due) if due else None, clear_wake_at=not due, release=True,
             release_at_rev=self._inbox_rev,
         )  # fmt: skip
 
@@ -299,7 +296,7 @@ class RunDriver:
 
     def _match_signals(self, batch: Batch) -> None:
         """Post the signals that a scope waits for: the oldest to the first scope in declared order."""
-        used = {signal_id for signal_id, _seq in batch.heard}
+        used = {signal_id for signal_id, _seq in batch.consumed}
         posted = [item for item in self._mailbox if isinstance(item, Signalled)]
         self._signals = tuple(signal for signal in self._signals if signal.id not in used)
         spoken_for = {event.record.id for event in posted}

@@ -20,7 +20,7 @@ from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedErro
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import ENDED, STOPPED, DecisionRecord, Inbox, NewRun, RunRecord
+from checkpoint_stores.records import ENDED, STOPPED, DecisionRecord, Inbox, NewRun, RunRecord, SignalRecord
 from engine import arguments, operations
 from engine.callables import is_coroutine
 from engine.clock import Clock, StoreClock
@@ -35,7 +35,7 @@ from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.result import RunResult
 from engine.threads import NodeThreads
-from engine.waiting import retries
+from engine.waiting import retries, waits
 from engine.walk import Walk
 from reducers.changes import ABSENT
 
@@ -345,11 +345,12 @@ class GraphExecutor:
         """The result that a folded state stands for."""
         view = self.graph.plan.schema.view(state.root.read)
         values = {key: value for key in self.graph.plan.schema.keys if (value := _value(state, key)) is not ABSENT}
-        tickets = tuple(scope.detail[0] for scope in state.frontier() if scope.phase == PARKED) if state.status not in ENDED else ()
+        is_over = state.status in ENDED
+        tickets = () if is_over else tuple(scope.detail[0] for scope in state.frontier() if scope.phase == PARKED)
         return RunResult(
             run_id=state.run_id, status="waiting" if waiting else state.status, state=view, values=values, steps=state.step,  # type: ignore[arg-type]
             attempt=state.attempt, error=state.root.detail if state.status == "failed" else None, waiting_for=tickets,
-            retries=retries(state) if state.status not in ENDED else (), seq=state.seq, warnings=warnings, exception=error,
+            retries=() if is_over else retries(state), waits=() if is_over else waits(state), seq=state.seq, warnings=warnings, exception=error,
         )  # fmt: skip
 
     async def _stored_result(self, run_id: str) -> RunResult:
@@ -421,6 +422,17 @@ class GraphExecutor:
     async def decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord:
         """See `RunHandle.decide`."""
         record = await self.store.decide(run_id, barrier, decision)
+        await self._go_on_here(run_id)
+        return record
+
+    async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
+        """See `RunHandle.signal`."""
+        record = await self.store.signal(run_id, name, payload, by=by, signal_id=signal_id)
+        await self._go_on_here(run_id)
+        return record
+
+    async def _go_on_here(self, run_id: str) -> None:
+        """Drive a parked run that has become able to move, unless somebody else does."""
         run = await self.store.run(run_id)
         if run.owner is None and run.status == "waiting":
             task = self._tasks.get(run_id)
@@ -431,8 +443,7 @@ class GraphExecutor:
                 try:
                     await self.attach(run_id)
                 except (LeaseHeldError, RunEndedError, ExecutorClosedError):
-                    pass  # the decision is recorded; somebody else goes on with it
-        return record
+                    pass  # what was said is recorded; somebody else goes on with it
 
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult:
         """End a run as cancelled, wherever it is.  A run that has ended stays as it ended.

@@ -6,9 +6,9 @@ resumes it).
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from checkpoint_stores.records import DecisionRecord
+from checkpoint_stores.records import DecisionRecord, SignalRecord
 from engine.decisions import Decision
 from engine.result import RunResult
 
@@ -18,6 +18,7 @@ class Drives(Protocol):
 
     async def result(self, run_id: str, *, through_barriers: bool) -> RunResult: ...
     async def decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord: ...
+    async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord: ...
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult: ...
     async def suspend(self, run_id: str, reason: str = "") -> RunResult: ...
     def is_driving(self, run_id: str) -> bool: ...
@@ -44,6 +45,10 @@ class RunHandle:
     async def decide(self, barrier: str, decision: Decision) -> DecisionRecord:
         """Record a decision durably and let the run go on here.  Raises what `CheckpointStore.decide` raises."""
         return await self._executor.decide(self.run_id, barrier, decision)
+
+    async def signal(self, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
+        """Tell the run of an event durably and let it go on here.  Raises what `CheckpointStore.signal` raises."""
+        return await self._executor.signal(self.run_id, name, payload, by=by, signal_id=signal_id)
 
     async def cancel(self, *, by: str, reason: str = "") -> RunResult:
         """End the run as cancelled.  Idempotent: a run that has ended stays as it ended."""

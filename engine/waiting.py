@@ -19,14 +19,7 @@ def retries(state: RunState) -> tuple[PendingRetry, ...]:
 
 def waits(state: RunState) -> tuple[PendingWait, ...]:
     """The nodes that wait for a signal or for a time, in declared order."""
-    return tuple(
-        PendingWait(scope.node, scope.path, scope.detail[1], scope.detail[2]) for scope in state.frontier() if scope.phase == WAIT
-    )
-
-
-def awaited(state: RunState) -> tuple[str, ...]:
-    """The names of the signals that would move the run, each once."""
-    return tuple(dict.fromkeys(scope.detail[1] for scope in state.frontier() if scope.phase == WAIT and scope.detail[1]))
+    return tuple(PendingWait(scope.node, scope.path, scope.detail[1], scope.detail[2]) for scope in state.frontier() if scope.phase == WAIT)
 
 
 def is_soon(state: RunState, soon: int) -> bool:

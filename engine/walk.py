@@ -57,7 +57,7 @@ from engine.plan import Plan
 class Batch:
     """What one round of events led to: rows to commit together, and what to do once they are durable."""
 
-    __slots__ = ("cancels", "closed", "consumed", "error", "heard", "opened", "rows", "starts", "timers", "voted")
+    __slots__ = ("cancels", "closed", "consumed", "error", "opened", "rows", "starts", "timers", "voted")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -68,7 +68,6 @@ class Batch:
         self.closed: tuple[tuple[str, BarrierStatus], ...] = ()
         self.consumed: tuple[tuple[str, int], ...] = ()
         self.voted: tuple[DecisionRecord, ...] = ()
-        self.heard: tuple[tuple[str, int], ...] = ()
         self.cancels: tuple[str, ...] = ()
         """Paths of bodies in flight that must be cancelled."""
         self.error: BaseException | None = None
@@ -238,7 +237,7 @@ class Walk:
             case Consume(decision_id=decision_id):
                 batch.consumed += ((decision_id, self.state.seq),)
             case Hear(signal_id=signal_id):
-                batch.heard += ((signal_id, self.state.seq),)
+                batch.consumed += ((signal_id, self.state.seq),)
             case Vote(record=record):
                 batch.voted += (record,)
                 batch.consumed += ((record.id, self.state.seq),)

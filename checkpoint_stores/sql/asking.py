@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from checkpoint_stores.deciding import check_asked
 from checkpoint_stores.errors import RunNotFoundError
 from checkpoint_stores.protocol import Decides
-from checkpoint_stores.records import BarrierRecord, DecisionRecord, Inbox, RunRecord
+from checkpoint_stores.records import BarrierRecord, DecisionRecord, Inbox, RunRecord, SignalRecord
+from checkpoint_stores.signalling import apart
 from checkpoint_stores.sql import statements, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of
@@ -43,10 +46,16 @@ class Asking:
         return [barrier_of(line) for line in found]
 
     async def decisions(self, run_id: str) -> list[DecisionRecord]:
+        return list((await self._told(run_id))[0])
+
+    async def signals(self, run_id: str) -> list[SignalRecord]:
+        return list((await self._told(run_id))[1])
+
+    async def _told(self, run_id: str) -> tuple[tuple[DecisionRecord, ...], tuple[SignalRecord, ...]]:
         found = await self._database.read(statements.decisions_of(key_of(run_id)))
         if not found:
             await self._reading.run(run_id)
-        return [decision_of(line) for line in found]
+        return apart(decision_of(line) for line in found)
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
         check_asked(barrier, decision)
@@ -54,6 +63,12 @@ class Asking:
         if judged is None:
             judged = await self._database.transact(transactions.decide, run_id, barrier, decision)
         record, is_new = judged
+        if is_new:
+            self._database.outside.watches.wake(record.run_id)
+        return record
+
+    async def signal(self, run_id: str, name: str, payload: Any, *, by: str, signal_id: str | None) -> SignalRecord:
+        record, is_new = await self._database.transact(transactions.signal, run_id, name, payload, by=by, given_id=signal_id)
         if is_new:
             self._database.outside.watches.wake(record.run_id)
         return record

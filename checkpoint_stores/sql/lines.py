@@ -16,6 +16,7 @@ from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import ArgumentError, RunNotFoundError
 from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, Inbox, NewRun, Row, RunRecord, Snapshot
+from checkpoint_stores.signalling import apart
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.sql.leases import is_over
 from checkpoint_stores.sql.schema import barriers, decisions, runs
@@ -276,7 +277,7 @@ def inbox_of(rev: int, cancel: bytes | None, barriers: Iterable[Any], decisions:
         rev,
         cancel_of(cancel),
         tuple(barrier_of(BarrierLine(*line)) for line in barriers),
-        tuple(decision_of(DecisionLine(*line)) for line in decisions),
+        *apart(decision_of(DecisionLine(*line)) for line in decisions),
     )
 
 

@@ -232,7 +232,7 @@ def _cases_of(found: Iterable[Sequence[Any]]) -> dict[bytes, _Case]:
 def _arrays_of(accepted: Mapping[bytes, _Case]) -> list[Any]:
     settled = [(key, *pair) for key, case in accepted.items() for pair in case.settled.items()]
     return [
-        *zip(*((key, case.version, len(case.lines)) for key, case in accepted.items()), strict=True),
+        *zip(*((key, case.version, len(case.lines), "decided" in case.settled.values()) for key, case in accepted.items()), strict=True),
         *(zip(*settled, strict=True) if settled else [()] * postgres_statements.DECISION_PARTS[1]),
         *zip(*([line[name] for name in DecisionLine._fields] for case in accepted.values() for line in case.lines), strict=True),
     ]

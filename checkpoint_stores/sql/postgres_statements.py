@@ -237,7 +237,7 @@ READ_INBOXES: Final = (
 )
 """The inboxes of runs: of each its revision, the request to cancel, its live barriers, its decisions not yet consumed."""
 
-_CASE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("added", "integer")]
+_CASE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("added", "integer"), ("wakes", "boolean")]
 _SETTLED_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
 DECISION_PARTS: Final = (len(_CASE_FIELDS), len(_SETTLED_FIELDS), len(_DECISION_FIELDS))
 """How many arrays each part of `DECIDE` takes: runs, barriers, decisions."""
@@ -247,7 +247,8 @@ def _decide() -> str:
     case, settled, decision = _starts(DECISION_PARTS)
     return (
         f"WITH {_LOCKED.format(given=_unnested('g', _CASE_FIELDS, case))},"
-        f" bumped AS (UPDATE {runs.name} r SET inbox_rev = r.inbox_rev + l.added, updated_at = {_NOW}"
+        f" bumped AS (UPDATE {runs.name} r SET inbox_rev = r.inbox_rev + l.added, updated_at = {_NOW},"
+        f" wake_at = CASE WHEN l.wakes AND r.status = 'waiting' THEN {_NOW} ELSE r.wake_at END"
         " FROM locked l WHERE r.run_id = l.run_id RETURNING r.run_id),"
         f" settled AS (UPDATE {barriers.name} b SET status = x.status"
         f" FROM {_unnested('x', _SETTLED_FIELDS, settled)}"

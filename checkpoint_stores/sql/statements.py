@@ -265,7 +265,8 @@ TAKE_RUN: Final = (
     f" updated_at = {{now:7}} WHERE run_id = %1 RETURNING {RUN}"
 )
 BUMP_INBOX: Final = (
-    f"UPDATE {runs.name} SET inbox_rev = inbox_rev + 1, updated_at = %2, cancel = coalesce(%3, cancel) WHERE run_id = %1 RETURNING {RUN}"
+    f"UPDATE {runs.name} SET inbox_rev = inbox_rev + 1, updated_at = %2, cancel = coalesce(%3, cancel),"
+    f" wake_at = CASE WHEN %4 AND status = 'waiting' THEN %2 ELSE wake_at END WHERE run_id = %1 RETURNING {RUN}"
 )
 INSERT_BARRIER: Final = f"INSERT INTO {barriers.name} ({', '.join(barriers.columns.keys())}) VALUES ({places(len(barriers.columns))})"
 BARRIERS_OF_NODE: Final = (
@@ -275,6 +276,7 @@ SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = %3 WHERE run_id = %1 
 VOTES: Final = (
     f"SELECT {', '.join(decisions.columns.keys())} FROM {decisions.name} WHERE run_id = %1 AND ticket IN (%2, %3) ORDER BY decided_at, id"
 )
+DECISION_BY_ID: Final = f"SELECT {', '.join(decisions.columns.keys())} FROM {decisions.name} WHERE id = %1"
 INSERT_DECISION: Final = f"INSERT INTO {decisions.name} ({', '.join(decisions.columns.keys())}) VALUES ({places(len(decisions.columns))})"
 _SNAPSHOT: Final = tuple(column.name for column in snapshots.columns)
 PUT_SNAPSHOT: Final = (

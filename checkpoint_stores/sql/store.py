@@ -29,6 +29,7 @@ from checkpoint_stores.records import (
     Receipt,
     Row,
     RunRecord,
+    SignalRecord,
     Snapshot,
 )
 from checkpoint_stores.sql import statements, transactions
@@ -175,6 +176,12 @@ class SQLCheckpointStore:
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
         return await self._asking.decide(run_id, barrier, decision)
+
+    async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
+        return await self._asking.signal(run_id, name, payload, by=by, signal_id=signal_id)
+
+    async def signals(self, run_id: str) -> list[SignalRecord]:
+        return await self._asking.signals(run_id)
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         return await self._asking.request_cancel(run_id, actor=actor, reason=reason)

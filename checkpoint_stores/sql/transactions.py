@@ -21,7 +21,8 @@ from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, ti
 from checkpoint_stores.errors import CheckpointCorruptError, LeaseHeldError, RunEndedError, RunExistsError, RunNotFoundError
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
-from checkpoint_stores.records import ENDED, BarrierRecord, CancelRequest, DecisionRecord, Lease, NewRun, Row, Snapshot
+from checkpoint_stores.records import ENDED, BarrierRecord, CancelRequest, DecisionRecord, Lease, NewRun, Row, SignalRecord, Snapshot
+from checkpoint_stores.signalling import id_of_signal, judge_signal, signal_of
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.leases import is_over, worker_line
 from checkpoint_stores.sql.lines import (
@@ -182,9 +183,32 @@ def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str,
     _fetch(connection, statements.INSERT_DECISION, *(values[name] for name in DecisionLine._fields))
     if isinstance(ticket, BarrierRecord) and verdict.status != ticket.status:
         _fetch(connection, statements.SET_BARRIER, line.run_id, ticket.ticket, verdict.status)
-    _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None)
+    _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, verdict.status == "decided")
     _tell(connection, line.run_id)
     return verdict.record, True
+
+
+def signal(
+    connection: sa.Connection, scribe: Scribe, run_id: str, name: str, payload: Any, *, by: str, given_id: str | None
+) -> tuple[SignalRecord, bool]:
+    """Judge and store a signal; return its record and whether it is new.
+
+    Raises what `signalling.judge_signal` raises, and RunNotFoundError.
+    """
+    line, clock = _locked(connection, scribe, run_id)
+    signal_id = id_of_signal(id_of(line.run_id), given_id) if given_id is not None else new_id(clock)
+    before = [decision_of(DecisionLine(*values)) for values in _fetch(connection, statements.DECISION_BY_ID, signal_id)]
+    definitions = _fetch(connection, statements.GRAPH, line.graph_hash)
+    definition = definitions[0][0] if definitions else None
+    record, is_new = judge_signal(
+        run_of(line), name, payload, definition, before[0] if before else None, by=by, signal_id=signal_id, now=clock
+    )
+    if is_new:
+        values = decision_line(record)
+        _fetch(connection, statements.INSERT_DECISION, *(values[column] for column in DecisionLine._fields))
+        _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, True)
+        _tell(connection, line.run_id)
+    return signal_of(record), is_new
 
 
 def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor: str, reason: str) -> bool:
@@ -198,7 +222,7 @@ def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor
     if line.cancel is not None:
         return False
     request = cancel_line(CancelRequest(actor, reason, clock))
-    _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request)
+    _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request, True)
     _tell(connection, line.run_id)
     return True
 

@@ -379,7 +379,12 @@ class Journey:
     def choices(self) -> list[Any]:
         listening = [Listening(scope.path) for scope in self.walk.listening()]
         parked = [scope.path for scope in self.walk.parked() if scope.detail[0] not in self.refused]
-        return [*sorted(self.in_flight.values()), *sorted(self.timers, key=lambda event: (self.timers[event], repr(event))), *parked, *listening]
+        return [
+            *sorted(self.in_flight.values()),
+            *sorted(self.timers, key=lambda event: (self.timers[event], repr(event))),
+            *parked,
+            *listening,
+        ]
 
     def happen(self, choice: Any) -> None:
         if isinstance(choice, StartBody):

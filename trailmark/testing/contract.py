@@ -33,15 +33,18 @@ from checkpoint_stores.errors import (
     CheckpointNotFoundError,
     DecisionConflictError,
     InvalidDecisionError,
+    InvalidSignalError,
     LeaseHeldError,
     LeaseLostError,
     NotAnApproverError,
     RunEndedError,
     RunExistsError,
     RunNotFoundError,
+    SignalConflictError,
     StalePayloadError,
     StoreUnavailableError,
     UnknownBarrierError,
+    UnknownSignalError,
     UnserialisableError,
 )
 from checkpoint_stores.ids import new_id
@@ -60,7 +63,10 @@ from checkpoint_stores.records import (
 
 StoreFactory = Callable[..., CheckpointStore]
 
-DEFINITION = '{"barriers": {"review": {"approvers": [], "early": true}, "sealed": {"early": false}, "board": {"approvers": ["ana"]}}}'
+DEFINITION = (
+    '{"barriers": {"review": {"approvers": [], "early": true}, "sealed": {"early": false}, "board": {"approvers": ["ana"]}},'
+    ' "signals": {"paid": {"type": "integer"}, "ping": null}}'
+)
 LEASE = timedelta(seconds=30)
 SECOND = 1_000_000
 
@@ -910,6 +916,80 @@ class StoreContract:
         await run.end("cancelled")
         with pytest.raises(RunEndedError):
             await store.request_cancel(run.run_id, actor="ana")
+
+    # --- signals ----------------------------------------------------------------------------------------------------
+    async def test_a_signal_is_kept_until_a_checkpoint_consumes_it(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        first = await other.signal(run.run_id, "paid", 7, by="bank")
+        second = await store.signal(run.run_id, "each[3].ping", {"a": (1, "x")})
+        assert (first.name, first.payload, first.actor, first.consumed_seq) == ("paid", 7, "bank", None)
+        assert (second.name, second.payload) == ("each[3].ping", {"a": (1, "x")})
+        assert first.sent_at > 0
+        inbox = await store.inbox(run.run_id)
+        assert (inbox.rev, inbox.signals, inbox.decisions) == (2, (first, second), ())
+        await store.commit(run.next_commit(consumed=((first.id, run.seq + 1),)))
+        assert (await store.inbox(run.run_id)).signals == (second,)
+        told = await other.signals(run.run_id)
+        assert [(signal.id, signal.consumed_seq) for signal in told] == [(first.id, 2), (second.id, None)]
+        assert await store.decisions(run.run_id) == []
+        assert await store.verify(run.run_id) == []
+
+    async def test_a_signal_with_an_id_is_sent_once(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run, elsewhere = await new_run(store), await new_run(store)
+        first = await store.signal(run.run_id, "paid", 7, signal_id="payment-1")
+        assert await other.signal(run.run_id, "paid", 7, signal_id="payment-1", by="somebody else") == first
+        assert (await store.inbox(run.run_id)).rev == 1
+        for name, payload in (("paid", 8), ("ping", 7)):
+            with pytest.raises(SignalConflictError, match="payment-1"):
+                await other.signal(run.run_id, name, payload, signal_id="payment-1")
+        assert (await store.signal(elsewhere.run_id, "paid", 8, signal_id="payment-1")).payload == 8
+        await run.end()
+        assert (await store.signal(run.run_id, "paid", 7, signal_id="payment-1")).id == first.id
+
+    async def test_a_signal_nobody_can_wait_for_is_refused(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        with pytest.raises(UnknownSignalError, match="paid, ping"):
+            await store.signal(run.run_id, "payed", 7)
+        with pytest.raises(InvalidSignalError, match="integer"):
+            await store.signal(run.run_id, "paid", "seven")
+        with pytest.raises(UnserialisableError):
+            await store.signal(run.run_id, "ping", object())
+        with pytest.raises(RunNotFoundError):
+            await store.signal(new_id(1), "paid", 7)
+        assert (await store.inbox(run.run_id)).rev == 0
+        await run.end()
+        with pytest.raises(RunEndedError):
+            await store.signal(run.run_id, "paid", 7)
+
+    async def test_what_an_outsider_says_makes_a_waiting_run_due(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            told, decided, cancelled, working = [await new_run(store) for _ in range(4)]
+            for run in (told, decided, cancelled):
+                await run.open_barrier()
+            assert [(await store.run(run.run_id)).wake_at for run in (told, decided, cancelled)] == [None] * 3
+            clock.advance(timedelta(minutes=1))
+            await store.signal(told.run_id, "paid", 7)
+            await store.decide(decided.run_id, "review", Verdict())
+            await store.request_cancel(cancelled.run_id, actor="ana")
+            await store.signal(working.run_id, "paid", 7)
+            found = [(await store.run(run.run_id)).wake_at for run in (told, decided, cancelled, working)]
+            assert found == [clock.now, clock.now, clock.now, None]
+
+    async def test_a_vote_that_does_not_decide_makes_no_run_due(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(quorum=2)
+        await store.decide(run.run_id, "review", Verdict(by="ana"))
+        assert (await store.run(run.run_id)).wake_at is None
+        await store.decide(run.run_id, "review", Verdict(by="ben"))
+        assert (await store.run(run.run_id)).wake_at is not None
+
+    async def test_a_signal_keeps_a_run_from_parking_past_it(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.signal(run.run_id, "ping")
+        receipt = await store.commit(run.next_commit(change=RunChange(status="waiting", release=True, release_at_rev=0)))
+        assert receipt.inbox_rev == 1
+        assert (await store.run(run.run_id)).owner == store.worker_id
 
     # --- deciding ---------------------------------------------------------------------------------------------------
     async def test_a_decision_is_attributed_and_bound_to_what_was_shown(self, store_factory: StoreFactory) -> None:
