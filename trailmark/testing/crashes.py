@@ -9,7 +9,7 @@ from engine.graph import FlowGraph
 from engine.result import RunResult
 from trailmark.testing.clock import VirtualClock
 from trailmark.testing.crashing import Death, Moment, Process, SimulatedCrash
-from trailmark.testing.journeys import Decisions, Journey, Outcome, StoreFactory, graph_of, memory_store
+from trailmark.testing.journeys import Decisions, Journey, Outcome, Signals, StoreFactory, graph_of, memory_store
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ async def crash_at_every_checkpoint(
     input: object = None,  # noqa: A002
     *,
     decisions: Decisions | None = None,
+    signals: Signals | None = None,
     store_factory: StoreFactory = memory_store,
     max_steps: int = 1000,
 ) -> CrashReport:
@@ -39,13 +40,14 @@ async def crash_at_every_checkpoint(
     nodes must give the same answer when they are asked again.
 
     Time is virtual: it stands still while a node's body runs and jumps to the next retry or deadline when the run rests (so a
-    node's own ``timeout`` never ends).  Where the run waits for people, ``decisions`` says what they say, by ticket or barrier; a run
-    that waits for anything else ends there.
+    node's own ``timeout`` never ends).  Where the run waits for people, ``decisions`` says what they say, by ticket or barrier; ``signals``
+    says what is sent; a run that waits for anything else ends there.
 
     Args:
         flow: the flow, or its compiled graph.
         input: what each run is started with.
         decisions: by ticket or barrier name, one decision or several.
+        signals: by name, the payloads of the signals that are sent one after the other when the run waits for them.
         store_factory: makes a store for each run; SQL: ``lambda clock: SQLCheckpointStore(url, now=clock.now)``.
         max_steps: the runs' step limit.
 
@@ -69,7 +71,7 @@ async def crash_at_every_checkpoint(
     async def journey(death: Death | None) -> tuple[Outcome, RunResult, int]:
         clock = VirtualClock()
         async with store_factory(clock) as store:
-            return await _ended(Journey(graph, store, clock, input, decisions or {}, max_steps), death)
+            return await _ended(Journey(graph, store, clock, input, decisions or {}, max_steps, signals or {}), death)
 
     peaceful, result, commits = await journey(None)
     moments: tuple[Moment, ...] = ("before", "after")

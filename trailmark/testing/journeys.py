@@ -28,11 +28,15 @@ from engine.handle import RunHandle
 from engine.loading import load_state
 from engine.observing import Committed
 from engine.result import RunResult
+from engine.waiting import waits
 from trailmark.testing.clock import VirtualClock, settled
 from trailmark.testing.crashing import Process
 
 Decisions: TypeAlias = Mapping[str, Decision | Sequence[Decision]]
 """What people say, by ticket (``review#2``, ``checks[1].review#1``) or by the barrier's name."""
+
+Signals: TypeAlias = Mapping[str, Sequence[Any]]
+"""What happens outside: the payloads of the signals that are sent one after the other, by the name they are sent to."""
 
 StoreFactory: TypeAlias = Callable[[VirtualClock], CheckpointStore]
 """Makes a store that is not open yet; other runs may be in it."""
@@ -62,6 +66,7 @@ class Journey:
     input: Any = None
     decisions: Decisions = field(default_factory=dict)
     max_steps: int = 1000
+    signals: Signals = field(default_factory=dict)
     run_id: str = ""
 
     def __post_init__(self) -> None:
@@ -121,7 +126,7 @@ class Journey:
             return failed.result
 
     async def answer(self) -> bool:
-        """Make the decisions the parked run waits for, or let time pass until it moves by itself; False where neither helps."""
+        """Make the decisions and send the signals the parked run waits for, or let time pass until it moves by itself; False where neither helps."""
         has_decided = False
         for ticket in await self._open_tickets():
             said = self.decisions.get(ticket, self.decisions.get(node_of(ticket), ()))
@@ -129,13 +134,24 @@ class Journey:
                 if ticket in await self._open_tickets():
                     await self.store.decide(self.run_id, ticket, decision)
                     has_decided = True
-        if has_decided:
+        if has_decided or await self._signal():
             return True
         wake_at = (await self.store.run(self.run_id)).wake_at
         if wake_at is None:
             return False
         await self.clock.advance(timedelta(microseconds=max(0, wake_at - self.clock.now())))
         return True
+
+    async def _signal(self) -> bool:
+        sent = False
+        for wait in waits(await load_state(self.store, self.run_id)):
+            for name in (wait.signal, f"{wait.path}.{wait.signal}"):
+                before = [signal for signal in await self.store.signals(self.run_id) if signal.name == name]
+                payloads = self.signals.get(name, ())
+                if wait.signal and len(before) < len(payloads):
+                    await self.store.signal(self.run_id, name, payloads[len(before)])
+                    sent = True
+        return sent
 
     async def _open_tickets(self) -> list[str]:
         return [ticket.ticket for ticket in await self.store.barriers(run_id=self.run_id, limit=10_000)]

@@ -8,7 +8,7 @@ from engine.graph import FlowGraph
 from engine.result import RunResult
 from trailmark.testing.clock import VirtualClock
 from trailmark.testing.crashing import Death, Process, SimulatedCrash
-from trailmark.testing.journeys import Decisions, Journey, StoreFactory, graph_of, memory_store
+from trailmark.testing.journeys import Decisions, Journey, Signals, StoreFactory, graph_of, memory_store
 
 
 async def always_reload(
@@ -16,6 +16,7 @@ async def always_reload(
     input: object = None,  # noqa: A002
     *,
     decisions: Decisions | None = None,
+    signals: Signals | None = None,
     store_factory: StoreFactory = memory_store,
     max_steps: int = 1000,
 ) -> RunResult:
@@ -41,7 +42,7 @@ async def always_reload(
     """
     clock = VirtualClock()
     async with store_factory(clock) as store:
-        journey = Journey(graph_of(flow), store, clock, input, decisions or {}, max_steps)
+        journey = Journey(graph_of(flow), store, clock, input, decisions or {}, max_steps, signals or {})
         while True:
             process = Process(store, Death(1))
             try:
