@@ -133,7 +133,7 @@ def test_a_run_that_completes_prints_its_state_and_ends_with_0(cli: Cli) -> None
 def test_json_of_a_run_has_stable_fields_and_nothing_else_is_printed(cli: Cli) -> None:
     done = cli("-o", "json", "run", "shop.py:flow", "--input", SMALL)
     assert done.err == ""
-    assert list(done.json) == ["run_id", "status", "steps", "attempt", "seq", "waiting_for", "retries", "error", "values"]
+    assert list(done.json) == ["run_id", "status", "steps", "attempt", "seq", "waiting_for", "retries", "waits", "error", "values"]
     assert done.json["values"] == {"amount": 3.0, "vendor": "ACME", "notes": ["read 3", "in stock", "has credit", "paid"]}
     assert (done.json["status"], done.json["steps"], done.json["attempt"]) == ("completed", 5, 1)
 

@@ -24,13 +24,16 @@ def after_stop(terminal: Terminal, run_id: str, status: str, steps: int) -> list
             return []
 
 
-def after_waiting(terminal: Terminal, run_id: str, *, tickets: Sequence[str], can_move: bool, comes_by_itself: bool) -> list[str]:
+def after_waiting(
+    terminal: Terminal, run_id: str, *, tickets: Sequence[str], can_move: bool, comes_by_itself: bool, signals: Sequence[str] = ()
+) -> list[str]:
     """How to go on with a run that waits.
 
-    ``tickets`` are what people are asked; ``can_move`` where something came already (a decision, a time), ``comes_by_itself``
+    ``tickets`` are what people are asked, ``signals`` what is to happen outside; ``can_move`` where something came already (a decision, a time), ``comes_by_itself``
     where a time is going to come.
     """
     asked = [terminal.command("approvals", "show", run_id, ticket) for ticket in tickets]
+    asked += [terminal.command("runs", "signal", run_id, name) for name in dict.fromkeys(signals)]
     if can_move:
         return [terminal.resume_command(run_id), *asked]
     # Before its time a resume would only park the run again: this one stays until then.

@@ -63,13 +63,24 @@ def assignments(given: Sequence[str], option: str) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UsageError(f"{option} {word}: write {option} key=value, the value as JSON")
-        try:
-            values[key] = json.loads(text)
-        except ValueError:
-            if text.lstrip()[:1] in ("{", "[", '"'):
-                raise UsageError(f"{option} {key}: the value is no JSON") from None
-            values[key] = text
+        values[key] = value_of(text, f"{option} {key}")
     return values
+
+
+def value_of(text: str, option: str = "the payload") -> Any:
+    """A value from JSON text; what is no JSON is taken as text.
+
+    >>> value_of("7"), value_of("seven"), value_of('"7"')
+    (7, 'seven', '7')
+
+    Raises UsageError.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text.lstrip()[:1] in ("{", "[", '"'):
+            raise UsageError(f"{option}: the value is no JSON") from None
+        return text
 
 
 def labels_of(given: Sequence[str]) -> dict[str, str]:

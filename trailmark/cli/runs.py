@@ -57,7 +57,7 @@ async def list_runs(
 async def show(terminal: Terminal, run: RunArgument) -> None:
     """Show one run: where it stands, what it waits for, who decided what, what one would type next."""
     from engine.loading import load_state
-    from engine.waiting import retries
+    from engine.waiting import retries, waits
 
     async with terminal.opened_store() as store:
         record = await store.run(run)
@@ -67,6 +67,7 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         now = await store.now()
     is_over = record.status in ENDED
     pending = () if is_over else retries(state)
+    held = () if is_over else waits(state)
     open_barriers = [ticket for ticket in tickets if ticket.status == "open"]
     unread = [ticket.ticket for ticket in tickets if ticket.status == "decided" and record.status == "waiting"]
     if terminal.output is Output.JSON:
@@ -74,6 +75,7 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         asked = {
             "waiting_for": [shapes.of_barrier(each) for each in open_barriers],
             "retries": [shapes.of_retry(each) for each in pending],
+            "waits": [shapes.of_wait(each) for each in held],
             "decided": unread,
             "decisions": [shapes.of_decision(each) for each in decided],
         }
@@ -88,6 +90,8 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         terminal.show(tables.titled("waits for", tables.barriers(open_barriers)))
     if pending:
         terminal.show(tables.titled("will be tried again", tables.retries(pending)))
+    if held:
+        terminal.show(tables.titled("waits by itself", tables.waits(held)))
     if decided:
         terminal.show(tables.titled("decisions", tables.decisions(decided)))
     if unread:
@@ -95,8 +99,14 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
     if record.status == "waiting":
         is_due = record.wake_at is not None and record.wake_at <= now
         names = [each.ticket for each in open_barriers]
+        signals = [each.signal for each in held if each.signal]
         then = following.after_waiting(
-            terminal, record.run_id, tickets=names, can_move=bool(unread) or is_due, comes_by_itself=record.wake_at is not None
+            terminal,
+            record.run_id,
+            tickets=names,
+            signals=signals,
+            can_move=bool(unread) or is_due,
+            comes_by_itself=record.wake_at is not None,
         )
     elif record.orphaned:
         then = [terminal.resume_command(record.run_id)]

@@ -13,10 +13,10 @@ from trailmark.cli.plain import data, iso
 if TYPE_CHECKING:
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.fold import RunState
-    from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
+    from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord, SignalRecord
     from engine.operations import StepLine
     from engine.plan import Warn
-    from engine.result import PendingRetry, RunResult
+    from engine.result import PendingRetry, PendingWait, RunResult
 
 
 def of_result(result: RunResult) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def of_result(result: RunResult) -> dict[str, Any]:
         "seq": result.seq,
         "waiting_for": list(result.waiting_for),
         "retries": [of_retry(each) for each in result.retries],
+        "waits": [of_wait(each) for each in result.waits],
         "error": data(dict(result.error)) if result.error is not None else None,
         "values": data(dict(result.values)),
     }
@@ -37,6 +38,24 @@ def of_result(result: RunResult) -> dict[str, Any]:
 def of_retry(retry: PendingRetry) -> dict[str, Any]:
     """A failed node that is to be tried again."""
     return {"node": retry.node, "path": retry.path, "failed": retry.failed, "error": data(dict(retry.error)), "due": iso(retry.due_at)}
+
+
+def of_wait(wait: PendingWait) -> dict[str, Any]:
+    """A node that waits for a signal or a time."""
+    return {"node": wait.node, "path": wait.path, "signal": wait.signal or None, "due": iso(wait.due_at)}
+
+
+def of_signal(signal: SignalRecord) -> dict[str, Any]:
+    """A signal that was sent to a run."""
+    return {
+        "id": signal.id,
+        "run_id": signal.run_id,
+        "signal": signal.name,
+        "payload": data(signal.payload),
+        "by": signal.actor,
+        "sent_at": iso(signal.sent_at),
+        "consumed_seq": signal.consumed_seq,
+    }
 
 
 def of_run(run: RunRecord) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`trailmark runs fork` and `cancel`: what an operator does to a run.  Needs nobody's code."""
+"""`trailmark runs fork`, `signal` and `cancel`: what an operator does to a run.  Needs nobody's code."""
 
 from __future__ import annotations
 
@@ -60,6 +60,32 @@ async def fork(
         terminal.next_steps([terminal.resume_command(made)])
     if edits and schema is None:
         terminal.say("trailmark: the values of --set were not checked against the flow's types; name the flow with --flow to check them")
+
+
+async def signal(
+    terminal: Terminal,
+    run: RunArgument,
+    name: Annotated[str, typer.Argument(metavar="SIGNAL", help="What happened: an event the flow waits for, or each[3].EVENT.")],
+    payload: Annotated[str, typer.Argument(metavar="[JSON]", help="What comes with it; what is no JSON is taken as text.")] = "null",
+    *,
+    by: Annotated[str, typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who sends it; recorded.")] = "",
+    signal_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Its own name: the same signal sent again under it is no second one.")
+    ] = None,
+) -> None:
+    """Tell a run that something happened; whoever drives it goes on, and one that waits becomes due."""
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        sent = await store.signal(record.run_id, name, given.value_of(payload), by=by, signal_id=signal_id)
+        record = await store.run(record.run_id)
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_signal(sent))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([sent.id])
+    else:
+        terminal.show(tables.facts([("run", sent.run_id), ("signal", sent.name), ("by", sent.actor or "nobody said")]))
+        if record.status == "waiting" and record.owner is None:
+            terminal.next_steps([terminal.resume_command(record.run_id)])
 
 
 async def cancel(

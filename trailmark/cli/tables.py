@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
     from engine.operations import StepLine
-    from engine.result import PendingRetry
+    from engine.result import PendingRetry, PendingWait
     from trailmark import RunResult
 
 STATUS_STYLES = {
@@ -89,6 +89,8 @@ def of_result(result: RunResult) -> RenderableType:
     parts: list[RenderableType] = [facts(told)]
     if result.retries:
         parts.append(titled("will be tried again", retries(result.retries)))
+    if result.waits:
+        parts.append(titled("waits by itself", waits(result.waits)))
     if result.values:
         parts.append(titled("state", values(result.values)))
     return Group(*parts)
@@ -106,6 +108,15 @@ def retries(pending: Sequence[PendingRetry]) -> Table:
         for each in pending
     ]
     return table(("node", "due", "failed", "why"), rows, whole=("node", "due"))
+
+
+def waits(pending: Sequence[PendingWait]) -> Table:
+    """Nodes that wait for a signal or a time."""
+    rows = [
+        (f"{each.path} {each.node}".strip(), each.signal or "its time", local(each.due_at) if each.due_at is not None else "")
+        for each in pending
+    ]
+    return table(("node", "for", "until"), rows, whole=("node", "until"))
 
 
 def runs(records: Sequence[RunRecord]) -> RenderableType:
