@@ -254,7 +254,7 @@ class RunState:
 
 def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     """Apply one checkpoint.  ``ops`` is the decoded payload of ``row``; the state takes ownership of its values."""
-    scope = state.scopes.get(row.path) or _begin_at(state, row.path)
+    scope = state.scopes.get(row.path) or begin_at(state, row.path)
     if not scope.begun:
         scope.begun = True
         state.stored += SCOPE_BYTES
@@ -440,7 +440,7 @@ def begin_child(state: RunState, scope: Scope, index: int) -> Scope:
     return child
 
 
-def _begin_at(state: RunState, path: str) -> Scope:
+def begin_at(state: RunState, path: str) -> Scope:
     """The child scope whose first checkpoint is being folded.  Raises KeyError where no open node has such a child."""
     above, _dot, last = path.rpartition(".")
     parent = state.scopes[above]

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.dataflow import reads_before_writes
 from engine.declared import Map, Parallel, Task
 from engine.plan import END, Warn
 from engine.resolve import Scope
@@ -26,7 +27,7 @@ _OUTCOMES: Final = frozenset({"Update", "Goto", "Fallback", "End"})
 
 def warnings_of(scope: Scope, graph: nx.MultiDiGraph[str]) -> tuple[Warn, ...]:
     """Every warning of a flow and its branches, in a fixed order."""
-    return tuple(_warnings(scope, graph))
+    return (*_warnings(scope, graph), *reads_before_writes(scope))
 
 
 def _warnings(scope: Scope, graph: nx.MultiDiGraph[str]) -> Iterator[Warn]:

@@ -7,21 +7,23 @@ nothing.  What happened is handed back as an event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
 from checkpoint_stores.codec import materialise
+from engine.around import Around
 from engine.clock import Clock, Timer
 from engine.commands import StartBody
 from engine.context import StepContext
 from engine.driving import DriveTask, HandedOverError, Strays
 from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
+from engine.middleware import NodeCall
 from engine.notices import StrayBodyWarning, TrailmarkWarning
 from engine.outcomes import BodyHeld
-from engine.plan import ITEM, NodePlan
+from engine.plan import ITEM, NodePlan, Plan
 from engine.threads import NodeThreads, ThreadCall
 from engine.walk import Walk
 
@@ -54,12 +56,13 @@ class Bodies:
 
     def __init__(
         self, walk: Walk, clock: Clock, threads: NodeThreads, strays: Strays, *, post: Callable[[Event], None],
-        warn: Callable[[TrailmarkWarning], None], hand_over: Callable[[], None],
+        warn: Callable[[TrailmarkWarning], None], hand_over: Callable[[], None], around: Around,
     ) -> None:  # fmt: skip
         self._walk = walk
         self._clock = clock
         self._threads = threads
         self._strays = strays
+        self._around = around
         self._post = post
         self._warn = warn
         self._hand_over = hand_over
@@ -178,13 +181,14 @@ class Bodies:
 
     # --- bodies in tasks of their own -------------------------------------------------------------------------------
     def launch(self, start: StartBody) -> None:
-        node = self._walk.plan.at(start.path).nodes[start.node]
+        plan = self._walk.plan.at(start.path)
+        node = plan.nodes[start.node]
         arguments, context = self._arguments(node, start)
         body = _Body(start, context, self._clock.now())
         self._in_flight[start.path] = body
-        body.task = asyncio.create_task(self._run(node, body, arguments))
+        body.task = asyncio.create_task(self._run(plan, node, body, arguments))
 
-    async def _run(self, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
+    async def _run(self, plan: Plan, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
         start = body.start
         event: Event
         raised: BaseException | None = None
@@ -193,13 +197,14 @@ class Bodies:
             if before is not None and not node.overlap and not before.done():
                 await asyncio.wait([before])
             body.started_at = self._clock.now()
-            if node.timeout is not None:
-                body.timer = self._clock.call_at(body.started_at + node.timeout // _MICROSECOND, partial(self._time_out, node, body))
-            if node.is_async:
-                value = await node.fn(*arguments)  # type: ignore[misc]
+            if node.is_wrapped:
+                where = NodeCall(self._walk.state.run_id, start.path, start.node, start.visit, start.failed + 1)
+                performed = partial(self._perform, node, body, arguments)
+                value = await self._around.call(plan, node, where, performed, partial(self._timed, node, body))
             else:
-                body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
-                value = await body.call.answer
+                if node.timeout is not None:
+                    body.timer = self._clock.call_at(body.started_at + node.timeout // _MICROSECOND, partial(self._time_out, node, body))
+                value = await self._perform(node, body, arguments)
             event = BodyReturned(start.path, start.node, start.visit, value, body.started_at)
         except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
@@ -207,14 +212,51 @@ class Bodies:
             body.revoke("the node has returned")
         if self._in_flight.get(start.path) is not body:
             return  # it was cancelled or given up: whatever it brings comes too late
-        if body.timed_out:
+        if body.timed_out and body.call is not None and not body.call.over.done():
+            self._abandon(body, body.call.over)
+        if body.timed_out and not node.is_wrapped:
             event = self._timed_out(node, body)
-            if body.call is not None and not body.call.over.done():
-                self._abandon(body, body.call.over)
         elif raised is not None:
             event = self._failed(start, raised, body.started_at)
         del self._in_flight[start.path]
         self._post(event)
+
+    async def _perform(self, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> Any:
+        if node.is_wrapped:
+            body.started_at = self._clock.now()
+        if node.is_async:
+            return await node.fn(*arguments)  # type: ignore[misc]
+        body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
+        return await body.call.answer
+
+    async def _timed(self, node: NodePlan, body: _Body, after: timedelta, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Run ``call`` for at most ``after``, as a part of a stack; what it returns or raises after that counts no more.
+
+        Raises NodeTimeoutError, which what stands around it sees.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - bodies run in tasks
+        rang = False
+
+        def ring() -> None:
+            nonlocal rang
+            rang = True
+            self._time_out(node, body)
+
+        timer = self._clock.call_at(self._clock.now() + after // _MICROSECOND, ring)
+        try:
+            value = await call()
+        except (Exception, asyncio.CancelledError):
+            if not rang:
+                raise
+        else:
+            if not rang:
+                return value
+        finally:
+            timer.cancel()
+        if task.uncancel():
+            raise asyncio.CancelledError  # somebody else wants it to stop, too
+        raise NodeTimeoutError(body.start.node, body.start.path, after.total_seconds())
 
     def _time_out(self, node: NodePlan, body: _Body) -> None:
         body.timed_out = True

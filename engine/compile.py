@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -15,12 +16,13 @@ from pydantic import BaseModel, TypeAdapter
 
 from engine.analysis import warnings_of
 from engine.callables import condition_takes, is_coroutine, item_takes, node_takes
-from engine.declared import Barrier, Edge, Map, Opening, Parallel, Subflow, Task, Timer, Wait
+from engine.declared import Barrier, Edge, Map, Node, Opening, Parallel, Subflow, Task, Timer, Wait
 from engine.defining import definition_of
 from engine.definition import hash_of
 from engine.errors import FlowValidationError
 from engine.flow import Flow
 from engine.graph import FlowGraph
+from engine.middleware import Backpressure, Timeout
 from engine.plan import (
     END,
     ITEM,
@@ -35,9 +37,11 @@ from engine.plan import (
     Plan,
     TimerPlan,
     WaitPlan,
+    Retry,
 )
 from engine.resolve import Scope, resolve, signals_of
 from engine.schema import StateSchema
+from engine.stack import merged, stack_of, stack_problems
 from engine.validate import problems_of
 
 
@@ -51,6 +55,7 @@ def compile_flow(flow: Flow) -> FlowGraph:
     scope = resolve(flow.declaration(), problems, within=(flow,))
     graph = graph_of(scope)
     problems += problems_of(scope)
+    problems += stack_problems(scope)
     if problems:
         raise FlowValidationError(flow.name, list(dict.fromkeys(problems)))
     plan = _plan(scope, graph)
@@ -75,14 +80,21 @@ def graph_of(scope: Scope) -> nx.MultiDiGraph[str]:
     return nx.freeze(graph)
 
 
-def _plan(scope: Scope, graph: nx.MultiDiGraph[str]) -> Plan:
+def _plan(scope: Scope, graph: nx.MultiDiGraph[str], outer: Sequence[Any] = ()) -> Plan:
+    """``outer``: the middleware of the flow around it."""
     assert scope.schema is not None  # noqa: S101 - a valid flow has one
     assert scope.declaration.entry is not None  # noqa: S101
-    nodes = {name: _node_plan(scope, graph, name) for name in scope.nodes}
+    around = merged(outer, scope.declaration.middleware)
+    looked_at = {each.behind for node in scope.nodes.values() for each in _middleware(around, node) if isinstance(each, Backpressure)}
+    nodes = {name: _node_plan(scope, graph, name, around, looked_at) for name in scope.nodes}
     return Plan(scope.declaration.name, scope.declaration.version, scope.declaration.entry, MappingProxyType(nodes), scope.schema)
 
 
-def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan:
+def _middleware(around: Sequence[Any], node: Node) -> tuple[Any, ...]:
+    return stack_of(around, node) if isinstance(node, Task) else ()
+
+
+def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str, around: Sequence[Any], looked_at: Collection[str]) -> NodePlan:
     node = scope.nodes[name]
     declared = scope.ways[name].all()
     placed = sorted((order, key) for _, _, key, order in graph.out_edges(name, keys=True, data="order"))
@@ -94,23 +106,30 @@ def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str) -> NodePlan
         "fallbacks": tuple(edge for edge in edges if edge.kind == "fallback"),
     }
     if isinstance(node, Task):
+        stack = _middleware(around, node)
+        each_attempt = tuple(each for each in stack if not isinstance(each, Retry))
+        only_timeout = all(isinstance(each, Timeout) for each in each_attempt) and name not in looked_at
         made |= {
             "fn": node.fn,
             "is_async": is_coroutine(node.fn),
             "takes": node_takes(node.fn) if node.gives == "update" else item_takes(node.fn),
             "gives": node.gives,
-            "retry": node.retry,
-            "timeout": node.timeout,
+            "retry": next((each for each in stack if isinstance(each, Retry)), None),
+            "timeout": min((each.after for each in stack if isinstance(each, Timeout)), default=None),
             "overlap": node.overlap,
+            "writes": None if node.writes is None else frozenset(node.writes),
+            "middleware": stack,
+            "stack": () if only_timeout else each_attempt,
+            "is_looked_at": name in looked_at,
         }
     elif isinstance(node, Parallel):
-        made["opens"] = _parallel_plan(scope, graph, node)
+        made["opens"] = _parallel_plan(scope, graph, node, around)
     elif isinstance(node, Timer):
         made["timer"] = TimerPlan(node.delay, node.key)
     elif isinstance(node, Wait):
         made["wait"] = WaitPlan(node.event, node.to, node.timeout, node.on_timeout)  # type: ignore[arg-type]
     elif isinstance(node, Opening):
-        made["opens"] = _each_plan(scope, graph, node)
+        made["opens"] = _each_plan(scope, graph, node, around)
     else:
         assert scope.schema is not None  # noqa: S101
         made["barrier"] = _barrier_plan(node, scope.schema, routes=any(edge.when_wants_outcome for edge in made["conditional"]))
@@ -122,18 +141,18 @@ def _edge_plan(edge: Edge, key: int) -> EdgePlan:
     return EdgePlan(edge.target, edge.kind, edge.name, edge.when, takes == 2, edge.on, edge.max_visits, key)
 
 
-def _parallel_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Parallel) -> ParallelPlan:
+def _parallel_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Parallel, around: Sequence[Any]) -> ParallelPlan:
     graphs = graph.nodes[node.name]["branches"]
     branches = (
-        BranchPlan(branch.name, index, _plan(branch.scope, graphs[branch.name]), branch.timeout)
+        BranchPlan(branch.name, index, _plan(branch.scope, graphs[branch.name], around), branch.timeout)
         for index, branch in enumerate(scope.branches[node.name])
     )
     return ParallelPlan(tuple(branches), node.on_error, node.max_concurrency)
 
 
-def _each_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Map | Subflow) -> EachPlan:
+def _each_plan(scope: Scope, graph: nx.MultiDiGraph[str], node: Map | Subflow, around: Sequence[Any]) -> EachPlan:
     (child,) = scope.branches[node.name]
-    plan = _plan(child.scope, graph.nodes[node.name]["branches"][child.name])
+    plan = _plan(child.scope, graph.nodes[node.name]["branches"][child.name], around)
     own_state = child.scope.declaration.state is not None
     if isinstance(node, Subflow):
         return EachPlan(plan, Mapped(node.inputs, None, node.outputs) if own_state else None, timeout=child.timeout)

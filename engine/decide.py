@@ -75,7 +75,7 @@ from engine.outcomes import End, Fallback
 from engine.plan import END, NodePlan, Plan
 from engine.resolving import deadline_passed, voted
 from engine.retry import retry_due
-from engine.updates import ops_of_update, outcome_of, result_of
+from engine.updates import only_declared, ops_of_update, outcome_of, result_of
 
 
 def decide(plan: Plan, state: RunState, event: Event, now: int) -> Decision:
@@ -94,6 +94,8 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     node = here.nodes[event.node]
     try:
         outcome, update = outcome_of(event.value, node.name, scope.path) if node.gives == "update" else result_of(event.value, node.gives)
+        if node.writes is not None:
+            only_declared(node, scope.path, update)
         ops = ops_of_update(here.schema, scope, node.name, update)
         if isinstance(outcome, Fallback):
             gave_up = FallbackRequested(node.name, scope.path, outcome.reason)

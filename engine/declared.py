@@ -31,6 +31,10 @@ class Task:
     """The keys it may write; None = not said."""
     gives: Literal["update", "result", "nothing"] = "update"
     """What it returns: an update; of a map's function: an item's result, or nothing that is kept."""
+    reads: tuple[str, ...] = ()
+    """The keys it needs a value of."""
+    middleware: tuple[Any, ...] = ()
+    """What stands around it, and what of the flow's shall not."""
     kind: Literal["task"] = "task"
 
 
@@ -185,6 +189,8 @@ class Declaration:
     """What was already seen to be wrong while it was declared."""
     signals: tuple[tuple[str, Any], ...] = ()
     """Events it may wait for, and the type of their payload (Any = anything)."""
+    middleware: tuple[Any, ...] = ()
+    """What stands around every node."""
 
     def node(self, name: str) -> Node | None:
         """The first node of this name."""

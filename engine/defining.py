@@ -17,6 +17,7 @@ from engine.declared import Barrier, Edge, Map, Node, Opening, Subflow, Task, Ti
 from engine.plan import END, BarrierPlan, Plan, Retry
 from engine.resolve import Scope, signals_of
 from engine.schema import StateSchema
+from engine.stack import retry_as_data, snapshot
 
 FORMAT = 1
 """Counted up when a reader of definitions must know of a change."""
@@ -57,14 +58,21 @@ def _node(scope: Scope, plan: Plan, name: str) -> dict[str, Any]:
     node = scope.nodes[name]
     said: dict[str, Any] = {"kind": node.kind}
     if isinstance(node, Task):
+        compiled = plan.nodes[name]
         said |= {
             "callable": identity_of(node.fn),
             "version": node.version,
-            "retry": None if node.retry is None else _retry(node.retry),
-            "timeout": _seconds(node.timeout),
+            "retry": None if compiled.retry is None else retry_as_data(compiled.retry),
+            "timeout": _seconds(compiled.timeout),
             "overlap": node.overlap,
             "goto": list(node.goto),
         }
+        if compiled.middleware:
+            said["middleware"] = [snapshot(each) for each in compiled.middleware]
+        if node.writes is not None:
+            said["writes"] = sorted(set(node.writes))
+        if node.reads:
+            said["reads"] = sorted(set(node.reads))
     elif isinstance(node, Barrier):
         barrier = plan.nodes[name].barrier
         assert barrier is not None  # noqa: S101 - a barrier's plan has one
@@ -128,17 +136,6 @@ def _edge(edge: Edge) -> dict[str, Any]:
     if edge.max_visits is not None:
         said["max_visits"] = edge.max_visits
     return said
-
-
-def _retry(retry: Retry) -> dict[str, Any]:
-    return {
-        "attempts": retry.attempts,
-        "first": _seconds(retry.first),
-        "factor": retry.factor,
-        "longest": _seconds(retry.longest),
-        "jitter": retry.jitter,
-        "on": [error.__name__ for error in retry.on],
-    }
 
 
 def _seconds(span: timedelta | None) -> float | None:

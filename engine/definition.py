@@ -23,7 +23,7 @@ def hash_of(definition: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_TIMES: Final = frozenset({"timeout", "first", "longest", "delay"})
+_TIMES: Final = frozenset({"timeout", "first", "longest", "delay", "open_for", "per"})
 """Fields that hold seconds."""
 
 _UNHASHED: Final = frozenset({"description", "format", "barriers"})
@@ -41,12 +41,38 @@ def _canonical(flow: dict[str, Any]) -> dict[str, Any]:
 
 
 def _canonical_node(node: dict[str, Any]) -> dict[str, Any]:
-    kept = {field: value for field, value in node.items() if field != "description"}
+    kept = {field: value for field, value in node.items() if field not in _UNHASHED_OF_NODE}
+    if deciding := _deciding(node.get("middleware", ())):
+        kept["middleware"] = deciding
     if "branches" in kept:
         kept["branches"] = [_canonical(branch) for branch in kept["branches"]]
     if "form" in kept:
         kept["form"] = _without_descriptions(kept["form"])
     return kept
+
+
+_UNHASHED_OF_NODE: Final = frozenset({"description", "middleware", "reads"})
+"""Of a node: what restricts nothing.  Its middleware is hashed as far as it can change an outcome (see `_deciding`)."""
+
+
+def _deciding(stack: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What of a stack can change how a run goes: what may refuse a call, and what waits while a timeout counts.
+
+    Who waits at a limiter is late, no more: without it the run goes the same way.  Retry and timeout stand in the node itself; a timeout
+    is kept as a place, because what stands behind it counts.
+    """
+    kept, counting = [], False
+    for each in stack:
+        if each["kind"] == "timeout":
+            counting = True
+            kept.append({"name": each["name"], "kind": "timeout"})
+        elif each["kind"] not in _ONLY_WAIT or counting or each.get("waiting") is not None:
+            kept.append(each)
+    kept = [each for each in kept if each["kind"] != "retry"]
+    return kept if any(each["kind"] != "timeout" for each in kept) else []
+
+
+_ONLY_WAIT: Final = frozenset({"rate_limit", "bulkhead", "backpressure"})
 
 
 def _without_descriptions(schema: Any) -> Any:
@@ -93,12 +119,27 @@ def _changed_node(old: dict[str, Any], new: dict[str, Any], place: str, node: st
             continue
         if field == "branches" and before is not None and after is not None:
             yield from _changed_branches(before, after, f"{place}{node}")
+        elif field == "middleware":
+            yield from _changed_stack(before or [], after or [], f"{place}{node}: middleware")
         elif isinstance(before, dict) and isinstance(after, dict) and field != "form":
             for name in dict.fromkeys((*before, *after)):
                 if before.get(name) != after.get(name):
                     yield f"{place}{node}: {field}.{name} {_shown(before.get(name), name)} -> {_shown(after.get(name), name)}"
         else:
             yield f"{place}{node}: {field} {_shown(before, field)} -> {_shown(after, field)}"
+
+
+def _changed_stack(old: list[dict[str, Any]], new: list[dict[str, Any]], where: str) -> Iterator[str]:
+    before, after = {each["name"]: each for each in old}, {each["name"]: each for each in new}
+    yield from (f"{where} {name!r} removed" for name in before if name not in after)
+    yield from (f"{where} {name!r} added" for name in after if name not in before)
+    for name, each in before.items():
+        other = after.get(name, each)
+        for field in dict.fromkeys((*each, *other)):
+            if each.get(field) != other.get(field):
+                yield f"{where} {name!r}: {field} {_shown(each.get(field), field)} -> {_shown(other.get(field), field)}"
+    if [name for name in before if name in after] != [name for name in after if name in before]:
+        yield f"{where}: order {', '.join(before)} -> {', '.join(after)}"
 
 
 def _changed_branches(old: list[dict[str, Any]], new: list[dict[str, Any]], node: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
@@ -21,7 +21,8 @@ from checkpoint_stores.deciding import name_of
 from checkpoint_stores.errors import LeaseLostError, StoreError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import Commit, DecisionRecord, Inbox, RunChange, SignalRecord, Snapshot
+from checkpoint_stores.records import Commit, DecisionRecord, Inbox, Row, RunChange, SignalRecord, Snapshot
+from engine.around import Around
 from engine.barriers import verdict
 from engine.bodies import Bodies
 from engine.clock import Clock, Timer
@@ -51,13 +52,17 @@ class RunDriver:
 
     def __init__(
         self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, strays: Strays, observers: Sequence[Observer],
-        inbox: Inbox | None, hand_over: Callable[[], None], watch: Watch | None = None,
+        inbox: Inbox | None, hand_over: Callable[[], None], watch: Watch | None = None, around: Around | None = None,
+        before_completion: Callable[[Sequence[Row]], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self._store = store
+        self._before_completion = before_completion
         self._walk = walk
         self._clock = clock
         self._observers = tuple(observers)
-        self._bodies = Bodies(walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over)
+        self._bodies = Bodies(
+            walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock)
+        )
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
@@ -142,11 +147,14 @@ class RunDriver:
             if walk.starved and not walk.stopped:
                 batch.rows += walk.stop_at_limit(self._clock.now()).rows
             change = self._change()
+            if self._before_completion is not None and change is not None and change.status == "completed":
+                await self._before_completion(batch.rows)
         if batch.rows or change is not None:
             commit = Commit(state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
+            began = self._clock.now() if self._observers else 0
             receipt = await self._store.commit(commit)
             if self._observers:
-                self._tell(batch, receipt.committed_at, change)
+                self._tell(batch, receipt.committed_at, change, self._clock.now() - began)
             moved = receipt.inbox_rev != self._inbox_rev
         else:
             moved = False
@@ -197,7 +205,7 @@ class RunDriver:
             # At the root nothing else can be in flight: a lone async body needs no task of its own.
             start = starts[0]
             node = self._walk.plan.nodes[start.node]
-            if node.is_async and node.timeout is None:
+            if node.runs_inline:
                 event = await self._bodies.run_here(node, start)
                 if not self._mailbox:
                     return [event] if event is not None else []
@@ -329,10 +337,10 @@ class RunDriver:
             return  # truth never needs a snapshot; the next commit tells whether the store is really gone
         state.weight = 0
 
-    def _tell(self, batch: Batch, committed_at: int, change: RunChange | None) -> None:
+    def _tell(self, batch: Batch, committed_at: int, change: RunChange | None, took: int) -> None:
         status = change.status if change is not None and change.status is not None else self._walk.state.status
-        for row in batch.rows:
-            told = Committed(row, committed_at, status)
+        for index, row in enumerate(batch.rows):
+            told = Committed(row, committed_at, status, None if index else took)
             for observer in self._observers:
                 try:
                     observer(told)

@@ -16,6 +16,7 @@ from checkpoint_stores.errors import LeaseHeldError
 from reducers.errors import TrailmarkError, how_many, with_article
 
 if TYPE_CHECKING:
+    from engine.contracts import RunCheck
     from engine.result import RunResult
 
 
@@ -186,6 +187,55 @@ class UpdateTypeError(NodeError, TypeError):
     def __init__(self, node: str, path: str, key: str, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{place(node, path)} wrote a wrong value to {key!r}: {reason}", node=node, path=path, key=key)
+
+
+class UndeclaredWriteError(NodeError, KeyError):
+    """The update names a key that is not among the node's declared ``writes``."""
+
+    def __init__(self, node: str, path: str, keys: Sequence[str], writes: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        self.writes = tuple(writes)
+        super().__init__(
+            f"{place(node, path)} wrote {', '.join(map(repr, self.keys))}, but declares writes={list(self.writes)}; declare it there, too",
+            node=node, path=path, key=self.keys[0],
+        )  # fmt: skip
+
+    __str__ = Exception.__str__
+
+
+class CircuitOpenError(NodeError):
+    """A circuit breaker refused the call: the node was not run.  An error of the node like any other: retry and fallback take it."""
+
+    def __init__(self, node: str, path: str, middleware: str, seconds: float) -> None:
+        self.middleware = middleware
+        self.seconds = seconds
+        when = f"it tries again in {seconds:g} s" if seconds else "its trials are under way"
+        super().__init__(f"{place(node, path)} was not run: its {middleware} is open; {when}", node=node, path=path)
+
+
+class BulkheadFullError(NodeError):
+    """No place and no room to wait for one: the node was not run.  An error of the node like any other: retry and fallback take it."""
+
+    def __init__(self, node: str, path: str, middleware: str, limit: int, waiting: int) -> None:
+        self.middleware = middleware
+        self.limit = limit
+        self.waiting = waiting
+        super().__init__(
+            f"{place(node, path)} was not run: all {limit} places of its {middleware} are taken and {waiting} wait for one",
+            node=node,
+            path=path,
+        )
+
+
+class MiddlewareError(NodeError):
+    """A user-written middleware broke its promise: it left the call out, made it twice, or hid its error."""
+
+    def __init__(self, node: str, path: str, middleware: str, reason: str) -> None:
+        self.middleware = middleware
+        super().__init__(
+            f"middleware {middleware!r} around {place(node, path)} {reason}; it must await call() exactly once and let its error out, or raise",
+            node=node, path=path,
+        )  # fmt: skip
 
 
 class UnroutedError(NodeError):
@@ -389,6 +439,19 @@ class GraphChangedError(TrailmarkError):
         super().__init__(
             f"run {run_id} was started with graph {stored_hash[:12]}, this flow is {graph_hash[:12]}:\n{listed}\n"
             f"deploy the old flow, or resume with mode='force'"
+        )
+
+
+class ContractError(TrailmarkError):
+    """The run was about to complete, but its checkpoints break a contract (``strict=True``).  It is quarantined; ``check`` holds what was found."""
+
+    def __init__(self, check: RunCheck) -> None:
+        self.run_id = check.run_id
+        self.check = check
+        listed = "\n".join(f"  checkpoint {problem.seq}: {problem.reason}" for problem in check.problems)
+        super().__init__(
+            f"run {check.run_id} was not completed, because its checkpoints break a contract:\n{listed}\n"
+            f"it is quarantined; `trailmark runs check {check.run_id}` and `trailmark db verify {check.run_id}` tell more, a resume tries again"
         )
 
 

@@ -20,20 +20,33 @@ from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedErro
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import ENDED, STOPPED, DecisionRecord, Inbox, NewRun, RunRecord, SignalRecord
+from checkpoint_stores.records import ENDED, STOPPED, Commit, DecisionRecord, Inbox, NewRun, Row, RunChange, RunRecord, SignalRecord
 from engine import arguments, operations
+from engine.around import Around
 from engine.callables import is_coroutine
+from engine.checking import check_run
 from engine.clock import Clock, StoreClock
+from engine.contracts import RunCheck
 from engine.decisions import Decision
 from engine.driver import RunDriver
 from engine.driving import DriveTask, HandedOverError, Strays
-from engine.errors import DrivenHereError, ExecutorClosedError, GraphChangedError, RunFailedError, RunningLoopError, WrongFlowError
+from engine.errors import (
+    ContractError,
+    DrivenHereError,
+    ExecutorClosedError,
+    GraphChangedError,
+    RunFailedError,
+    RunningLoopError,
+    WrongFlowError,
+)
+from engine.failures import error_data
 from engine.graph import FlowGraph
 from engine.handle import RunHandle
 from engine.loading import catch_up, load_state
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.result import RunResult
+from engine.statistics import ExecutorStatistics
 from engine.threads import NodeThreads
 from engine.waiting import retries, waits
 from engine.walk import Walk
@@ -57,6 +70,8 @@ class GraphExecutor:
             that run, which goes on (`ObserverFailedWarning`).
         cancel_grace: how long an async node that was cancelled or timed out is waited for; then the run goes on without it
             (`StrayBodyWarning`).
+        strict: check the whole run against the contracts (see `check`) before it may complete; where one is broken the run is
+            quarantined instead, and whoever waits for it gets ContractError.  Reads the run's history once more.
 
     Use it as an async context manager, or call `aclose`, to let go of the runs it drives.
     """
@@ -70,6 +85,7 @@ class GraphExecutor:
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
         cancel_grace: timedelta = timedelta(seconds=5),
+        strict: bool = False,
     ) -> None:
         if not isinstance(graph, FlowGraph):
             raise ArgumentError("graph", graph, "what flow.compile() returns")
@@ -88,7 +104,9 @@ class GraphExecutor:
         self._clock = clock
         self._clock_lock = asyncio.Lock()
         self._observers = tuple(observers)
+        self._strict = strict
         self._threads = NodeThreads()
+        self._around: Around | None = None
         self._strays = Strays(cancel_grace)
         self._tasks: dict[str, asyncio.Future[RunResult]] = {}
         """By run: how its drive will end, in whichever task that is."""
@@ -275,9 +293,12 @@ class GraphExecutor:
     def _drive(self, state: RunState, epoch: int, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:
         walk = Walk(self.graph.plan, state, self.store.chain, epoch)
         ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
+        if self._around is None:
+            self._around = Around(clock)
         driver = RunDriver(
             self.store, walk, clock=clock, threads=self._threads, strays=self._strays, observers=self._observers, inbox=inbox, watch=watch,
-            hand_over=partial(self._hand_over, state.run_id, epoch),
+            hand_over=partial(self._hand_over, state.run_id, epoch), around=self._around,
+            before_completion=partial(self._contracts_kept, state, epoch) if self._strict else None,
         )  # fmt: skip
         self._drivers[state.run_id] = driver
         self._tasks[state.run_id] = ended
@@ -333,6 +354,11 @@ class GraphExecutor:
     def strays(self) -> int:
         """How many node bodies were given up (timed out, or cancelled without effect) and still run in this process."""
         return len(self._strays)
+
+    def statistics(self) -> ExecutorStatistics:
+        """What there is to tell of this executor at this moment: runs it drives, bodies given up, what waits at middleware."""
+        around = () if self._around is None else tuple(self._around.statistics())
+        return ExecutorStatistics(len(self._tasks), self._threads.running, self.strays, around)
 
     def is_driving(self, run_id: str) -> bool:
         """Whether this executor drives the run at this moment."""
@@ -468,6 +494,25 @@ class GraphExecutor:
             self._drivers[run_id].suspend(reason)
             await _outlast(task)
         return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
+
+    async def check(self, run_id: str) -> RunCheck:
+        """Check the stored checkpoints of a run against the contracts: order, steps, edges, deltas, end.  Changes nothing.
+
+        Edges are checked against the stored definition of the run's graph; reducers and conditions are not asked again.  Whether the
+        bytes are those that were written is another question: `CheckpointStore.verify` answers it.
+
+        Raises RunNotFoundError, CheckpointCorruptError.
+        """
+        return await check_run(self.store, run_id)
+
+    async def _contracts_kept(self, state: RunState, epoch: int, pending: Sequence[Row]) -> None:
+        """Called before a run completes.  Raises ContractError, after the run has been quarantined."""
+        found = await check_run(self.store, state.run_id, pending=pending, live=state)
+        if not found.passed:
+            error = ContractError(found)
+            change = RunChange(status="quarantined", clear_wake_at=True, error=error_data(error, "", ""), release=True)
+            await self.store.commit(Commit(state.run_id, epoch, (), change))
+            raise error
 
     async def fork(self, run_id: str, *, at: int | None = None, edits: Mapping[str, Any] | None = None) -> str:
         """Make a new run that stands where ``run_id`` stood at checkpoint ``at``; the original is untouched.

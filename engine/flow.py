@@ -37,19 +37,23 @@ def branch(
     timeout: timedelta | None = None,
     version: str = "",
     writes: Iterable[str] | None = None,
+    reads: Iterable[str] = (),
+    middleware: Iterable[Any] = (),
 ) -> declared.Branch:
     """One branch of a parallel node with options of its own: ``flow.add_parallel("checks", [branch(fn, retry=Retry())])``.
 
-    ``target`` is a function, a flow or the name of a declared node; ``retry``, ``version`` and ``writes`` are for functions.
+    ``target`` is a function, a flow or the name of a declared node; ``retry``, ``version``, ``writes``, ``reads`` and ``middleware`` are for functions.
 
     Raises FlowError where they are given with a flow or a name.
     """
-    if retry is None and not version and writes is None:
+    reads, middleware = tuple(reads), tuple(middleware)
+    if retry is None and not version and writes is None and not reads and not middleware:
         return declared.Branch(name, target, timeout)
     if isinstance(target, str | Flow):
-        raise FlowError(f"retry, version and writes are for functions; declare them where {target!r} is declared")
+        raise FlowError(f"retry, version, writes, reads and middleware are for functions; declare them where {target!r} is declared")
     chosen = name or name_of(target)
-    task = declared.Task(chosen, target, retry=retry, version=version, writes=None if writes is None else tuple(writes))
+    written = None if writes is None else tuple(writes)
+    task = declared.Task(chosen, target, retry=retry, version=version, writes=written, reads=reads, middleware=middleware)
     return declared.Branch(chosen, task, timeout)
 
 
@@ -57,7 +61,8 @@ class Flow:
     """The definition of a flow: nodes, and edges between them.
 
     ``state`` declares the keys: a pydantic model class, a TypedDict class, a dict of annotations by key, or None for a
-    flow that is only ever a branch and takes its parent's.
+    flow that is only ever a branch and takes its parent's.  ``middleware`` stands around every node, outermost first: `Retry`,
+    `Timeout`, `CircuitBreaker`, `RateLimit`, `Bulkhead`, or your own (`Middleware`); nodes and inner flows change it by name.
 
     >>> flow = Flow("greeting", {"name": str, "text": str})
     >>> @flow.node
@@ -67,11 +72,12 @@ class Flow:
     'greeting'
     """
 
-    def __init__(self, name: str, state: Any = None, *, version: str = "1", description: str = "") -> None:
+    def __init__(self, name: str, state: Any = None, *, version: str = "1", description: str = "", middleware: Iterable[Any] = ()) -> None:
         self.name = name
         self.state = state
         self.version = version
         self.description = description
+        self.middleware = tuple(middleware)
         self._entry: str | None = None
         self._nodes: list[declared.Node] = []
         self._edges: list[declared.Edge] = []
@@ -97,6 +103,8 @@ class Flow:
         overlap: bool = False,
         goto: Iterable[str | Callable[..., Any]] = (),
         writes: Iterable[str] | None = None,
+        reads: Iterable[str] = (),
+        middleware: Iterable[Any] = (),
     ) -> Callable[[Function], Function]: ...
     def node(self, fn: Function | None = None, **options: Any) -> Function | Callable[[Function], Function]:
         """Declare the decorated function as a node; the function stays what it is.  Options are those of `add_node`."""
@@ -124,6 +132,8 @@ class Flow:
         overlap: bool = False,
         goto: Iterable[str | Callable[..., Any]] = (),
         writes: Iterable[str] | None = None,
+        reads: Iterable[str] = (),
+        middleware: Iterable[Any] = (),
     ) -> Flow:
         """Declare a node that calls ``fn(state)``, ``fn(state, ctx)`` or ``fn()`` and merges the update it returns.
 
@@ -137,7 +147,10 @@ class Flow:
             description: for people; no part of the graph's hash.
             overlap: whether a retry may start while an attempt that timed out still runs (a thread, or a body that ignored its cancellation).
             goto: the nodes it may name in ``Goto`` (END for ``End``), checked at compile time.
-            writes: the keys it may write, checked at compile time and used to warn of conflicting branches.
+            writes: the keys it may write; any other is refused (UndeclaredWriteError).  Used to warn of conflicting branches
+                and of keys that are read before they are written.
+            reads: the keys it needs; a warning tells where none may have been written yet.  It may read others, too.
+            middleware: what stands around it beside the flow's; the same name replaces the flow's, `without(name)` takes it away.
         """
         named = name_of(fn) if name is None else name
         if not named or named == "<lambda>":
@@ -149,6 +162,7 @@ class Flow:
                 named, fn, retry, timeout, max_visits, version, description, overlap,
                 tuple(self._name(target, "goto") for target in self._several(goto, f"node {named!r}: goto", "node names")),
                 None if writes is None else self._several(writes, f"node {named!r}: writes", "state keys"),
+                reads=self._several(reads, f"node {named!r}: reads", "state keys"), middleware=tuple(middleware),
             )
         )  # fmt: skip
         return self
@@ -419,7 +433,7 @@ class Flow:
         """Everything declared so far, frozen."""
         return declared.Declaration(
             self.name, self.version, self.description, self.state, self._entry,
-            tuple(self._nodes), tuple(self._edges), tuple(self._mistakes), tuple(self._signals),
+            tuple(self._nodes), tuple(self._edges), tuple(self._mistakes), signals=tuple(self._signals), middleware=self.middleware,
         )  # fmt: skip
 
     def compile(self) -> FlowGraph:

@@ -69,6 +69,16 @@ class FlowGraph:
 
         return svg(self._definition, visited=visited, current=current)
 
+    def topology(self) -> dict[str, Any]:
+        """The shape as plain data: nodes, edges, kinds, cycles (strongly connected components), depth, fan-in, fan-out, middleware.
+
+        Fields:: flow, version, graph_hash, entry, depth, nodes, edges, cycles; each node has name, path, kind, depth, fan_in, fan_out and
+        cycle (index of its cycle, or None), and where there are any middleware, reads, writes.
+        """
+        from engine.topology import topology_of
+
+        return topology_of(self._definition)
+
     def describe(self) -> str:
         """The flow in readable lines."""
         from engine.definition import described

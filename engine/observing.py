@@ -22,6 +22,8 @@ class Committed(NamedTuple):
     committed_at: int
     status: str
     """The run's status after the batch the row belongs to."""
+    took: int | None = None
+    """Microseconds from handing the batch to the store until it was durable; None on all rows of a batch but the first."""
 
 
 Observer: TypeAlias = Callable[[Committed], None]

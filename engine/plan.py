@@ -211,6 +211,16 @@ class NodePlan:
     max_visits: int | None = None
     overlap: bool = False
     """Whether a retry may start while an attempt that timed out still runs (a thread, or an async body that ignored its cancellation)."""
+    writes: frozenset[str] | None = None
+    """The keys it may write; None = any."""
+    middleware: tuple[Any, ...] = ()
+    """What stands around it, outermost first, retry and timeout included: for people and tools."""
+    stack: tuple[Any, ...] = ()
+    """The same without its retry, where more than a timeout is in it: what each attempt passes through.  Empty = none."""
+    is_looked_at: bool = False
+    """Whether a backpressure counts its bodies."""
+    runs_inline: bool = field(init=False, default=False)
+    """Whether a lone body needs no task of its own: async, nothing around it, no timeout."""
     conditional: tuple[EdgePlan, ...] = ()
     """In the order they are asked: (priority, declaration)."""
     normal: EdgePlan | None = None
@@ -220,6 +230,14 @@ class NodePlan:
     barrier: BarrierPlan | None = None
     timer: TimerPlan | None = None
     wait: WaitPlan | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs_inline", self.is_async and self.timeout is None and not self.is_wrapped)
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether a body goes through `engine.around`."""
+        return bool(self.stack) or self.is_looked_at
 
     def edges(self) -> tuple[EdgePlan, ...]:
         """All ways out, in the order they are asked."""
@@ -280,7 +298,7 @@ class Warn:
     """One warning of the static analysis, as data."""
 
     code: str
-    """cycle, cycle_without_exit, fallback_in_cycle, parallel_writers, dead_end, anonymous_condition ..."""
+    """cycle, cycle_without_exit, fallback_in_cycle, parallel_writers, dead_end, anonymous_condition, read_before_write, read_maybe_before_write ..."""
     message: str
     nodes: tuple[str, ...] = ()
     key: str = ""

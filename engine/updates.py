@@ -13,9 +13,9 @@ from typing import Any
 from checkpoint_stores.codec import decode, encode, materialise, pack
 from checkpoint_stores.fold import Scope, folded
 from checkpoint_stores.ops import Op
-from engine.errors import MergeError, ReturnTypeError, UndeclaredKeyError, UpdateTypeError
+from engine.errors import MergeError, ReturnTypeError, UndeclaredKeyError, UndeclaredWriteError, UpdateTypeError
 from engine.outcomes import DELETE, End, Fallback, Goto, Update
-from engine.plan import RESULT
+from engine.plan import RESULT, NodePlan
 from engine.schema import StateSchema
 from engine.views import is_state_view
 from reducers.changes import ABSENT
@@ -72,6 +72,13 @@ def result_of(value: Any, gives: str) -> tuple[Outcome | None, Mapping[str, Any]
     if isinstance(value, (Goto, Fallback, End)):
         return value, value.update
     return None, {RESULT: value} if gives == "result" else _NO_UPDATE
+
+
+def only_declared(node: NodePlan, path: str, update: Mapping[str, Any]) -> None:
+    """Refuse keys that the node does not declare in its ``writes``.  Raises UndeclaredWriteError."""
+    writes = node.writes
+    if writes is not None and isinstance(update, Mapping) and not writes.issuperset(update):
+        raise UndeclaredWriteError(node.name, path, [str(key) for key in update if key not in writes], sorted(writes))
 
 
 _NO_UPDATE: Mapping[str, Any] = {}

@@ -179,6 +179,7 @@ def tasks(scope: Scope) -> Iterator[str]:
             if target != END and target not in {edge.target for edge in scope.ways[node.name].all()}:
                 yield f"{where}: goto names {target!r}, but no edge leads there; add_edge({node.name!r}, {target!r}, when=...)"
         yield from undeclared_keys(scope, f"{where}: writes", node.writes or ())
+        yield from undeclared_keys(scope, f"{where}: reads", node.reads)
 
 
 def visit_caps(scope: Scope) -> Iterator[str]:

@@ -398,6 +398,28 @@ def test_a_run_is_drawn_from_the_store_alone_with_the_path_it_took(cli: Cli, tmp
     assert cli("flows", "graph", "--run", run_id, "-o", "json").json["current"] == ["manager"]
 
 
+def test_the_shape_of_a_flow_is_shown_from_its_code_and_from_a_run(cli: Cli, tmp_path: Path) -> None:
+    shown = cli("flows", "show", "shop.py:flow")
+    assert "depth 5" in " ".join(shown.out.split())
+    run_id = started(cli)
+    from_code = cli("flows", "show", "shop.py:flow", "-o", "json").json
+    assert [node["name"] for node in from_code["nodes"] if not node["path"]] == ["read", "pay", "refuse", "checks", "manager"]
+    (tmp_path / "shop.py").unlink()
+    assert cli("flows", "show", "--run", run_id, "-o", "json").json == from_code
+    assert cli("flows", "show", "--run", run_id, "-o", "ids").out.splitlines()[-1] == "checks[1].credit"
+
+
+def test_two_flows_are_compared_also_with_the_flow_a_run_has(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    (tmp_path / "later.py").write_text(SHOP.replace('approvers={"finance"}', 'approvers={"boss"}'))
+    words = 'node \'manager\': approvers ["finance"] -> ["boss"]'
+    assert cli("flows", "diff", "shop.py:flow", "later.py:flow").out.strip() == words
+    told = cli("flows", "diff", run_id, "later.py:flow", "-o", "json").json
+    assert (told["same"], told["difference"]) == (False, [words])
+    same = cli("flows", "diff", run_id, "shop.py:flow")
+    assert (same.out, same.err.strip()) == ("", "no difference")
+
+
 def test_validation_lists_all_problems_and_ends_with_8(cli: Cli, tmp_path: Path) -> None:
     assert "is valid: 5 nodes" in cli("flows", "validate", "shop.py:flow").out
     (tmp_path / "bad.py").write_text(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from engine.conditions import approved, rejected
 from engine.definition import difference, hash_of
 from engine.flow import Flow, best_effort, branch
+from engine.middleware import Bulkhead, CircuitBreaker, RateLimit, Timeout
 from engine.plan import END, Retry
 from reducers import append, reducer, replace
 
@@ -110,6 +111,10 @@ CHANGES: dict[str, Callable[[], Flow]] = {
     "a node's timeout": lambda: flow_with(task={"timeout": timedelta(seconds=1)}),
     "a node's visit cap": lambda: flow_with(task={"max_visits": 3}),
     "a node's overlap": lambda: flow_with(task={"overlap": True}),
+    "what a node may write": lambda: flow_with(task={"writes": ["n"]}),
+    "a breaker": lambda: flow_with(task={"middleware": [CircuitBreaker()]}),
+    "a wait that may be refused": lambda: flow_with(task={"middleware": [Bulkhead(3, waiting=9)]}),
+    "a wait while a timeout counts": lambda: flow_with(task={"middleware": [Timeout(timedelta(seconds=1)), Bulkhead(3)]}),
     "a node's goto": lambda: flow_with(task={"goto": ["c"]}),
     "a barrier's prompt": lambda: flow_with(barrier={"prompt": "Really sign {n}?"}),
     "a barrier's show": lambda: flow_with(barrier={"show": ["n", "notes"]}),
@@ -187,7 +192,8 @@ def same_meaning() -> dict[str, Callable[[], Flow]]:
             edges=lambda flow: flow.add_edge("a", "c", when=yes, priority=-3).add_edge("a", END, when=no, priority=8)
         ),
         "order of approvers": lambda: flow_with(barrier={"approvers": {"ana"}}),
-        "what a node says it writes": lambda: flow_with(task={"writes": ["n"]}),
+        "what a node says it reads": lambda: flow_with(task={"reads": ["n"]}),
+        "a middleware that only waits": lambda: flow_with(task={"middleware": [RateLimit(5, timedelta(seconds=1)), Bulkhead(3)]}),
     }
 
 

@@ -63,12 +63,17 @@ if TYPE_CHECKING:
     from engine.conditions import approved as approved
     from engine.conditions import rejected as rejected
     from engine.context import StepContext as StepContext
+    from engine.contracts import EdgeCount as EdgeCount
+    from engine.contracts import RunCheck as RunCheck
     from engine.decisions import Decision as Decision
     from engine.errors import BarrierTimeoutError as BarrierTimeoutError
     from engine.errors import BranchError as BranchError
     from engine.errors import BranchTimeoutError as BranchTimeoutError
+    from engine.errors import BulkheadFullError as BulkheadFullError
     from engine.errors import ChildInputError as ChildInputError
+    from engine.errors import CircuitOpenError as CircuitOpenError
     from engine.errors import ConditionError as ConditionError
+    from engine.errors import ContractError as ContractError
     from engine.errors import DrivenHereError as DrivenHereError
     from engine.errors import EditError as EditError
     from engine.errors import ExecutorClosedError as ExecutorClosedError
@@ -83,6 +88,7 @@ if TYPE_CHECKING:
     from engine.errors import LoopLimitExceeded as LoopLimitExceeded
     from engine.errors import MergeConflictError as MergeConflictError
     from engine.errors import MergeError as MergeError
+    from engine.errors import MiddlewareError as MiddlewareError
     from engine.errors import NodeCancelledError as NodeCancelledError
     from engine.errors import NodeError as NodeError
     from engine.errors import NodeTimeoutError as NodeTimeoutError
@@ -97,6 +103,7 @@ if TYPE_CHECKING:
     from engine.errors import TimerError as TimerError
     from engine.errors import UndeclaredKeyError as UndeclaredKeyError
     from engine.errors import UndeclaredSignalError as UndeclaredSignalError
+    from engine.errors import UndeclaredWriteError as UndeclaredWriteError
     from engine.errors import UnroutedError as UnroutedError
     from engine.errors import UnsetKeyError as UnsetKeyError
     from engine.errors import UpdateNotStorableError as UpdateNotStorableError
@@ -111,6 +118,14 @@ if TYPE_CHECKING:
     from engine.flow import branch as branch
     from engine.graph import FlowGraph as FlowGraph
     from engine.handle import RunHandle as RunHandle
+    from engine.middleware import Backpressure as Backpressure
+    from engine.middleware import Bulkhead as Bulkhead
+    from engine.middleware import CircuitBreaker as CircuitBreaker
+    from engine.middleware import Middleware as Middleware
+    from engine.middleware import NodeCall as NodeCall
+    from engine.middleware import RateLimit as RateLimit
+    from engine.middleware import Timeout as Timeout
+    from engine.middleware import without as without
     from engine.notices import ObserverFailedWarning as ObserverFailedWarning
     from engine.notices import StrayBodyWarning as StrayBodyWarning
     from engine.notices import TrailmarkWarning as TrailmarkWarning
@@ -124,11 +139,15 @@ if TYPE_CHECKING:
     from engine.plan import Retry as Retry
     from engine.result import PendingRetry as PendingRetry
     from engine.result import RunResult as RunResult
+    from engine.statistics import ExecutorStatistics as ExecutorStatistics
+    from engine.statistics import MiddlewareStatistics as MiddlewareStatistics
     from reducers.errors import ReducerAnnotationError as ReducerAnnotationError
     from reducers.errors import ReducerError as ReducerError
     from reducers.errors import ReducerFunctionError as ReducerFunctionError
     from reducers.errors import ReducerTypeError as ReducerTypeError
     from reducers.errors import TrailmarkError as TrailmarkError
+    from trailmark.metrics import Metrics as Metrics
+    from trailmark.metrics import MetricsUnavailableError as MetricsUnavailableError
 
 _HOMES = {
     "checkpoint_stores.errors": (
@@ -140,8 +159,10 @@ _HOMES = {
     "checkpoint_stores.registered": ("register_type",),
     "engine.context": ("StepContext",),
     "engine.conditions": ("approved", "rejected"),
+    "engine.contracts": ("EdgeCount", "RunCheck"),
     "engine.decisions": ("Decision",),
     "engine.errors": (
+        "ContractError", "UndeclaredWriteError", "CircuitOpenError", "BulkheadFullError", "MiddlewareError",
         "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ChildInputError", "ConditionError", "DrivenHereError", "EditError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
         "MergeError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
@@ -155,9 +176,12 @@ _HOMES = {
     "engine.handle": ("RunHandle",),
     "engine.result": ("PendingRetry", "RunResult"),
     "engine.notices": ("ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
+    "engine.middleware": ("Backpressure", "Bulkhead", "CircuitBreaker", "Middleware", "NodeCall", "RateLimit", "Timeout", "without"),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
     "engine.plan": ("END", "Retry"),
+    "engine.statistics": ("ExecutorStatistics", "MiddlewareStatistics"),
+    "trailmark.metrics": ("Metrics", "MetricsUnavailableError"),
     "reducers.errors": ("ReducerAnnotationError", "ReducerError", "ReducerFunctionError", "ReducerTypeError", "TrailmarkError"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,4 +1,4 @@
-"""`trailmark flows`: a flow as a picture, and whether it is sound."""
+"""`trailmark flows`: a flow as a picture and as a shape, how two differ, and whether one is sound."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reducers.errors import how_many
-from trailmark.cli import shapes
+from trailmark.cli import shapes, tables
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.finding import flow_reference, load_graph
 from trailmark.cli.given import UsageError
@@ -21,7 +21,7 @@ from trailmark.cli.verbs import group, verb
 if TYPE_CHECKING:
     from checkpoint_stores.fold import RunState
 
-app = group("flows", "Draw a flow, check a flow.")
+app = group("flows", "Draw a flow, look at its shape, compare two, check one.")
 
 
 class Format(StrEnum):
@@ -70,6 +70,58 @@ async def graph(
         terminal.write_json({"definition": definition, "visited": visited, "current": current})
     else:
         terminal.write(_drawn(definition, format, visited, current))
+
+
+@verb(app, "show")
+async def show(
+    terminal: Terminal,
+    flow: FlowArgument = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="The flow as this run has it; needs nobody's code.")] = None,
+) -> None:
+    """Show the shape of a flow: nodes, kinds, cycles, depth, fan-in and fan-out, middleware."""
+    from engine.topology import topology_of
+
+    reference = flow if run is not None else flow_reference(flow, os.environ)
+    given = run if reference is None else reference
+    if given is None:
+        raise UsageError("say which flow: module:name or file.py:name, or --run RUN for the flow of a run")
+    found = topology_of(await _definition(terminal, given))
+    if terminal.output is Output.JSON:
+        terminal.write_json(found)
+    elif terminal.output is Output.IDS:
+        terminal.write_ids(_place(node["path"], node["name"]) for node in found["nodes"])
+    else:
+        terminal.show(tables.topology(found))
+
+
+@verb(app, "diff")
+async def diff(
+    terminal: Terminal,
+    before: Annotated[str, typer.Argument(metavar="A", help="A flow (module:name or file.py:name), or a run.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another flow or run.")],
+) -> None:
+    """Show what differs between two flows, as far as it decides how a run goes; a run stands for the flow it has."""
+    from engine.definition import difference, hash_of
+
+    old, new = await _definition(terminal, before), await _definition(terminal, after)
+    lines = difference(old, new)
+    if terminal.output is Output.JSON:
+        terminal.write_json({"before": hash_of(old), "after": hash_of(new), "same": hash_of(old) == hash_of(new), "difference": lines})
+    elif lines:
+        for line in lines:
+            terminal.write(printable(line))
+    elif terminal.output is Output.TABLE:
+        terminal.say("no difference")
+
+
+async def _definition(terminal: Terminal, given: str) -> dict[str, Any]:
+    """The definition of a flow that is named as module:name or file.py:name, or of the flow of a run."""
+    if ":" in given:
+        return load_graph(given).definition
+    definition, _visited, _current = await _path_of(terminal, given)
+    if definition is None:
+        raise UsageError(f"the definition of the flow of run {given} is not in the store; name the flow: module:name or file.py:name")
+    return definition
 
 
 @verb(app, "validate")

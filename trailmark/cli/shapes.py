@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.fold import RunState
     from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord, SignalRecord
+    from engine.contracts import RunCheck
     from engine.operations import StepLine
     from engine.plan import Warn
     from engine.result import PendingRetry, PendingWait, RunResult
@@ -174,6 +175,26 @@ def of_difference(pairs: Mapping[str, tuple[Any, Any]], absent: object) -> dict[
 def of_warning(warning: Warn) -> dict[str, Any]:
     """A finding of the static analysis."""
     return {"code": warning.code, "message": warning.message, "nodes": list(warning.nodes), "key": warning.key}
+
+
+def of_check(check: RunCheck) -> dict[str, Any]:
+    """What `runs check` found."""
+    return {
+        "run_id": check.run_id,
+        "passed": check.passed,
+        "status": check.status,
+        "checkpoints": check.checkpoints,
+        "since": check.since,
+        "steps": check.steps,
+        "problems": [{"seq": each.seq, "reason": each.reason} for each in check.problems],
+        "edges": [
+            {
+                "path": each.path, "from": each.source, "to": each.target, "left": each.left, "entered": each.entered,
+                "standing": each.standing, "given_up": each.given_up,
+            }
+            for each in check.edges
+        ],
+    }  # fmt: skip
 
 
 def of_problem(problem: Problem) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
+    from engine.contracts import RunCheck
     from engine.operations import StepLine
     from engine.result import PendingRetry, PendingWait
     from trailmark import RunResult
@@ -128,6 +129,44 @@ def runs(records: Sequence[RunRecord]) -> RenderableType:
     used = [index for index, name in enumerate(_RUN_COLUMNS) if name not in _OPTIONAL or any(str(row[index]) for row in rows)]
     chosen = [_RUN_COLUMNS[index] for index in used]
     return table(chosen, [[row[index] for index in used] for row in rows], whole=("run", "status", "updated"))
+
+
+def check(found: RunCheck) -> RenderableType:
+    """`runs check`."""
+    from rich.console import Group
+
+    said = "kept" if found.passed else f"{len(found.problems)} broken"
+    told = facts([("run", found.run_id), ("contracts", said), ("checkpoints", str(found.checkpoints)), ("steps", str(found.steps))])
+    rows = [
+        (
+            f"{each.path} {each.source or '(in)'} -> {each.target.replace('__end__', '(out)')}".strip(),
+            *(str(count) for count in (each.left, each.entered, each.standing, each.given_up)),
+        )
+        for each in found.edges
+    ]
+    parts: list[RenderableType] = [told]
+    if found.problems:
+        parts.append(titled("problems", table(("seq", "reason"), [(str(each.seq), one_line(each.reason)) for each in found.problems])))
+    return Group(*parts, titled("edges", table(("edge", "left", "entered", "standing", "given up"), rows)))
+
+
+def topology(found: Mapping[str, Any]) -> RenderableType:
+    """`flows show`."""
+    from rich.console import Group
+
+    told = facts([
+        ("flow", f"{found['flow']} (version {found['version']}, graph {found['graph_hash'][:12]})"),
+        ("depth", str(found["depth"])),
+        ("cycles", "; ".join(" -> ".join([*each["nodes"], each["nodes"][0]]) + (f" in {each['path']}" if each["path"] else "") for each in found["cycles"])),
+    ])  # fmt: skip
+    rows = [
+        (
+            f"{node['path']}.{node['name']}".lstrip("."), node["kind"], *(str(node[field]) for field in ("depth", "fan_in", "fan_out")),
+            ", ".join(each["name"] for each in node.get("middleware", ())),
+        )
+        for node in found["nodes"]
+    ]  # fmt: skip
+    return Group(told, titled("nodes", table(("node", "kind", "depth", "in", "out", "middleware"), rows)))
 
 
 _RUN_COLUMNS = ("run", "flow", "status", "key", "updated", "labels", "note")

@@ -1,0 +1,82 @@
+"""A stored run against the contracts: reads its history from the store and hands it to `engine.contracts`.  Needs nobody's code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from checkpoint_stores.codec import decode, encode, unpack
+from checkpoint_stores.errors import CheckpointCorruptError
+from checkpoint_stores.fold import RunState
+from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import Problem, Row, RunRecord
+from engine.contracts import Contracts, RunCheck
+from engine.loading import load_state
+
+
+async def check_run(store: CheckpointStore, run_id: str, *, pending: Sequence[Row] = (), live: RunState | None = None) -> RunCheck:
+    """Check every checkpoint of a run, and that the state a resume loads is the fold of all of them.
+
+    ``pending`` are rows about to be committed, ``live`` the state that has them folded already: then that state is compared instead.
+
+    Raises RunNotFoundError; CheckpointCorruptError where the run cannot be loaded at all.
+    """
+    record = await store.run(run_id)
+    contracts: Contracts | None = None
+    async for row in store.history(record.run_id):
+        if contracts is None:
+            contracts = await _begun(store, record, row)
+        if row.kind == "attempt":
+            contracts.definition = await _forced(store, row, contracts.definition)
+        if row.seq == 0 or row.seq > contracts.state.seq:  # a snapshot may stand for the first ones; a fork's first has number 0
+            contracts.take(row)
+    if contracts is None:
+        contracts = Contracts(record.run_id, None)
+    for row in pending:
+        contracts.take(row)
+    found = contracts.check()
+    other = live if live is not None else await load_state(store, record.run_id)
+    if found.passed and encode(contracts.state.dump()) != encode(other.dump()):
+        what = "the state it is driven with" if live is not None else "the state that a resume loads (snapshot and the rest)"
+        problem = Problem(record.run_id, other.seq, f"{what} is not the fold of its checkpoints")
+        found = dataclasses.replace(found, problems=(problem,))
+    return found
+
+
+async def _begun(store: CheckpointStore, record: RunRecord, first: Row) -> Contracts:
+    """Contracts that begin where the history begins: with nothing, or on a snapshot where earlier checkpoints were pruned."""
+    state = None
+    if first.seq > 1:
+        snapshot, _rows = await store.load(record.run_id, first.seq)
+        if snapshot is not None:
+            state = RunState.restored(record.run_id, decode(snapshot.payload), snapshot.digest)
+    return Contracts(record.run_id, await _definition(store, await _first_graph(store, record)), state)
+
+
+async def _first_graph(store: CheckpointStore, record: RunRecord) -> str:
+    """The graph the run began with: a resume that was forced to another says which one it left."""
+    if record.attempt > 1:
+        async for row in store.history(record.run_id):
+            for op in unpack(row.payload) if row.kind == "attempt" else ():
+                if op[0] == "attempt" and "forced_from" in op[2]:
+                    return str(op[2]["forced_from"])
+    return record.graph_hash
+
+
+async def _forced(store: CheckpointStore, row: Row, known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The definition that counts from this resume on.  Raises CheckpointCorruptError."""
+    try:
+        ops = unpack(row.payload)
+    except Exception as error:
+        raise CheckpointCorruptError(row.run_id, row.seq, f"its payload cannot be read ({error})") from error
+    for op in ops:
+        if op[0] == "attempt" and "forced_from" in op[2]:
+            return await _definition(store, str(op[2]["graph_hash"]))
+    return known
+
+
+async def _definition(store: CheckpointStore, graph_hash: str) -> dict[str, Any] | None:
+    text = await store.graph(graph_hash)
+    return None if text is None else dict(json.loads(text))
