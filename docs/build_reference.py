@@ -262,6 +262,8 @@ WHO: dict[str, str] = {
     "NodeTimeoutError": "The node's author: a longer `timeout=`, a `retry=`, or a fallback edge that takes it.",
     "BranchTimeoutError": "The flow's author: a longer `branch_timeout=`, or a fallback edge that takes it.",
     "FallbackRequested": "The flow's author: a fallback edge says where to go when the node gives up.",
+    "MetricsUnavailableError": "Whoever installs: `pip install 'trailmark[metrics]'`.",
+    "ContractError": "Whoever keeps the store, or us: `runs check` and `db verify` say what is broken. Nothing of the last step was committed.",
     "ForkError": "The caller: fork at an earlier checkpoint.",
     "RunFailedError": "Whoever asked for the result: `result.error` names the node, the cause says more, a fork goes on from an earlier checkpoint.",
     "BranchesFailedError": _NODE,
@@ -477,6 +479,11 @@ def settings() -> str:
         ("Flow.add_edge", flow.add_edge, flow.add_edge.__doc__),
         ("Flow.add_fallback", flow.add_fallback, flow.add_fallback.__doc__),
         ("Retry", trailmark.Retry, None),
+        ("Timeout", trailmark.Timeout, None),
+        ("CircuitBreaker", trailmark.CircuitBreaker, None),
+        ("RateLimit", trailmark.RateLimit, None),
+        ("Bulkhead", trailmark.Bulkhead, None),
+        ("Backpressure", trailmark.Backpressure, None),
     ]
     parts = [
         "# Settings", "", MADE, "",
