@@ -52,7 +52,7 @@ class Scope:
     """One token's place in one flow.  Changed by `fold` alone."""
 
     __slots__ = (
-        "base", "begun", "cache", "children", "decisions", "detail", "due", "error", "failed", "heard", "hops", "index", "left", "lent", "lost", "node", "ops",
+        "base", "begun", "cache", "children", "decisions", "detail", "due", "error", "failed", "gone", "heard", "hops", "index", "left", "lent", "lost", "node", "ops",
         "parent", "path", "phase", "sizes", "values", "visits",
     )  # fmt: skip
 
@@ -75,7 +75,9 @@ class Scope:
         self.hops: dict[str, int] = {}
         """How often each capped edge was taken in this scope."""
         self.values: dict[str, Any] = {}
-        """Values the scope owns: the run's, or those of a flow with a state of its own.  ABSENT stands for a lent one that was deleted."""
+        """Values the scope owns: the run's, or those of a flow with a state of its own."""
+        self.gone: dict[str, None] = {}
+        """Lent keys that were deleted here."""
         self.ops: dict[str, list[Op]] = {}
         """Of a branch: its value ops by key, in order."""
         self.cache: dict[str, tuple[Op, Any, int]] = {}
@@ -106,7 +108,7 @@ class Scope:
         base = self.base
         if base is None:
             value = self.values.get(key, ABSENT)
-            return self.lent.get(key, ABSENT) if self.lent and key not in self.values else value
+            return self.lent.get(key, ABSENT) if value is ABSENT and self.lent and key not in self.gone else value
         ops = self.ops.get(key)
         if ops is None:
             return base.read(key)
@@ -239,7 +241,8 @@ class RunState:
             scope.begun, scope.heard = begun, heard
             scope.phase, scope.visits, scope.hops, scope.ops = phase, visits, hops, ops
             scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due = error, failed, detail, decisions, sizes, due
-            scope.values = values if above is None else own | dict.fromkeys(gone, ABSENT)
+            scope.values = values if above is None else own
+            scope.gone = dict.fromkeys(gone)
             if phase == OPEN:
                 scope.left = detail[_OPENED]["count"] if len(detail) > _OPENED else 0
             if above is None:
@@ -347,18 +350,27 @@ def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
         _overlay(scope, key, op)
         return
     values = scope.values
+    if scope.lent and key in scope.lent:
+        _own(scope, key, kind)
     if kind == "set":
         values[key] = op[2]
-        return
-    if scope.lent and key in scope.lent:
-        # What was lent belongs to the scope above: it is never changed in place.
-        values[key] = folded([op], values[key] if key in values else scope.lent[key])
         return
     value = apply((kind, op[2]), values.get(key, ABSENT))
     if value is ABSENT:
         values.pop(key, None)
     else:
         values[key] = value
+
+
+def _own(scope: Scope, key: str, kind: str) -> None:
+    """Before a lent key is written: what was lent belongs to the scope above, and is never changed in place."""
+    lent = scope.lent or {}
+    if kind == "delete":
+        scope.gone[key] = None
+    elif key in scope.gone:
+        del scope.gone[key]
+    elif kind != "set" and key not in scope.values:
+        scope.values[key] = _detached(lent[key], deep=True)
 
 
 def _overlay(scope: Scope, key: str, op: Op) -> None:
@@ -557,9 +569,8 @@ def _untouched(scope: Scope) -> bool:
 
 
 def _dumped(scope: Scope) -> list[Any]:
-    own = {} if scope.lent is None else {key: value for key, value in scope.values.items() if value is not ABSENT}
-    gone = [key for key, value in scope.values.items() if value is ABSENT]
+    own = {} if scope.lent is None else scope.values
     return [
         scope.path, scope.parent.path if scope.parent else None, scope.index, scope.begun, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
-        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, gone, scope.heard,
+        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, list(scope.gone), scope.heard,
     ]  # fmt: skip

@@ -35,9 +35,9 @@ from engine.plan import (
     NodePlan,
     ParallelPlan,
     Plan,
+    Retry,
     TimerPlan,
     WaitPlan,
-    Retry,
 )
 from engine.resolve import Scope, resolve, signals_of
 from engine.schema import StateSchema

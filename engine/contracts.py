@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from checkpoint_stores.codec import unpack
-from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, begin_at, fold
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope, begin_at, fold
 from checkpoint_stores.ops import MOVES, Op
 from checkpoint_stores.records import ENDED, Problem, Row
 from engine.plan import END
@@ -31,14 +31,29 @@ from engine.plan import END
 _COUNTED: Final = frozenset({"step", "parallel", "map", "subflow", "barrier"})
 """Kinds that count a step."""
 _UNCOUNTED: Final = frozenset(
-    {"start", "fork", "attempt", "begin", "join", "decision", "decision_refused", "retry", "limit", "cancelled", "suspended"}
+    {
+        "start",
+        "fork",
+        "attempt",
+        "begin",
+        "join",
+        "decision",
+        "decision_refused",
+        "retry",
+        "limit",
+        "cancelled",
+        "suspended",
+        "signal",
+        "timer",
+        "heard",
+    }
 )
-"""Kinds that never do; a fallback or failure does where a node was entered for it."""
+"""Kinds that never do; a fallback or failure does where a node was entered for it, and a wait where a node waits (its body may, too)."""
 _BEFORE: Final = (AT, RETRY)
-_ANY: Final = (AT, RETRY, OPEN, PARKED)
+_ANY: Final = (AT, RETRY, OPEN, PARKED, WAIT)
 _PHASE_OF: Final = {
     "retry": _BEFORE, "begin": (AT,), "join": (OPEN,), "decision": (PARKED,),
-    "decision_refused": (PARKED,),
+    "decision_refused": (PARKED,), "wait": _BEFORE, "signal": (WAIT,), "timer": (WAIT,), "heard": (WAIT,),
 }  # fmt: skip
 """In which phases a scope can be when a checkpoint of this kind, which counts no step, is about its node."""
 

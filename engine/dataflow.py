@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from engine.declared import Barrier, Edge, Map, Node, Opening, Parallel, Subflow, Task
+from engine.declared import Barrier, Edge, Map, Node, Opening, Parallel, Subflow, Task, Timer, Wait
 from engine.plan import END, Warn
 from engine.resolve import Scope
 
@@ -93,6 +93,10 @@ def _writes(scope: Scope, node: Node, everything: Keys) -> Flowing:
         return Flowing(everything, everything) if written is None else Flowing(written, written)
     if isinstance(node, Barrier):
         return Flowing(_form_keys(node), frozenset())
+    if isinstance(node, Timer | Wait):
+        heard = Keys([node.to]) if isinstance(node, Wait) and node.to is not None else Keys()
+        # A wait that may go on without a payload writes nothing then.
+        return Flowing(heard, heard if isinstance(node, Wait) and node.on_timeout == "fail" else Keys())
     inner = [_whole(branch.scope, everything) for branch in scope.branches.get(node.name, ()) if not _stands_alone(node, branch.scope)]
     may, must = Keys().union(*(each.may for each in inner)), Keys().union(*(each.must for each in inner))
     told = _told(node)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from engine.callables import identity_of
 from engine.declared import Barrier, Edge, Map, Node, Opening, Subflow, Task, Timer, Wait
-from engine.plan import END, BarrierPlan, Plan, Retry
+from engine.plan import END, BarrierPlan, Plan
 from engine.resolve import Scope, signals_of
 from engine.schema import StateSchema
 from engine.stack import retry_as_data, snapshot

@@ -86,12 +86,12 @@ def signalled(plan: Plan, state: RunState, event: Signalled, now: int) -> Decisi
     here = plan.at(event.path)
     node = here.nodes[scope.node]
     used: tuple[Command, ...] = (Hear(record.id),)
+    if kind == BODY:  # what does not fit is told to the body as SignalTypeError: its entry counts when it is over
+        return _told(scope, node, name, record.payload, used, in_time=True)
     try:
         value = checked(plan.signals, name, record.payload, node.name, scope.path)
     except NodeError as error:
-        return give_up(here, state, scope, node, error, now, entered=kind == BODY, commands=used)
-    if kind == BODY:
-        return _told(scope, node, name, record.payload, used, in_time=True)
+        return give_up(here, state, scope, node, error, now, entered=False, commands=used)
     assert node.wait is not None  # noqa: S101
     update = {} if node.wait.to is None else {node.wait.to: value}
     return _go_on(here, state, scope, node, now, update=update, outcome=value, kind="signal", commands=used)

@@ -168,10 +168,10 @@ class Walk:
             self._follow(event, now, batch)
             if self._gates:
                 self._call_waiting(batch)
-            if self._items:
-                self._begin_items(now, batch)
             if self._starved:
                 self._start_starved(now, batch)
+            if self._items:
+                self._begin_items(now, batch)
             if self.state.status != "running":
                 # Nothing starts any more; what is in flight can commit nothing and is cancelled.
                 batch.starts.clear()
