@@ -53,7 +53,7 @@ class Scope:
 
     __slots__ = (
         "base", "begun", "cache", "children", "decisions", "detail", "due", "error", "failed", "gone", "heard", "hops", "index", "left", "lent", "lost", "node", "ops",
-        "parent", "path", "phase", "sizes", "values", "visits",
+        "parent", "path", "phase", "sizes", "step_index", "values", "visits",
     )  # fmt: skip
 
     def __init__(self, path: str, parent: Scope | None, node: str, index: int = 0, lent: dict[str, Any] | None = None) -> None:
@@ -100,6 +100,8 @@ class Scope:
         self.detail: Any = None
         """phase parked: [ticket, details]; retry: [n, due, error]; wait: [kind, name, due]; open: [node, visit] or [node, visit, each]; failed: the error."""
         self.decisions: dict[str, Any] = {}
+        self.step_index: int | None = None
+        """The index of the step it is in, once a checkpoint has told of that step; None between steps."""
         self.due: int | None = None
         """When a branch must be over (microseconds); None where it may take as long as it likes."""
 
@@ -160,6 +162,7 @@ class RunState:
         "attempt",
         "details",
         "digest",
+        "indices",
         "max_steps",
         "root",
         "run_id",
@@ -169,6 +172,9 @@ class RunState:
         "status",
         "step",
         "stored",
+        "tokens",
+        "tokens_input",
+        "tokens_output",
         "weight",
     )
 
@@ -181,6 +187,12 @@ class RunState:
         """running until an op says otherwise; ``waiting`` is no op but a fact about the scopes (see `at_rest`)."""
         self.attempt = 0
         self.max_steps = 0
+        self.indices = 0
+        """The index of the next step, where nothing else has begun meanwhile."""
+        self.tokens = 0
+        """The highest token index so far."""
+        self.tokens_input = 0
+        self.tokens_output = 0
         self.details: dict[str, Any] = {}
         """Of the newest attempt: owner, graph_hash, whether it was forced ..."""
         self.root = Scope("", None, "")
@@ -208,12 +220,14 @@ class RunState:
         return [
             self.seq, self.step, self.status, self.attempt, self.max_steps, self.details, self.root.values,
             self.stored, [_dumped(scope) for scope in _walked(self.root) if not _untouched(scope)],
+            [self.indices, self.tokens, self.tokens_input, self.tokens_output],
         ]  # fmt: skip
 
     @classmethod
     def restored(cls, run_id: str, data: list[Any], digest: bytes) -> RunState:
         state = cls(run_id)
-        state.seq, state.step, state.status, state.attempt, state.max_steps, state.details, values, state.stored, scopes = data
+        state.seq, state.step, state.status, state.attempt, state.max_steps, state.details, values, state.stored, scopes, told = data
+        state.indices, state.tokens, state.tokens_input, state.tokens_output = told
         state.digest = digest
         state.scopes = {}
         for (
@@ -235,12 +249,14 @@ class RunState:
             own,
             gone,
             heard,
+            number,
         ) in scopes:
             above = state.scopes[parent] if parent is not None else None
             scope = Scope(path, above, node, index, _lent(above, index) if above is not None else None)
             scope.begun, scope.heard = begun, heard
             scope.phase, scope.visits, scope.hops, scope.ops = phase, visits, hops, ops
             scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due = error, failed, detail, decisions, sizes, due
+            scope.step_index = number
             scope.values = values if above is None else own
             scope.gone = dict.fromkeys(gone)
             if phase == OPEN:
@@ -261,11 +277,17 @@ def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     if not scope.begun:
         scope.begun = True
         state.stored += SCOPE_BYTES
-    if row.step != state.step and row.node:
+    entered = row.step != state.step and row.node
+    if entered:
         scope.visits[row.node] = scope.visits.get(row.node, 0) + 1
+    if scope.step_index is None and (entered or row.kind in BEGIN_EARLY):
+        number = scope.step_index = ops[0][1] if ops and ops[0][0] == "index" else state.indices
+        if number >= state.indices:
+            state.indices = number + 1
     if row.next and row.kind in MOVES:
         scope.node = row.next
         scope.phase = AT
+        scope.step_index = None
         scope.failed = 0
         scope.detail = scope.error = scope.heard = None
     for op in ops:
@@ -288,7 +310,15 @@ def _weight(value: Any, row: Row, ops: list[Op]) -> int:
     if kind not in _CONTAINERS:
         return SCALAR_BYTES
     # The containers of a row share what it holds: in a small row it does not matter, in a large one there is mostly one.
-    return len(row.payload) // sum(1 for op in ops if op[0] in VALUE_OPS and type(op[2]) in _CONTAINERS)
+    held = len(row.payload)
+    if ops[-1][0] == "said":
+        held = max(held - _spoken_bytes(ops[-1]), SCALAR_BYTES)
+    return held // sum(1 for op in ops if op[0] in VALUE_OPS and type(op[2]) in _CONTAINERS)
+
+
+def _spoken_bytes(said: Op) -> int:
+    """About how many bytes of a row are what its step said: they are no part of the values."""
+    return sum(sum(len(part) if type(part) is str else SCALAR_BYTES for part in entry) for entry in said[2])
 
 
 _CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset, ModelData})
@@ -386,6 +416,9 @@ def _overlay(scope: Scope, key: str, op: Op) -> None:
     ops.append(op)
 
 
+BEGIN_EARLY: Final = frozenset({"retry", "wait"})
+"""Kinds of rows that tell of a step before the row that enters its node: an attempt failed, or the body waits."""
+
 VALUE_ALONE: Final = 3
 """The length of a value op that carries no updates for the join."""
 
@@ -405,7 +438,7 @@ def _hop(_state: RunState, scope: Scope, op: Op) -> None:
 
 def _done(_state: RunState, scope: Scope, _op: Op) -> None:
     scope.phase = DONE
-    scope.detail = None
+    scope.detail = scope.step_index = None
     if scope.parent is not None:
         scope.parent.left -= 1
 
@@ -413,6 +446,7 @@ def _done(_state: RunState, scope: Scope, _op: Op) -> None:
 def _fail(_state: RunState, scope: Scope, op: Op) -> None:
     scope.phase = FAILED
     scope.detail = op[1]
+    scope.step_index = None
     if scope.parent is not None:
         scope.parent.left -= 1
         scope.parent.lost += 1
@@ -525,6 +559,26 @@ def _decision(_state: RunState, scope: Scope, op: Op) -> None:
     scope.decisions[op[1]] = op[2]
 
 
+def _said(state: RunState, _scope: Scope, op: Op) -> None:
+    _word, first, entries, tokens_input, tokens_output = op
+    for entry in entries:
+        if type(entry[0]) is int:
+            if len(entry) > TOKEN_IN_TURN:
+                first = entry[2]
+            state.tokens = max(state.tokens, first)
+            first += 1
+    state.tokens_input += tokens_input
+    state.tokens_output += tokens_output
+
+
+TOKEN_IN_TURN: Final = 2
+"""The length of a token's entry whose index follows from the one before it."""
+
+
+def _index(_state: RunState, _scope: Scope, _op: Op) -> None:
+    """Read where the row enters its node (see `fold`)."""
+
+
 def _status(state: RunState, _scope: Scope, op: Op) -> None:
     state.status = op[1]
 
@@ -538,13 +592,14 @@ def _attempt(state: RunState, _scope: Scope, op: Op) -> None:
 def _restore(state: RunState, _scope: Scope, op: Op) -> None:
     # A fork begins with its parent's materialised state; it keeps its own name and chain.
     parent = RunState.restored(state.run_id, op[1], state.digest)
-    for name in ("step", "status", "attempt", "max_steps", "details", "root", "scopes", "stored"):
+    for name in ("step", "status", "attempt", "max_steps", "details", "root", "scopes", "stored", "indices"):
         setattr(state, name, getattr(parent, name))
 
 
 _POSITION: Final = {
     "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "each": _each, "close": _close,
     "park": _park, "retry": _retry, "wait": _wait, "heard": _heard, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
+    "index": _index, "said": _said,
 }  # fmt: skip
 
 
@@ -572,5 +627,5 @@ def _dumped(scope: Scope) -> list[Any]:
     own = {} if scope.lent is None else scope.values
     return [
         scope.path, scope.parent.path if scope.parent else None, scope.index, scope.begun, scope.node, scope.phase, scope.visits, scope.hops, scope.ops,
-        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, list(scope.gone), scope.heard,
+        scope.error, scope.failed, scope.detail, scope.decisions, scope.sizes, scope.due, own, list(scope.gone), scope.heard, scope.step_index,
     ]  # fmt: skip

@@ -43,6 +43,14 @@ Position ops (where the run stands)::
     ["status", status]                   the run's status
     ["restore", data]                    a fork begins: the parent's materialised state
     ["attempt", n, details]              a process took the run (details: mapping: owner, max_steps?, forced? ...)
+
+What is told of a step (counted, and no part of the values; see engine.telling)::
+
+    ["index", i]                         first in a row: the step's index, where it is not the next one (something else began in between)
+    ["said", first, entries, in, out]    last in a row: what the body said, in order, and how many tokens it counted going in and out.
+                                         A token is [ms, text], counted on from ``first``, or [ms, text, index] where others spoke in between;
+                                         a tool call ["tool", ms, name, content]; anything else ["custom", ms, name, data].
+                                         ``ms``: milliseconds since the body began
 """
 
 from __future__ import annotations

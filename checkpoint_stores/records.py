@@ -43,7 +43,7 @@ class Row(NamedTuple):
     payload: bytes
     """The encoded list of ops (see checkpoint_stores.ops)."""
     started_at: int
-    """When the node's body began (microseconds); 0 where there was none."""
+    """When the node's body began (microseconds); 0 where there was none.  Of ``cancelled``: when the newest body began; 0 where none had."""
     digest: bytes
     """SHA-256 (or HMAC) over the predecessor's digest and all columns but committed_at."""
     committed_at: int = 0

@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 import trailmark
 import trailmark.checkpoint_stores
+import trailmark.events
 import trailmark.reducers
 import trailmark.testing
 from checkpoint_stores import errors as store_errors
@@ -36,7 +37,7 @@ from trailmark.cli.reference import reference
 FOLDER = Path(__file__).parent / "reference"
 MADE = "<!-- Written by docs/build_reference.py (`make docs`) from the code; changes here are lost. -->"
 
-MODULES: tuple[ModuleType, ...] = (trailmark, trailmark.checkpoint_stores, trailmark.reducers, trailmark.testing)
+MODULES: tuple[ModuleType, ...] = (trailmark, trailmark.checkpoint_stores, trailmark.events, trailmark.reducers, trailmark.testing)
 """What users import."""
 
 # --- docstrings and signatures ----------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def api() -> str:
     """Every public name, its signature and its docstring."""
     parts = [
         "# Python API", "", MADE, "",
-        "Import from these four modules and no other; everything else may move. Errors have [a page of their own](errors.md).", "",
+        "Import from these five modules and no other; everything else may move. Errors have [a page of their own](errors.md).", "",
         *(f"- [`{module.__name__}`](#{module.__name__.replace('.', '')})" for module in MODULES),
     ]  # fmt: skip
     for module in MODULES:
@@ -182,7 +183,7 @@ def _is_error(value: Any) -> bool:
 
 
 _HOMES = (
-    "engine.outcomes", "engine.plan", "reducers.builtin", "reducers.changes", "checkpoint_stores.records", "checkpoint_stores.protocol",
+    "engine.outcomes", "engine.plan", "engine.catalog", "engine.sse", "reducers.builtin", "reducers.changes", "checkpoint_stores.records", "checkpoint_stores.protocol",
 )  # fmt: skip
 
 
@@ -244,6 +245,8 @@ WHO: dict[str, str] = {
     "EditError": "Whoever forks the run: `problems` lists what to correct. No run was created.",
     "ReadOnlyStateError": "The node's author: return the new value instead of assigning to the state.",
     "UnsetKeyError": "The node's author, or the flow's: give the key a default, or read it with `state.get(key)` where the state is a mapping.",
+    "BadEventIdError": "Whoever asks for events: give the id of an event as it was sent.",
+    "SlowConsumerError": "Whoever watches. The run goes on.",
     "NodeError": _NODE,
     "ReturnTypeError": "The node's author: return a mapping of what changed, or `None`. A fallback edge takes it.",
     "UpdateNotStorableError": "The node's author: return what the message says instead. A fallback edge takes it.",
@@ -297,6 +300,7 @@ WHO: dict[str, str] = {
     "ReducerAnnotationError": _AUTHOR,
     "UnknownReducerError": _AUTHOR,
     "PostgresUnavailableError": "Whoever runs the tests: install PostgreSQL, or name a server.",
+    "StreamViolationError": "Whoever made the stream of events; of a run's own, tell us.",
     "SimulatedCrash": "Nobody: a test wanted it.",
     "TrailmarkWarning": "Nobody at once: the run is sound. It stands in `RunResult.warnings`, too.",
     "ObserverFailedWarning": "The observer's author. The run is sound, the observer has seen only a part of it.",

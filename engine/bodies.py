@@ -7,7 +7,7 @@ nothing.  What happened is handed back as an event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -20,25 +20,31 @@ from engine.context import StepContext
 from engine.driving import DriveTask, HandedOverError, Strays
 from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
+from engine.live import Live
 from engine.middleware import NodeCall
 from engine.notices import StrayBodyWarning, TrailmarkWarning
 from engine.outcomes import BodyHeld
 from engine.plan import ITEM, NodePlan, Plan
+from engine.queues import Began
+from engine.streaming import streamed
 from engine.threads import NodeThreads, ThreadCall
 from engine.walk import Walk
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+_TAKEN: Final = {"nothing": 0, "state": 1, "state_context": 2}
+"""How many of (state, context) a node's function takes."""
 
 
 class _Body:
     """A node's body in flight."""
 
-    __slots__ = ("call", "context", "start", "started_at", "task", "timed_out", "timer")
+    __slots__ = ("begun", "call", "context", "start", "started_at", "task", "timed_out", "timer")
 
     def __init__(self, start: StartBody, context: StepContext | None, started_at: int) -> None:
         self.start = start
         self.context = context
         self.started_at = started_at
+        self.begun = False
         self.task: asyncio.Task[None] | None = None
         self.timer: Timer | None = None
         self.call: ThreadCall | None = None
@@ -67,6 +73,7 @@ class Bodies:
         self._warn = warn
         self._hand_over = hand_over
         """Has the run driven on in another task."""
+        self.live = Live(walk.state.run_id, walk.state.seq, walk.state.tokens, clock.now, self._begun)
         self._in_flight: dict[str, _Body] = {}
         self._abandoned: dict[tuple[str, str, int], asyncio.Future[Any]] = {}
         """By path, node and visit: threads and strays whose attempt timed out and that had not come back then."""
@@ -105,21 +112,22 @@ class Bodies:
         self._hand_over()
 
     def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
-        if node.takes == "nothing":
+        if node.takes == "nothing" and not node.streams:
             return (), None
         state = self._walk.state
         scope = state.scopes[start.path]
         plan = self._walk.plan
-        if node.takes == "state":
+        if node.takes == "state" and not node.streams:
             return (plan.at(start.path).schema.view(scope.read),), None
         context = StepContext(
-            state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions()
-        )
+            state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions(),
+            self.live, self._walk.index_of(start.path),
+        )  # fmt: skip
         if scope.parent is not None:
             context.works_on(scope.item())
         context.hears(scope.heard or (), plan.signals)
-        if node.takes == "state_context":
-            return (plan.at(start.path).schema.view(scope.read), context), context
+        if node.takes in _TAKEN:
+            return (plan.at(start.path).schema.view(scope.read), context)[: _TAKEN[node.takes]], context
         # A function that a map calls: its own scope holds the item, the scope around it the state.
         given: list[Any] = [materialise(scope.read(ITEM))]
         if "state" in node.takes:
@@ -129,6 +137,26 @@ class Bodies:
             given.append(context)
         return tuple(given), context
 
+    def _begun(self) -> Iterator[Began]:
+        """The bodies that have begun and have not come to an end."""
+        if self._lent is not None:
+            yield self._known(self._lent, self._walk.began_at)
+        for body in self._in_flight.values():
+            if body.begun and body.start.path in self._walk.state.running:
+                yield self._known(body.start, body.started_at)
+
+    def _known(self, start: StartBody, began_at: int) -> Began:
+        return Began(start.path, start.node, self._walk.index_of(start.path), began_at)
+
+    def _begins(self, start: StartBody, context: StepContext | None) -> int:
+        """A body begins now."""
+        began_at = self._walk.began_at = self._clock.now()
+        if context is not None:
+            context.began_at = began_at
+        if self.live.queues:
+            self.live.began(*self._known(start, began_at))
+        return began_at
+
     async def run_here(self, node: NodePlan, start: StartBody) -> Event | None:
         """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`.
 
@@ -137,13 +165,14 @@ class Bodies:
         task = self.task
         assert task is not None  # noqa: S101 - `drive` has said in which task it runs
         arguments, context = self._arguments(node, start)
-        started_at = self._clock.now()
+        started_at = self._begins(start, context)
         outside = task.outside
         event: Event | None = None
         raised: BaseException | None = None
         self._lent, self._lent_context = start, context
         try:
-            event = BodyReturned(start.path, start.node, start.visit, await node.fn(*arguments), started_at)  # type: ignore[misc]
+            value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
+            event = BodyReturned(start.path, start.node, start.visit, value, started_at, None if context is None else context.said())
         except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
@@ -161,7 +190,7 @@ class Bodies:
             return event
         if task.cancelling() > task.outside:
             await self._absorb(task)
-        return event if raised is None else self._failed(start, raised, started_at)
+        return event if raised is None else self._failed(start, raised, started_at, context)
 
     async def _absorb(self, task: DriveTask[Any]) -> None:
         """Take back cancellations that were ours or the body's own, and may not have been delivered yet; another's goes on."""
@@ -196,7 +225,8 @@ class Bodies:
             before = self._abandoned.pop(start[:3], None)
             if before is not None and not node.overlap and not before.done():
                 await asyncio.wait([before])
-            body.started_at = self._clock.now()
+            body.started_at = self._begins(start, body.context)
+            body.begun = True
             if node.is_wrapped:
                 where = NodeCall(self._walk.state.run_id, start.path, start.node, start.visit, start.failed + 1)
                 performed = partial(self._perform, node, body, arguments)
@@ -205,7 +235,8 @@ class Bodies:
                 if node.timeout is not None:
                     body.timer = self._clock.call_at(body.started_at + node.timeout // _MICROSECOND, partial(self._time_out, node, body))
                 value = await self._perform(node, body, arguments)
-            event = BodyReturned(start.path, start.node, start.visit, value, body.started_at)
+            said = None if body.context is None else body.context.said()
+            event = BodyReturned(start.path, start.node, start.visit, value, body.started_at, said)
         except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
@@ -217,13 +248,15 @@ class Bodies:
         if body.timed_out and not node.is_wrapped:
             event = self._timed_out(node, body)
         elif raised is not None:
-            event = self._failed(start, raised, body.started_at)
+            event = self._failed(start, raised, body.started_at, body.context)
         del self._in_flight[start.path]
         self._post(event)
 
     async def _perform(self, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> Any:
         if node.is_wrapped:
             body.started_at = self._clock.now()
+        if node.streams:
+            return await streamed(node, arguments, body.context)  # type: ignore[arg-type]
         if node.is_async:
             return await node.fn(*arguments)  # type: ignore[misc]
         body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
@@ -261,6 +294,7 @@ class Bodies:
     def _time_out(self, node: NodePlan, body: _Body) -> None:
         body.timed_out = True
         body.revoke("timed out")
+        self.live.stir()
         if body.task is not None:
             body.task.cancel()
             if node.is_async:
@@ -276,21 +310,24 @@ class Bodies:
 
     def _timed_out(self, node: NodePlan, body: _Body) -> Event:
         assert node.timeout is not None  # noqa: S101
-        return self._failed(body.start, NodeTimeoutError(body.start.node, body.start.path, node.timeout.total_seconds()), body.started_at)
+        late = NodeTimeoutError(body.start.node, body.start.path, node.timeout.total_seconds())
+        return self._failed(body.start, late, body.started_at, body.context)
 
     def _abandon(self, body: _Body, still_about: asyncio.Future[Any]) -> None:
         """Let the next attempt wait for it."""
         self._abandoned[body.start[:3]] = still_about
         self._strays.add(still_about)
 
-    def _failed(self, start: StartBody, error: BaseException, started_at: int) -> BodyFailed | BodyWaits:
+    def _failed(self, start: StartBody, error: BaseException, started_at: int, context: StepContext | None) -> BodyFailed | BodyWaits:
         if isinstance(error, BodyHeld):
-            return BodyWaits(start.path, start.node, start.visit, error.event, error.timeout, started_at)
+            return BodyWaits(
+                start.path, start.node, start.visit, error.event, error.timeout, started_at, None if context is None else context.said()
+            )
         if isinstance(error, asyncio.CancelledError):
             cancelled, error = error, NodeCancelledError(start.node, start.path)
             error.__cause__ = cancelled
         self._causes[start.path] = error
-        return BodyFailed(start.path, start.node, start.visit, error, started_at)
+        return BodyFailed(start.path, start.node, start.visit, error, started_at, None if context is None else context.said())
 
     # --- stopping ---------------------------------------------------------------------------------------------------
     async def cancel_all(self, reason: str) -> None:
@@ -309,6 +346,7 @@ class Bodies:
                 if body.call is not None:
                     self._strays.add(body.call.over)
         if stopping:
+            self.live.stir()
             await self._ended_or_given_up(stopping)
 
     async def _ended_or_given_up(self, stopping: dict[asyncio.Task[None], StartBody]) -> None:

@@ -47,6 +47,11 @@ def is_generator(fn: object) -> bool:
     return inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
 
 
+def is_async_generator(fn: object) -> bool:
+    """Whether calling ``fn`` gives an async generator: a node that tells what it makes while it makes it."""
+    return inspect.isasyncgenfunction(_body(fn))
+
+
 def _body(fn: object) -> Any:
     """The function that runs when ``fn`` is called."""
     while isinstance(fn, functools.partial):

@@ -15,7 +15,7 @@ import networkx as nx
 from pydantic import BaseModel, TypeAdapter
 
 from engine.analysis import warnings_of
-from engine.callables import condition_takes, is_coroutine, item_takes, node_takes
+from engine.callables import condition_takes, is_async_generator, is_coroutine, item_takes, node_takes
 from engine.declared import Barrier, Edge, Map, Node, Opening, Parallel, Subflow, Task, Timer, Wait
 from engine.defining import definition_of
 from engine.definition import hash_of
@@ -111,7 +111,8 @@ def _node_plan(scope: Scope, graph: nx.MultiDiGraph[str], name: str, around: Seq
         only_timeout = all(isinstance(each, Timeout) for each in each_attempt) and name not in looked_at
         made |= {
             "fn": node.fn,
-            "is_async": is_coroutine(node.fn),
+            "is_async": is_coroutine(node.fn) or is_async_generator(node.fn),
+            "streams": is_async_generator(node.fn),
             "takes": node_takes(node.fn) if node.gives == "update" else item_takes(node.fn),
             "gives": node.gives,
             "retry": next((each for each in stack if isinstance(each, Retry)), None),

@@ -7,16 +7,34 @@ StaleContextError, so that a thread that outlives its timeout can do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from checkpoint_stores.codec import encode, to_json
 from checkpoint_stores.codec import materialise as copied
+from checkpoint_stores.ops import Op
 from engine.decisions import Decision
 from engine.errors import StaleContextError, WaitOrderError, WaitTimeoutError
 from engine.identity import idempotency_key
+from engine.live import Live
 from engine.outcomes import BodyHeld
 from engine.signals import checked
+from engine.speech import Speech
+
+
+class Room:
+    """Awaited, it waits until every consumer that asked the run to wait has room; not awaited, it is nothing."""
+
+    __slots__ = ("_context", "_live")
+
+    def __init__(self, live: Live, context: StepContext) -> None:
+        self._live = live
+        self._context = context
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._live.is_held_up:
+            yield from self._live.room(lambda: self._context.ended).__await__()
 
 
 class StepContext:
@@ -25,11 +43,13 @@ class StepContext:
     Every attribute raises StaleContextError once the attempt is over; `ended` tells without raising.
     """
 
-    __slots__ = ("_asked", "_checks", "_decisions", "_error", "_facts", "_heard", "_item", "_key", "_over")
+    __slots__ = (
+        "_asked", "_checks", "_decisions", "_error", "_facts", "_heard", "_index", "_item", "_key", "_live", "_over", "_speech", "began_at",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - the identity of a step
         self, run_id: str, path: str, node: str, visit: int, failed: int, run_attempt: int, error: Mapping[str, Any] | None,
-        decisions: Mapping[str, Mapping[str, Any]],
+        decisions: Mapping[str, Mapping[str, Any]], live: Live, index: int,
     ) -> None:  # fmt: skip
         self._facts = (run_id, path, node, visit, failed + 1, run_attempt)
         self._error = error
@@ -40,6 +60,11 @@ class StepContext:
         self._asked = 0
         self._key: str | None = None
         self._over: str | None = None
+        self._live = live
+        self._index = index
+        self._speech: Speech | None = None
+        self.began_at = 0
+        """When the body began (microseconds); set by the driver."""
 
     @property
     def run_id(self) -> str:
@@ -143,6 +168,51 @@ class StepContext:
     def works_on(self, item: tuple[int, Any] | None) -> None:
         """Called by the driver: the place and value of a map's item."""
         self._item = item
+
+    # --- saying something -------------------------------------------------------------------------------------------
+    def emit_token(self, text: str) -> Room:
+        """Send a piece of text to whoever watches the run (event ``step_token``), and keep it with the step's checkpoint.
+
+        Awaiting what this returns waits for consumers that asked the run to wait (`Delivery` ``pause``); in a node that runs in a
+        thread the call itself waits.  Raises StaleContextError.
+        """
+        return self._say("step_token", {"content": str(text)})
+
+    def emit_tool_call(self, name: str, content: str) -> Room:
+        """Tell that the node calls a tool (event ``tool_call``).  As `emit_token`."""
+        return self._say("tool_call", {"tool_name": str(name), "content": str(content)})
+
+    def emit(self, name: str, data: Any = None) -> Room:
+        """Tell anything else (event ``custom``); ``data`` is told as JSON.  As `emit_token`.
+
+        Raises UnserialisableError where ``data`` is no data.
+        """
+        encode(data, name)
+        return self._say("custom", {"name": str(name), "data": to_json(data)})
+
+    def count_tokens(self, *, input: int = 0, output: int = 0) -> None:  # noqa: A002 - the words of the events
+        """Add to the tokens this step used.  Where nothing is counted, ``tokens_output`` is the number of tokens sent."""
+        self.check()
+        self._live.count(self._spoken(), input, output)
+
+    def _say(self, kind: str, fields: dict[str, Any]) -> Room:
+        self.check()
+        _run_id, path, node, *_ = self._facts
+        self._live.say(self._spoken(), (path, node, self._index), kind, fields)
+        self._live.room_from_thread(lambda: self.ended)
+        return Room(self._live, self)
+
+    def _spoken(self) -> Speech:
+        if self._speech is None:
+            self._speech = self._live.speech(self._facts[1], self.began_at)
+        return self._speech
+
+    def said(self) -> Op | None:
+        """Called by the driver when the body is over: what it said, for its checkpoint."""
+        if self._speech is None:
+            return None
+        self._live.hush(self._facts[1], self._speech)
+        return self._speech.op()
 
     @property
     def ended(self) -> bool:

@@ -63,6 +63,7 @@ class RunDriver:
         self._bodies = Bodies(
             walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock)
         )
+        self.live = self._bodies.live
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
@@ -149,15 +150,7 @@ class RunDriver:
             change = self._change()
             if self._before_completion is not None and change is not None and change.status == "completed":
                 await self._before_completion(batch.rows)
-        if batch.rows or change is not None:
-            commit = Commit(state.run_id, walk.epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
-            began = self._clock.now() if self._observers else 0
-            receipt = await self._store.commit(commit)
-            if self._observers:
-                self._tell(batch, receipt.committed_at, change, self._clock.now() - began)
-            moved = receipt.inbox_rev != self._inbox_rev
-        else:
-            moved = False
+        moved = await self._write(batch, change) if batch.rows or change is not None else False
         if batch.error is not None:
             self.error = self._bodies.explained(batch.error)
         if batch.cancels:
@@ -172,7 +165,30 @@ class RunDriver:
                 return await self._commit(Batch())
         if state.weight > SMALLEST_SNAPSHOT and state.weight > 2 * state.stored:
             await self._take_snapshot()
+        if self.live.queues:
+            await self._wait_for_consumers()
         return False
+
+    async def _write(self, batch: Batch, change: RunChange | None) -> bool:
+        """Commit, and tell who looks on; True where somebody wrote to the inbox meanwhile."""
+        run_id, epoch = self._walk.state.run_id, self._walk.epoch
+        commit = Commit(run_id, epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
+        began = self._clock.now() if self._observers else 0
+        receipt = await self._store.commit(commit)
+        if self._observers:
+            self._tell(batch, receipt.committed_at, change, self._clock.now() - began)
+        self.live.committed(batch.rows, receipt.committed_at, batch.cancels)
+        return receipt.inbox_rev != self._inbox_rev
+
+    async def _wait_for_consumers(self) -> None:
+        """Do not go on before those who asked for it have room; being told to stop comes first."""
+        while self.live.is_held_up and not self._is_told_to_stop():
+            self._wake.clear()
+            self.live.when_stirred(self._wake.set)
+            await self._wake.wait()
+
+    def _is_told_to_stop(self) -> bool:
+        return any(isinstance(item, CancelAsked | SuspendAsked) for item in self._mailbox)
 
     def _change(self) -> RunChange | None:
         """What the commit changes about the run as a whole."""
@@ -194,7 +210,7 @@ class RunDriver:
 
     async def _carry_out(self, batch: Batch) -> list[Event]:
         """Start what is ready, then wait until something has happened."""
-        if self._mailbox and any(isinstance(item, CancelAsked | SuspendAsked) for item in self._mailbox):
+        if self._mailbox and self._is_told_to_stop():
             return self._happened()  # the run stops here: what has just become ready is not begun any more
         for timer in batch.timers:
             self._arm(timer)

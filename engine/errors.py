@@ -52,6 +52,26 @@ class EditError(TrailmarkError, ValueError):
         super().__init__(f"the edits do not fit the state of flow {flow!r}: {'; '.join(self.problems)}")
 
 
+class BadEventIdError(TrailmarkError, ValueError):
+    """This is no event id.  Give the ``id`` of an event you were sent, as it was."""
+
+    def __init__(self, given: str) -> None:
+        self.given = given
+        super().__init__(f"{given!r} is no event id; an id looks like 1.7.2 (attempt, checkpoint, position) and is sent with every event")
+
+
+class SlowConsumerError(TrailmarkError):
+    """A consumer of events that asked to fail rather than to be served late was too slow.  The run goes on."""
+
+    def __init__(self, run_id: str, size: int) -> None:
+        self.run_id = run_id
+        self.size = size
+        super().__init__(
+            f"{size} events of run {run_id} were waiting for this consumer and more came; take them faster, give a larger size, "
+            "or read on from the last id you got (after=...)"
+        )
+
+
 class ReadOnlyStateError(TrailmarkError, TypeError):
     """A node tried to assign to its state."""
 
@@ -164,6 +184,15 @@ class ReturnTypeError(NodeError, TypeError):
         else:
             remedy = "return a mapping of state keys, None, Update, Goto, Fallback or End"
         super().__init__(f"{place(node, path)} returned {what}; {remedy}", node=node, path=path)
+
+
+class YieldedAfterResultError(NodeError):
+    """A generator node yielded again after its result."""
+
+    def __init__(self, node: str, path: str) -> None:
+        super().__init__(
+            f"{place(node, path)} yielded something after its result; yield text first, then at most one update", node=node, path=path
+        )
 
 
 class UndeclaredKeyError(NodeError, KeyError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
+from checkpoint_stores.ops import Op
 from checkpoint_stores.records import DecisionRecord, SignalRecord
 
 
@@ -21,6 +22,8 @@ class BodyReturned(NamedTuple):
     value: Any
     """What it returned, untouched."""
     started_at: int
+    said: Op | None = None
+    """What it said on the way."""
 
 
 class BodyFailed(NamedTuple):
@@ -31,6 +34,8 @@ class BodyFailed(NamedTuple):
     visit: int
     error: BaseException
     started_at: int
+    said: Op | None = None
+    """What it said on the way."""
 
 
 class BodyWaits(NamedTuple):
@@ -43,6 +48,8 @@ class BodyWaits(NamedTuple):
     timeout: int | None
     """How long it waits at most (microseconds)."""
     started_at: int
+    said: Op | None = None
+    """What it said on the way."""
 
 
 class Signalled(NamedTuple):

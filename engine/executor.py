@@ -40,11 +40,14 @@ from engine.errors import (
     WrongFlowError,
 )
 from engine.failures import error_data
+from engine.following import EventStream, OnLoss
 from engine.graph import FlowGraph
 from engine.handle import RunHandle
+from engine.live import Live
 from engine.loading import catch_up, load_state
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
+from engine.queues import Delivery
 from engine.result import RunResult
 from engine.statistics import ExecutorStatistics
 from engine.threads import NodeThreads
@@ -166,7 +169,7 @@ class GraphExecutor:
         state = RunState(run_id)
         fold(state, row, folded)
         self._drive(state, lease.epoch, clock, inbox=None)
-        return RunHandle(self, run_id, self._tasks[run_id])
+        return RunHandle(self, run_id, self._tasks[run_id], first=state.seq)
 
     async def execute(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
         """`start`, then wait for the result.  Takes the options of `start`, and ``through_barriers``.
@@ -232,7 +235,7 @@ class GraphExecutor:
             watch.close()
             await self.store.release(record.run_id, lease.epoch)
             raise
-        return RunHandle(self, record.run_id, self._tasks[record.run_id])
+        return RunHandle(self, record.run_id, self._tasks[record.run_id], first=lease.head_seq)
 
     async def resume(
         self,
@@ -302,7 +305,7 @@ class GraphExecutor:
         )  # fmt: skip
         self._drivers[state.run_id] = driver
         self._tasks[state.run_id] = ended
-        ended.add_done_callback(lambda done: self._forget(state.run_id, done))
+        ended.add_done_callback(lambda done: self._forget(driver, done))
         self._begin(driver, driver.drive(), epoch, ended)
 
     def _hand_over(self, run_id: str, epoch: int) -> None:
@@ -342,13 +345,17 @@ class GraphExecutor:
         elif (result := task.result()) is not None:
             ended.set_result(result)
 
-    def _forget(self, run_id: str, ended: asyncio.Future[RunResult]) -> None:
+    def _forget(self, driver: RunDriver, ended: asyncio.Future[RunResult]) -> None:
+        run_id = driver.state.run_id
         if self._tasks.get(run_id) is ended:
             del self._tasks[run_id]
             del self._drivers[run_id]
         # Asking for the exception keeps a run that nobody waits for from warning about it.
         if not ended.cancelled() and (ended.exception() is not None or ended.result().status in ENDED):
             self._ended[run_id] = ended
+        # Whoever listens is told last: the run can be taken again at once.
+        error = RuntimeError(f"run {run_id} is no longer driven here: its task was cancelled") if ended.cancelled() else ended.exception()
+        driver.live.close(parked=driver.parked, error=error)
 
     @property
     def strays(self) -> int:
@@ -363,6 +370,47 @@ class GraphExecutor:
     def is_driving(self, run_id: str) -> bool:
         """Whether this executor drives the run at this moment."""
         return run_id in self._tasks
+
+    # --- events -----------------------------------------------------------------------------------------------------
+    def events(
+        self,
+        run_id: str,
+        *,
+        after: str | None = None,
+        delivery: Delivery | None = None,
+        follow: bool = True,
+        through_barriers: bool = False,
+    ) -> EventStream:
+        """The events of a run, from its log and, while somebody drives it, as they come; in any process.
+
+        Args:
+            run_id: the run, or a unique prefix of at least 8 characters.
+            after: the id of the last event you have; None begins at the beginning.
+            delivery: what happens when you are slower than a run that is driven here (see `Delivery`).
+            follow: whether to wait for what is still to come; else the stream ends where the log does.
+            through_barriers: stay when the run stops (a decision, a resume may come), until its end.
+
+        An event that was told ahead of its checkpoint comes again where ``after`` is older than the checkpoint: a step_start, a
+        token index that you know already.  Raises BadEventIdError; what `EventStream.__anext__` raises.
+        """
+        return EventStream(self, run_id, after=after, delivery=delivery, follow=follow, through_barriers=through_barriers)
+
+    def live(self, run_id: str) -> Live | None:
+        """What a run tells that is driven here; None for every other."""
+        driver = self._drivers.get(run_id)
+        return None if driver is None or driver.live.is_closed else driver.live
+
+    def lost(self, run_id: str, on_loss: OnLoss) -> None:
+        """Do what was asked for when the consumer of a run's events goes away."""
+        driver = self._drivers.get(run_id)
+        if driver is None:
+            return
+        reason = "the consumer of its events went away"
+        act = partial(driver.cancel, "consumer", reason) if on_loss == "cancel" else partial(driver.suspend, reason)
+        try:
+            driver.live.loop.call_soon_threadsafe(act)
+        except RuntimeError:
+            return  # the loop is closed, and with it the run is no longer driven
 
     # --- results ----------------------------------------------------------------------------------------------------
     def result_of(

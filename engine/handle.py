@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import DecisionRecord, SignalRecord
 from engine.decisions import Decision
+from engine.following import EventStream, OnLoss
+from engine.live import Live
+from engine.queues import Delivery
 from engine.result import RunResult
 
 
@@ -22,14 +26,19 @@ class Drives(Protocol):
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult: ...
     async def suspend(self, run_id: str, reason: str = "") -> RunResult: ...
     def is_driving(self, run_id: str) -> bool: ...
+    def live(self, run_id: str) -> Live | None: ...
+    def lost(self, run_id: str, on_loss: OnLoss) -> None: ...
+    @property
+    def store(self) -> CheckpointStore: ...
 
 
 class RunHandle:
     """A run that this process drives, or has just driven."""
 
-    def __init__(self, executor: Drives, run_id: str, drive: object = None) -> None:
+    def __init__(self, executor: Drives, run_id: str, drive: object = None, *, first: int = 0) -> None:
         self._executor = executor
         self._drive = drive  # kept, so that the executor can still tell how it ended
+        self._first = first  # the checkpoint with which this process took the run
         self.run_id = run_id
 
     async def result(self, *, through_barriers: bool = False) -> RunResult:
@@ -41,6 +50,30 @@ class RunHandle:
         Raises RunFailedError (with ``.result``), LeaseLostError, StoreUnavailableError.
         """
         return await self._executor.result(self.run_id, through_barriers=through_barriers)
+
+    def events(
+        self, after: str | None = None, *, delivery: Delivery | None = None, on_loss: OnLoss = "detach", through_barriers: bool = False
+    ) -> EventStream:
+        """What happens in the run, as it happens; see `trailmark.events` for the catalog.
+
+        Args:
+            after: the id of the last event you have; None begins where this process took the run.
+            delivery: what happens when you are slower than the run (see `Delivery`); by default it never waits and you miss nothing.
+            on_loss: what happens to the run when you leave the stream before it ends: nothing (``detach``), or it is suspended or
+                cancelled.  Leave it with ``async with`` or `EventStream.aclose`, so that this happens at once.
+            through_barriers: stay when the run stops, until its end; else the stream ends with ``suspended``.
+
+        Raises BadEventIdError; what `EventStream.__anext__` raises.
+        """
+        return EventStream(
+            self._executor,
+            self.run_id,
+            first=self._first,
+            after=after,
+            delivery=delivery,
+            on_loss=on_loss,
+            through_barriers=through_barriers,
+        )
 
     async def decide(self, barrier: str, decision: Decision) -> DecisionRecord:
         """Record a decision durably and let the run go on here.  Raises what `CheckpointStore.decide` raises."""

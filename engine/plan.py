@@ -203,6 +203,8 @@ class NodePlan:
     kind: NodeKind
     fn: Callable[..., Any] | None = None
     is_async: bool = True
+    streams: bool = False
+    """Whether ``fn`` is an async generator function: its text is told while it runs."""
     takes: Takes = "state"
     gives: Literal["update", "result", "nothing"] = "update"
     """What the function returns means: an update; an item's result, under the key RESULT; or nothing that anybody asked for."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import networkx as nx
 
 from engine.barrier_checks import barrier_settings
-from engine.callables import condition_takes, is_coroutine, is_generator, item_takes, node_takes
+from engine.callables import condition_takes, is_async_generator, is_coroutine, is_generator, item_takes, node_takes
 from engine.child_checks import maps, subflows
 from engine.conditions import ASK_A_DECISION
 from engine.declared import Barrier, Parallel, Task
@@ -166,13 +166,13 @@ def tasks(scope: Scope) -> Iterator[str]:
         where = f"node {node.name!r}"
         if not callable(node.fn):
             yield f"{where}: {node.fn!r} cannot be called; give a function"
+        elif is_generator(node.fn) and not is_async_generator(node.fn):
+            yield f"{where}: its function is a generator, and nothing would run it; make it an async generator (its text is streamed) or return the update"
         elif node.gives != "update":
             if item_takes(node.fn) is None:
                 yield f"{where}: a map calls it with (item), (item, ctx), (item, state) or (item, state, ctx); bind others with functools.partial"
         elif node_takes(node.fn) is None:
             yield f"{where}: its function must take (state), (state, ctx) or nothing; bind other arguments with functools.partial"
-        elif is_generator(node.fn):
-            yield f"{where}: its function is a generator, and nothing would run it; return the update instead of yielding"
         yield from retry_settings(where, node.retry)
         yield from span(where, "timeout", node.timeout)
         for target in node.goto:

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
 from checkpoint_stores.errors import UnserialisableError
-from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope, begin_child, fold
+from checkpoint_stores.fold import AT, BEGIN_EARLY, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope, begin_child, fold
+from checkpoint_stores.ops import Op
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Row
 from engine.commands import (
     BeginItems,
@@ -88,7 +89,7 @@ class _Gate:
 class Walk:
     """One run, being driven by one process under one lease epoch."""
 
-    __slots__ = ("_chain", "_gates", "_items", "_starved", "_turn", "epoch", "plan", "state")
+    __slots__ = ("_chain", "_gates", "_items", "_next_index", "_numbers", "_starved", "_turn", "began_at", "epoch", "plan", "state")
 
     def __init__(self, plan: Plan, state: RunState, chain: Chain, epoch: int) -> None:
         self.plan = plan
@@ -102,6 +103,12 @@ class Walk:
         self._starved: dict[str, None] = {}
         """Paths of what could not start because the step limit is used up, in the order they came."""
         self._turn = 0
+        self._numbers: dict[str, int] = {}
+        """Step indices given to bodies in flight in branches, by path: what is committed first need not have begun first."""
+        self._next_index = 0
+        """Higher than every step index given to a body in a branch; 0 while there was none."""
+        self.began_at = 0
+        """When the newest body began in this process (microseconds); 0 while none has.  Set by whoever runs them."""
 
     # --- what the driver asks ---------------------------------------------------------------------------------------
     @property
@@ -126,6 +133,13 @@ class Walk:
     def listening(self) -> Iterator[Scope]:
         """Scopes that wait for a signal."""
         return (scope for scope in self.state.frontier() if scope.phase == WAIT and scope.detail[1])
+
+    def index_of(self, path: str) -> int:
+        """The index of the step that is in flight at ``path``."""
+        index = self.state.scopes[path].step_index
+        if index is not None:
+            return index
+        return self._numbers.get(path, max(self.state.indices, self._next_index))
 
     # --- the three verbs --------------------------------------------------------------------------------------------
     def begin(self, now: int) -> Batch:
@@ -163,9 +177,11 @@ class Walk:
 
     def _feed(self, events: Iterable[Event], now: int, batch: Batch) -> Batch:
         for event in events:
+            said = None
             if isinstance(event, (BodyReturned, BodyFailed, BodyWaits)):
                 self._landed(event.path)
-            self._follow(event, now, batch)
+                said = event.said
+            self._follow(event, now, batch, said)
             if self._gates:
                 self._call_waiting(batch)
             if self._starved:
@@ -177,16 +193,19 @@ class Walk:
                 batch.starts.clear()
                 batch.cancels += tuple(sorted(self.state.running))
                 self.state.running.clear()
+                self._numbers.clear()
                 break
         return batch
 
-    def _follow(self, event: Event, now: int, batch: Batch) -> None:
+    def _follow(self, event: Event, now: int, batch: Batch, said: Op | None = None) -> None:
         """Decide one event, fold its checkpoint, obey its commands, and follow what follows from it, depth first."""
         todo = [event]  # no recursion: capped nodes that fall back to one another may go on for as long as there are steps
         while todo:
             event = todo.pop()
             draft, then, commands = decide(self.plan, self.state, event, now)
             if draft is not None:
+                if said is not None:  # what a body said belongs to the checkpoint that its answer makes
+                    draft = draft._replace(ops=[*draft.ops, said])
                 try:
                     batch.rows.append(self._seal(draft))
                 except UnserialisableError as error:
@@ -194,6 +213,7 @@ class Walk:
                         raise
                     todo.append(Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at))
                     continue
+                said = None
                 if draft.kind == "join" and self._gates:
                     scope = self.state.scopes[draft.path]
                     self._gates.pop(scope.child_path(draft.node, scope.visits[draft.node], 0), None)
@@ -204,7 +224,7 @@ class Walk:
     def _seal(self, draft: Draft) -> Row:
         """Number, encode and chain a draft, and fold it: what is folded is what a later load will decode."""
         state = self.state
-        payload, ops = pack(draft.ops)
+        payload, ops = pack(self._numbered(draft) if self._next_index else draft.ops)
         step = state.step + 1 if draft.entered else state.step
         row = self._chain.seal(
             state.digest,
@@ -217,10 +237,20 @@ class Walk:
             draft.node,
             draft.next,
             payload,
-            draft.started_at,
+            self.began_at if draft.kind == "cancelled" else draft.started_at,
         )
         fold(state, row, ops)
+        if self._next_index:
+            self._numbers.pop(draft.path, None)
         return row
+
+    def _numbered(self, draft: Draft) -> list[Op]:
+        """The ops of a draft, with the step's index where it is not the next one."""
+        state = self.state
+        if not ((draft.entered or draft.kind in BEGIN_EARLY) and draft.node) or state.scopes[draft.path].step_index is not None:
+            return draft.ops
+        index = self.index_of(draft.path)
+        return draft.ops if index == state.indices else [["index", index], *draft.ops]
 
     # --- commands ---------------------------------------------------------------------------------------------------
     def _obey(self, command: Command, batch: Batch) -> None:
@@ -270,6 +300,9 @@ class Walk:
         for gate in gates:
             gate.running += 1
         state.running.add(start.path)
+        if scope.parent is not None and scope.step_index is None:
+            index = self._numbers[start.path] = max(state.indices, self._next_index)
+            self._next_index = index + 1
         batch.starts.append(start)
 
     def _landed(self, path: str) -> None:
@@ -360,6 +393,7 @@ class Walk:
     def _cancel(self, path: str, batch: Batch) -> None:
         """Take a body out of flight, or keep it from starting where this very batch was to start it."""
         self._landed(path)
+        self._numbers.pop(path, None)
         batch.cancels += (path,)
         batch.starts = [start for start in batch.starts if start.path != path]
 

@@ -19,6 +19,8 @@ from trailmark.cli import main
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.progress import drawn, told
 from trailmark.cli.terminal import Terminal
+from trailmark.events import parse
+from trailmark.testing import StreamChecker
 
 SHOP = """
 from typing import Annotated, Any
@@ -752,3 +754,42 @@ def test_numbers_that_json_does_not_have_are_shown_as_numbers(cli: Cli, tmp_path
     run_id = cli("run", "late.py:flow", "-o", "ids").out.strip()
     assert cli("runs", "state", run_id).out == 'odd  [NaN, -Infinity, "nan"]\n'
     assert cli("runs", "state", run_id, "-o", "json").json == {"odd": ["nan", "-inf", "nan"]}
+
+
+# --- events -------------------------------------------------------------------------------------------------------------
+def test_events_of_a_run_are_listed_one_a_line(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    listed = cli("runs", "events", run_id)
+    assert listed.code == ExitCode.OK
+    lines = listed.out.splitlines()
+    assert lines[0].startswith("1.1.0 ")
+    assert "flow_start" in lines[0]
+    assert lines[-1].split()[3:4] == ["flow_complete"]
+    assert any("checks[1].credit" in line for line in lines)
+
+
+def test_events_as_json_are_one_document_a_line_and_a_valid_stream(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    told = [parse(line) for line in cli("runs", "events", run_id, "-o", "json").out.splitlines()]
+    StreamChecker.check(told)
+    ids = cli("runs", "events", run_id, "--after", told[3].id, "-o", "ids").out.split()
+    assert ids == [envelope.id for envelope in told[4:]]
+
+
+def test_events_of_a_run_that_waits_end_with_why(cli: Cli) -> None:
+    run_id = started(cli)
+    last = parse(cli("runs", "events", run_id, "-o", "json").out.splitlines()[-1])
+    assert last.event.kind == "suspended"
+    assert last.event.waiting_for == ["manager#1"]
+
+
+def test_following_a_run_that_has_ended_ends(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    assert cli("runs", "events", run_id, "--follow", "-o", "ids").out == cli("runs", "events", run_id, "-o", "ids").out
+
+
+def test_what_is_no_event_id_is_a_mistake_of_whoever_typed_it(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    refused = cli("runs", "events", run_id, "--after", "seven")
+    assert refused.code == ExitCode.USAGE
+    assert "an id looks like 1.7.2" in one_line(refused.err)

@@ -21,7 +21,7 @@ anywhere resumes exactly where it was.
     >>> result.status, result.values
     ('completed', {'amount': 3, 'notes': ['checked 3']})
 
-Import only from `trailmark`, `trailmark.checkpoint_stores`, `trailmark.reducers`
+Import only from `trailmark`, `trailmark.checkpoint_stores`, `trailmark.events`, `trailmark.reducers`
 and `trailmark.testing`; everything else may move.  Names are loaded when they are
 first used: ``import trailmark`` loads neither networkx nor sqlalchemy.
 """
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from engine.contracts import EdgeCount as EdgeCount
     from engine.contracts import RunCheck as RunCheck
     from engine.decisions import Decision as Decision
+    from engine.errors import BadEventIdError as BadEventIdError
     from engine.errors import BarrierTimeoutError as BarrierTimeoutError
     from engine.errors import BranchError as BranchError
     from engine.errors import BranchTimeoutError as BranchTimeoutError
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from engine.errors import RunFailedError as RunFailedError
     from engine.errors import RunningLoopError as RunningLoopError
     from engine.errors import SignalTypeError as SignalTypeError
+    from engine.errors import SlowConsumerError as SlowConsumerError
     from engine.errors import StaleContextError as StaleContextError
     from engine.errors import TimerError as TimerError
     from engine.errors import UndeclaredKeyError as UndeclaredKeyError
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
     from engine.errors import WaitOrderError as WaitOrderError
     from engine.errors import WaitTimeoutError as WaitTimeoutError
     from engine.errors import WrongFlowError as WrongFlowError
+    from engine.errors import YieldedAfterResultError as YieldedAfterResultError
     from engine.executor import GraphExecutor as GraphExecutor
     from engine.failures import BranchesFailedError as BranchesFailedError
     from engine.flow import Flow as Flow
@@ -162,12 +165,13 @@ _HOMES = {
     "engine.contracts": ("EdgeCount", "RunCheck"),
     "engine.decisions": ("Decision",),
     "engine.errors": (
-        "ContractError", "UndeclaredWriteError", "CircuitOpenError", "BulkheadFullError", "MiddlewareError",
-        "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "ChildInputError", "ConditionError", "DrivenHereError", "EditError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
+        "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BulkheadFullError", "ChildInputError", "CircuitOpenError", "ConditionError",
+        "ContractError", "DrivenHereError", "EditError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
-        "MergeError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError", "ReturnTypeError", "RunFailedError",
-        "RunningLoopError", "SignalTypeError", "StaleContextError", "TimerError", "UndeclaredKeyError", "UndeclaredSignalError", "UnroutedError", "UnsetKeyError",
-        "UpdateNotStorableError", "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError",
+        "MergeError", "MiddlewareError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError",
+        "ReturnTypeError", "RunFailedError", "RunningLoopError", "SignalTypeError", "SlowConsumerError", "StaleContextError", "TimerError",
+        "UndeclaredKeyError", "UndeclaredSignalError", "UndeclaredWriteError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError",
+        "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError", "YieldedAfterResultError",
     ),
     "engine.executor": ("GraphExecutor",),
     "engine.failures": ("BranchesFailedError",),

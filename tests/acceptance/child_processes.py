@@ -189,6 +189,14 @@ class Child:
             options = {name: request[name] for name in ("takeover", "through_barriers") if name in request}
             self._show(await executor.resume(request["run_id"], **options))
 
+    async def watch(self, store: MortalStore, request: dict[str, Any]) -> None:
+        """Drive a run (a new one, or ``run_id``) and tell every event that comes after ``after``."""
+        async with GraphExecutor(GRAPHS[request["flow"]], store=store) as executor:
+            run = await (executor.attach(request["run_id"], takeover=True) if "run_id" in request else executor.start(request.get("input")))
+            async for envelope in run.events(after=request.get("after")):
+                self.tell({"event": envelope.model_dump_json()})
+            self._show(await run.result())
+
     async def decide(self, store: MortalStore, request: dict[str, Any]) -> None:
         decision = {"approve": Decision.approve, "reject": Decision.reject}[request["action"]](by=request["by"])
         await store.run(request["run_id"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from itertools import pairwise
 from typing import Annotated, Any
@@ -246,7 +246,42 @@ def parcels_graph() -> FlowGraph:
     return flow.set_entry("scale").add_edge("scale", "post").add_edge("post", END).compile()
 
 
+# --- a flow that talks ------------------------------------------------------------------------------------------------
+class Story(BaseModel):
+    text: Annotated[list[str], append] = []
+
+
+def story_graph() -> FlowGraph:
+    """Three nodes that say what they write, word by word; the second stops in the middle where the test says so."""
+
+    async def opening(state: Story, ctx: StepContext) -> AsyncIterator[Any]:
+        note(ctx)
+        for word in ("Once ", "upon ", "a time"):
+            yield word
+        yield {"text": ["opening"]}
+
+    async def middle(state: Story, ctx: StepContext) -> dict[str, Any]:
+        ctx.emit_token("there ")
+        ctx.emit_tool_call("dictionary", "was")
+        ctx.emit_token("was ")
+        await note_and_wait(ctx)
+        ctx.emit_token("a process")
+        return {"text": ["middle"]}
+
+    def ending(state: Story, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        ctx.emit_token("that ")
+        ctx.emit_token("never died.")
+        return {"text": ["ending"]}
+
+    flow = Flow("story", Story)
+    for node in (opening, middle, ending):
+        flow.add_node(None, node)
+    return flow.set_entry(opening).add_edge(opening, middle).add_edge(middle, ending).add_edge(ending, END).compile()
+
+
 GRAPHS: dict[str, FlowGraph] = {
-    graph.name: graph for graph in (claim_graph(), relay_graph(), approval_graph(), beside_graph(), bulky_graph(), parcels_graph())
+    graph.name: graph
+    for graph in (claim_graph(), relay_graph(), approval_graph(), beside_graph(), bulky_graph(), parcels_graph(), story_graph())
 }
 """Compiled once, before any child is forked."""

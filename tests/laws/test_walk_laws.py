@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack, unpack
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope, fold
+from checkpoint_stores.memory import MemoryCheckpointStore
 from checkpoint_stores.records import DecisionRecord, Row, SignalRecord
 from engine.commands import StartBody
 from engine.contracts import Contracts, RunCheck
@@ -27,12 +29,15 @@ from engine.decide import decide
 from engine.decisions import Decision
 from engine.errors import RunFailedError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event, Signalled, Voted
+from engine.executor import GraphExecutor
 from engine.flow import Flow, best_effort, branch
 from engine.outcomes import DELETE, End, Fallback, Goto, Update
 from engine.plan import END, Plan, Retry
+from engine.telling import Teller, enveloped
 from engine.walk import Batch, Walk
 from reducers.builtin import all_, any_, append, counter, deep_merge, extend, first, max_, merge, min_, replace, sum_, unique
-from trailmark.testing import always_reload, crash_at_every_checkpoint
+from trailmark.events import Delivery, Envelope
+from trailmark.testing import StreamChecker, always_reload, crash_at_every_checkpoint
 
 STATE = {
     "plain": int,
@@ -477,6 +482,22 @@ class Journey:
         )
 
 
+def told_by(rows: list[Row]) -> list[Envelope]:
+    """The log of these rows, told as a stream that goes on; whoever begins to read at a row is told the same."""
+    teller, state = Teller("flow", 0), RunState("r")
+    teller.release()
+    envelopes = []
+    for row in rows:
+        ops = unpack(row.payload)
+        told = teller.tell(row, ops)
+        if row.seq > 1:
+            afresh = Teller("flow", 0, RunState.restored("r", decode(encode(state.dump())), state.digest))
+            assert afresh.tell(row, ops) == told, "the log depends on where one begins to read it"
+        fold(state, row, ops)
+        envelopes += [enveloped("r", each) for each in told]
+    return envelopes
+
+
 # What is drawn is a seed: a failure names it, and `Random` makes the same flow of it again.
 seeds = st.integers(0, 2**32)
 laws = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -491,6 +512,26 @@ def random_plan(seed: int, *, timely: bool) -> Plan:
 def test_the_live_state_is_the_restored_one_after_every_batch_whatever_happens_first(seed: int) -> None:
     journey = Journey(random_plan(seed, timely=True), seed, max_steps=Random(seed).choice((5, 15, 60)))
     journey.run(Random(seed + 1), late=Random(seed + 2))
+
+
+@given(seeds)
+@laws
+def test_the_log_of_any_run_is_a_valid_stream_wherever_it_is_reloaded(seed: int) -> None:
+    reloads = Random(seed + 3) if seed % 2 else None
+    journey = Journey(random_plan(seed, timely=True), seed, max_steps=200, reloads=reloads)
+    journey.run(Random(seed + 1), late=None if reloads else Random(seed + 2))
+    ended = journey.walk.ended
+    envelopes = told_by(journey.rows)
+    if ended:
+        StreamChecker.check(envelopes, "run")
+    else:
+        checker = StreamChecker("run")
+        for envelope in envelopes:
+            checker.see(envelope)
+    indices = [envelope.event.step_index for envelope in envelopes if envelope.event.kind == "step_start"]
+    assert sorted(indices) == sorted(set(indices))
+    if ended:
+        assert envelopes[-1].event.kind in {"flow_complete", "flow_error"}
 
 
 @given(seeds)
@@ -585,3 +626,42 @@ def test_a_history_that_was_tampered_with_breaks_a_contract(seed: int, deed: str
         assume(0 < index < len(rows) - 1)
         rows[index], rows[index + 1] = rows[index + 1], rows[index]
     assert checked(rows, graph.definition).problems != ()
+
+
+@given(seeds)
+@settings(max_examples=40, deadline=None)
+def test_what_a_run_tells_live_is_what_its_log_tells_however_slow_the_consumer(seed: int) -> None:
+    SEED[0] = seed
+    random = Random(seed)
+    graph = random_flow(random, timely=random.random() < 0.5, depth=1).compile()
+    delivery = Delivery(random.choice(("catch_up", "pause")), size=random.choice((1, 3, 50)))
+
+    async def watch_to_the_end() -> None:
+        async with MemoryCheckpointStore() as store, GraphExecutor(graph, store=store, max_steps=30) as executor:
+            run = await executor.start({"total": 0, "log": []})
+            live: list[Envelope] = []
+            for _ in range(40):  # more than there are steps
+                segment = []
+                async for envelope in run.events(delivery=delivery):
+                    segment.append(envelope)
+                    for _turn in range(random.randint(0, 3)):
+                        await asyncio.sleep(0)
+                StreamChecker.check(segment, "segment")
+                live += segment
+                tickets = await store.barriers(run_id=run.run_id)
+                if live[-1].event.kind != "suspended" or not tickets:
+                    break
+                for ticket in tickets:
+                    for who in ("ana", "ben")[: ticket.quorum]:
+                        await store.decide(run.run_id, ticket.ticket, Decision.approve(by=who))
+                run = await executor.attach(run.run_id)
+            log = [envelope async for envelope in executor.events(run.run_id, follow=False)]
+            told = [(each.path, each.event.model_dump_json()) for each in live if each.event.kind != "suspended"]
+            kept = [(each.path, each.event.model_dump_json()) for each in log if each.event.kind != "suspended"]
+            assert not Counter(kept) - Counter(told)
+            assert {each.event.kind for each in live} >= {each.event.kind for each in log}
+            # What is told live and is not in the log: bodies that were cancelled when the step limit or a failure stopped the run.
+            more = Counter(told) - Counter(kept)
+            assert all('"kind":"step_' in text for _path, text in more), more
+
+    asyncio.run(watch_to_the_end())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trailmark.cli import approvals, checks, db, demo, flows, running, runs, steering
+from trailmark.cli import approvals, checks, db, demo, flows, running, runs, steering, watching
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.plain import one_line
 from trailmark.cli.terminal import Output, Terminal
@@ -47,6 +47,7 @@ verb(app, "demo")(demo.demo)
 verb(app, "run")(running.run)
 verb(app, "resume")(running.resume)
 verb(runs.app, "check")(checks.check)
+verb(runs.app, "events")(watching.events)
 verb(runs.app, "fork")(steering.fork)
 verb(runs.app, "signal")(steering.signal)
 verb(runs.app, "cancel")(steering.cancel)

@@ -32,6 +32,7 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (UsageError, ExitCode.USAGE),
     (FlowReferenceError, ExitCode.USAGE),
     (engine_errors.InputError, ExitCode.USAGE),
+    (engine_errors.BadEventIdError, ExitCode.USAGE),
     (engine_errors.EditError, ExitCode.USAGE),
     (store_errors.InvalidDecisionError, ExitCode.USAGE),
     (store_errors.AmbiguousTicketError, ExitCode.USAGE),

@@ -4,6 +4,7 @@
 
 `VirtualClock`: time that a test moves.  `crash_at_every_checkpoint` and `always_reload`: does the flow survive being
 interrupted anywhere?  `Process`: a store that dies at a commit.  `StoreContract`: every promise of a checkpoint store.
+`StreamChecker`: every promise of a stream of events.
 `PostgresServer`: a throw-away server.  Names are fetched when they are first used: only who needs pytest or asyncpg imports it.
 """
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from trailmark.testing.postgres import PostgresServer as PostgresServer
     from trailmark.testing.postgres import PostgresUnavailableError as PostgresUnavailableError
     from trailmark.testing.reloading import always_reload as always_reload
+    from trailmark.testing.streams import StreamChecker as StreamChecker
+    from trailmark.testing.streams import StreamViolationError as StreamViolationError
 
 _HOMES: Final = {
     "CrashReport": "crashes",
@@ -32,6 +35,8 @@ _HOMES: Final = {
     "Process": "crashing",
     "SimulatedCrash": "crashing",
     "StoreContract": "contract",
+    "StreamChecker": "streams",
+    "StreamViolationError": "streams",
     "VirtualClock": "clock",
     "always_reload": "reloading",
     "crash_at_every_checkpoint": "crashes",

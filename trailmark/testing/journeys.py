@@ -23,6 +23,7 @@ from engine.decisions import Decision
 from engine.errors import RunFailedError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
+from engine.following import follow
 from engine.graph import FlowGraph
 from engine.handle import RunHandle
 from engine.loading import load_state
@@ -31,6 +32,7 @@ from engine.result import RunResult
 from engine.waiting import waits
 from trailmark.testing.clock import VirtualClock, settled
 from trailmark.testing.crashing import Process
+from trailmark.testing.streams import StreamChecker
 
 Decisions: TypeAlias = Mapping[str, Decision | Sequence[Decision]]
 """What people say, by ticket (``review#2``, ``checks[1].review#1``) or by the barrier's name."""
@@ -162,7 +164,9 @@ class Journey:
         return await executor._stored_result(self.run_id)  # noqa: SLF001 - `resume` would drive it
 
     async def outcome(self, result: RunResult) -> Outcome:
-        """What must be the same however often the run was interrupted."""
+        """What must be the same however often the run was interrupted.  Raises StreamViolationError where its log is no valid stream."""
+        log = follow(self.store, self.run_id, follow=False)
+        StreamChecker.check([envelope async for envelope in log], "run" if result.status in ENDED else "segment")
         state = await load_state(self.store, self.run_id)
         entries: dict[str, int] = {}
         rows: list[Row] = []
