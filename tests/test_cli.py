@@ -793,3 +793,28 @@ def test_what_is_no_event_id_is_a_mistake_of_whoever_typed_it(cli: Cli) -> None:
     refused = cli("runs", "events", run_id, "--after", "seven")
     assert refused.code == ExitCode.USAGE
     assert "an id looks like 1.7.2" in one_line(refused.err)
+
+
+# --- signals ------------------------------------------------------------------------------------------------------------
+WAITING = """
+from trailmark import END, Flow
+
+flow = Flow("waiting", {"paid": int}).add_wait("payment", "paid", to="paid", type=int)
+flow.set_entry("payment").add_edge("payment", END)
+"""
+
+
+def test_a_run_that_waits_for_a_signal_says_how_to_send_it_and_goes_on_with_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    parked = cli("run", "waiting.py:flow", "-o", "json")
+    run_id = parked.json["run_id"]
+    assert parked.json["waits"] == [{"node": "payment", "path": "", "signal": "paid", "due": None}]
+    assert f"next: trailmark runs signal {run_id} paid" in cli("runs", "show", run_id).err
+    refused = cli("runs", "signal", run_id, "paid", "seven")
+    assert refused.code == ExitCode.USAGE
+    assert cli("runs", "signal", run_id, "payed", "7").code == ExitCode.NOT_FOUND
+    assert "'seven' is not of type 'integer'" in refused.err
+    sent = cli("runs", "signal", run_id, "paid", "7", "--by", "bank", "--id", "one", "-o", "json").json
+    assert (sent["signal"], sent["payload"], sent["by"], sent["consumed_seq"]) == ("paid", 7, "bank", None)
+    assert cli("runs", "signal", run_id, "paid", "7", "--id", "one", "-o", "ids").out.strip() == sent["id"]
+    assert cli("resume", run_id, "--flow", "waiting.py:flow", "-o", "json").json["values"] == {"paid": 7}

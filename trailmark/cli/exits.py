@@ -26,11 +26,11 @@ class ExitCode(IntEnum):
 
     OK = 0, "done; of run and resume: the run completed"
     FAILED = 1, "the run failed"
-    USAGE = 2, "the command line, the input or the content of a decision is wrong; nothing happened"
+    USAGE = 2, "the command line, the input or the content of a decision or signal is wrong; nothing happened"
     WAITING = 3, "the run waits for people (or for a time that has not come)"
     STOPPED = 4, "the run stopped at its step limit or is suspended; it can be resumed"
     CANCELLED = 5, "the run was cancelled"
-    NOT_FOUND = 6, "there is no such run, checkpoint or barrier"
+    NOT_FOUND = 6, "there is no such run, checkpoint, barrier or signal"
     CONFLICT = 7, "somebody else has the run or decided otherwise, that person may not decide, or the run has ended; nothing was changed"
     FLOW = 8, "the flow cannot be loaded, is not valid, or is not the one the run was started with"
     STORE = 9, "the store cannot be reached or written, or its schema does not fit"

@@ -190,5 +190,6 @@ def _following(terminal: Terminal, result: RunResult) -> list[str]:
         return [] if result.status == "failed" else following.after_stop(terminal, result.run_id, result.status, result.steps)
     asked = [terminal.command("approvals", "approve", result.run_id, ticket, "--by", "NAME") for ticket in result.waiting_for]
     if not asked:
-        return following.after_waiting(terminal, result.run_id, tickets=(), can_move=False, comes_by_itself=True)
+        signals = [wait.signal for wait in result.waits if wait.signal]
+        return following.after_waiting(terminal, result.run_id, tickets=(), signals=signals, can_move=False, comes_by_itself=True)
     return [*asked, terminal.resume_command(result.run_id)]
