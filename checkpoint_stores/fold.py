@@ -596,10 +596,15 @@ def _restore(state: RunState, _scope: Scope, op: Op) -> None:
         setattr(state, name, getattr(parent, name))
 
 
+def _migrate(state: RunState, scope: Scope, op: Op) -> None:
+    _restore(state, scope, op)
+    state.details = {**state.details, **op[2]}
+
+
 _POSITION: Final = {
     "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "each": _each, "close": _close,
     "park": _park, "retry": _retry, "wait": _wait, "heard": _heard, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
-    "index": _index, "said": _said,
+    "index": _index, "said": _said, "migrate": _migrate,
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from checkpoint_stores.records import (
     ENDED,
     BarrierRecord,
     CancelRequest,
+    Changeover,
     Commit,
     DecisionRecord,
     Inbox,
@@ -198,6 +199,16 @@ class MemoryCheckpointStore:
                 self._watches.wake(commit.run_id)
         return Receipt(held.inbox_rev, now)
 
+    async def change_over(self, changeover: Changeover) -> Receipt:
+        held = self._runs.get(changeover.run_id)
+        if held is None or held.epoch != changeover.epoch or held.rows[-1].seq + 1 != changeover.row.seq:
+            raise self._lost(changeover)
+        now = self._now()
+        held.change_over(changeover, now)
+        self.database.graphs.setdefault(changeover.graph_hash, changeover.definition)
+        self._watches.wake(changeover.run_id)
+        return Receipt(held.inbox_rev, now)
+
     async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
         held = self._runs.get(snapshot.run_id)
         if held is not None and held.epoch == epoch:
@@ -339,7 +350,7 @@ class MemoryCheckpointStore:
     def _record(self, held: HeldRun) -> RunRecord:
         return held.current(self.database.workers, self._now())
 
-    def _lost(self, commit: Commit) -> LeaseLostError:
+    def _lost(self, commit: Commit | Changeover) -> LeaseLostError:
         self._drop(commit.run_id)
         held = self._runs.get(commit.run_id)
         if held is None:

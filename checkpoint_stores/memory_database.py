@@ -16,6 +16,7 @@ from checkpoint_stores.records import (
     BarrierRecord,
     BarrierStatus,
     CancelRequest,
+    Changeover,
     Commit,
     DecisionRecord,
     Row,
@@ -74,6 +75,18 @@ class HeldRun:
         change = commit.change
         if change is not None and change.release_at_rev in (None, self.inbox_rev):
             self._change_record(change, now)
+
+    def change_over(self, changeover: Changeover, now: int) -> None:
+        """All that a changeover writes beside the graph's definition."""
+        row = changeover.row
+        self.rows.append(row)
+        self.times.append(now)
+        self.record = replace(self.record, graph_hash=changeover.graph_hash, head_seq=row.seq, head_digest=row.digest, updated_at=now)
+        for ticket, to, node, path in changeover.tickets:
+            self.barriers[to] = replace(self.barriers.pop(ticket), ticket=to, node=node, path=path)
+        for vote in list(self.decisions.values()):
+            if vote.consumed_seq is None:
+                self.decisions[vote.id] = replace(vote, ticket=changeover.vote(vote.ticket))
 
     def _change_record(self, change: RunChange, now: int) -> None:
         record = self.record

@@ -15,6 +15,7 @@ from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.records import (
     BarrierRecord,
+    Changeover,
     Commit,
     DecisionRecord,
     Inbox,
@@ -101,6 +102,16 @@ class CheckpointStore(Protocol):
 
         Raises LeaseLostError (nothing was written), StoreUnavailableError (nothing was written, or it is unknown and
         re-reading failed).
+        """
+        ...
+
+    async def change_over(self, changeover: Changeover) -> Receipt:
+        """Write the checkpoint by which a run goes over to another graph; in the same transaction ``runs`` follows (graph_hash, anchor), the
+        graph's definition is kept, live tickets get their new names (ticket, node, path), and so do votes that no checkpoint has consumed.
+
+        Fenced as `commit` is: only while ``epoch`` is the run's and the row extends the head.
+
+        Raises LeaseLostError (nothing was written), StoreUnavailableError (nothing was written, or it is unknown).
         """
         ...
 

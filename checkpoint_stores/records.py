@@ -6,6 +6,7 @@ Run ids are UUIDv7 in canonical text; the SQL stores keep them as 16 bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -273,6 +274,49 @@ class NewRun:
     """Whether the creator also takes the lease (epoch 1); a fork is created unheld (epoch 0)."""
     barriers: tuple[BarrierRecord, ...] = ()
     """Barriers already open at creation (a fork of a waiting run)."""
+
+
+class TicketMove(NamedTuple):
+    """A ticket that has another name from now on, because its node has."""
+
+    ticket: str
+    to: str
+    node: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changeover:
+    """A run goes over to another graph: the checkpoint that says so, and what follows for what people see."""
+
+    run_id: str
+    epoch: int
+    row: Row
+    graph_hash: str
+    definition: str
+    """The new graph's, as JSON text."""
+    tickets: tuple[TicketMove, ...] = ()
+    """Live tickets; who has voted for one has voted for it under its new name."""
+    barriers: Mapping[str, str] = field(default_factory=dict)
+    """New names of barriers, by the names under which decisions may have been made early: ``review``, ``checks[1].review``."""
+
+    def vote(self, ticket: str) -> str:
+        """What a vote nobody has read yet is for from now on."""
+        return vote_moved(ticket, self.tickets, self.barriers)
+
+
+def vote_moved(ticket: str, tickets: Iterable[TicketMove], barriers: Mapping[str, str]) -> str:
+    """What a vote for ``ticket`` is for where tickets and barriers have new names.
+
+    >>> vote_moved("review", (), {"review": "check"}), vote_moved("review#2", (), {"review": "check"})
+    ('check', 'check#2')
+    """
+    for move in tickets:
+        if move.ticket == ticket:
+            return move.to
+    head, hash_, visit = ticket.rpartition("#")
+    name = head if hash_ and visit.isdigit() else ticket
+    return barriers.get(name, name) + ticket[len(name) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from engine.context import StepContext
 from engine.driving import DriveTask, HandedOverError, Strays
 from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
+from engine.identity import key_of
 from engine.live import Live
 from engine.middleware import NodeCall
 from engine.notices import StrayBodyWarning, TrailmarkWarning
@@ -123,6 +124,8 @@ class Bodies:
             state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions(),
             self.live, self._walk.index_of(start.path),
         )  # fmt: skip
+        if "keys" in state.details:
+            context.is_known_by(key_of(state, start.path, start.node, start.visit))
         if scope.parent is not None:
             context.works_on(scope.item())
         context.hears(scope.heard or (), plan.signals)

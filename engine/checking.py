@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from checkpoint_stores.codec import decode, encode, unpack
 from checkpoint_stores.errors import CheckpointCorruptError
@@ -14,6 +14,9 @@ from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import Problem, Row, RunRecord
 from engine.contracts import Contracts, RunCheck
 from engine.loading import load_state
+
+_CHANGES: Final = ("attempt", "migration")
+"""Kinds of checkpoints by which a run may go over to another graph."""
 
 
 async def check_run(store: CheckpointStore, run_id: str, *, pending: Sequence[Row] = (), live: RunState | None = None) -> RunCheck:
@@ -28,8 +31,8 @@ async def check_run(store: CheckpointStore, run_id: str, *, pending: Sequence[Ro
     async for row in store.history(record.run_id):
         if contracts is None:
             contracts = await _begun(store, record, row)
-        if row.kind == "attempt":
-            contracts.definition = await _forced(store, row, contracts.definition)
+        if row.kind in _CHANGES:
+            contracts.definition = await _changed(store, row, contracts.definition)
         if row.seq == 0 or row.seq > contracts.state.seq:  # a snapshot may stand for the first ones; a fork's first has number 0
             contracts.take(row)
     if contracts is None:
@@ -56,23 +59,23 @@ async def _begun(store: CheckpointStore, record: RunRecord, first: Row) -> Contr
 
 
 async def _first_graph(store: CheckpointStore, record: RunRecord) -> str:
-    """The graph the run began with: a resume that was forced to another says which one it left."""
+    """The graph the run began with: a resume with another says which one it left."""
     if record.attempt > 1:
         async for row in store.history(record.run_id):
-            for op in unpack(row.payload) if row.kind == "attempt" else ():
-                if op[0] == "attempt" and "forced_from" in op[2]:
-                    return str(op[2]["forced_from"])
+            for op in unpack(row.payload) if row.kind in _CHANGES else ():
+                if op[0] in ("attempt", "migrate") and "changed_from" in op[2]:
+                    return str(op[2]["changed_from"])
     return record.graph_hash
 
 
-async def _forced(store: CheckpointStore, row: Row, known: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The definition that counts from this resume on.  Raises CheckpointCorruptError."""
+async def _changed(store: CheckpointStore, row: Row, known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The definition that counts from this checkpoint on.  Raises CheckpointCorruptError."""
     try:
         ops = unpack(row.payload)
     except Exception as error:
         raise CheckpointCorruptError(row.run_id, row.seq, f"its payload cannot be read ({error})") from error
     for op in ops:
-        if op[0] == "attempt" and "forced_from" in op[2]:
+        if op[0] in ("attempt", "migrate") and {"changed_from", "graph_hash"} <= op[2].keys():
             return await _definition(store, str(op[2]["graph_hash"]))
     return known
 

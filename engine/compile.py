@@ -23,6 +23,7 @@ from engine.errors import FlowValidationError
 from engine.flow import Flow
 from engine.graph import FlowGraph
 from engine.middleware import Backpressure, Timeout
+from engine.migration_checks import migration_problems
 from engine.plan import (
     END,
     ITEM,
@@ -56,13 +57,14 @@ def compile_flow(flow: Flow) -> FlowGraph:
     graph = graph_of(scope)
     problems += problems_of(scope)
     problems += stack_problems(scope)
+    problems += migration_problems(scope)
     if problems:
         raise FlowValidationError(flow.name, list(dict.fromkeys(problems)))
     plan = _plan(scope, graph)
     definition = definition_of(scope, plan)
     checks = {event: None if kind is Any else TypeAdapter(kind).validate_python for event, kind in signals_of(scope).items()}
     plan = dataclasses.replace(plan, graph_hash=hash_of(definition), signals=MappingProxyType(checks), _places={})
-    return FlowGraph(graph, plan, json.dumps(definition, ensure_ascii=False), warnings_of(scope, graph))
+    return FlowGraph(graph, plan, json.dumps(definition, ensure_ascii=False), warnings_of(scope, graph), scope.declaration.migrations)
 
 
 def graph_of(scope: Scope) -> nx.MultiDiGraph[str]:

@@ -165,6 +165,10 @@ class StepContext:
         self._heard = heard
         self._checks = checks
 
+    def is_known_by(self, key: str) -> None:
+        """Called by the driver: the idempotency key the step had before a migration renamed its place."""
+        self._key = key
+
     def works_on(self, item: tuple[int, Any] | None) -> None:
         """Called by the driver: the place and value of a map's item."""
         self._item = item

@@ -35,6 +35,7 @@ _UNCOUNTED: Final = frozenset(
         "start",
         "fork",
         "attempt",
+        "migration",
         "begin",
         "join",
         "decision",
@@ -109,7 +110,7 @@ class Contracts:
     def __init__(self, run_id: str, definition: dict[str, Any] | None, state: RunState | None = None) -> None:
         self.state = state or RunState(run_id)
         self.definition = definition
-        """The flow's, where it is known; a resume may have forced another: set it anew then."""
+        """The flow's, where it is known; a resume may have brought another: set it anew then."""
         self._since = 0 if state is None else state.seq + 1
         self._checked = 0
         self._epoch = 0

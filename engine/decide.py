@@ -69,7 +69,7 @@ from engine.events import (
     WaitOver,
 )
 from engine.failures import error_data
-from engine.identity import idempotency_key
+from engine.identity import key_of
 from engine.leaving import NOTHING, Decision, Draft, chosen, counted, give_up, leave, not_storable
 from engine.outcomes import End, Fallback
 from engine.plan import END, NodePlan, Plan
@@ -118,7 +118,7 @@ def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> De
     here = plan.at(event.path)
     node = here.nodes[event.node]
     failed = scope.failed + 1
-    key = idempotency_key(state.run_id, scope.path, node.name, event.visit)
+    key = key_of(state, scope.path, node.name, event.visit)
     due = retry_due(node.retry, event.error, failed, now, key)
     if due is None:
         return give_up(here, state, scope, node, event.error, now, started_at=event.started_at)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
+from engine.migration import Migration
 from engine.plan import OnError, Retry
 
 
@@ -191,6 +192,7 @@ class Declaration:
     """Events it may wait for, and the type of their payload (Any = anything)."""
     middleware: tuple[Any, ...] = ()
     """What stands around every node."""
+    migrations: tuple[Migration, ...] = ()
 
     def node(self, name: str) -> Node | None:
         """The first node of this name."""

@@ -19,7 +19,7 @@ def hash_of(definition: dict[str, Any]) -> str:
 
     Not in it: descriptions, and the order in which nodes were declared.
     """
-    text = json.dumps(_canonical(definition), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(canonical(definition), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -30,7 +30,7 @@ _UNHASHED: Final = frozenset({"description", "format", "barriers"})
 """Of a flow: what says nothing new about how it runs (``barriers`` repeats what stands in the nodes)."""
 
 
-def _canonical(flow: dict[str, Any]) -> dict[str, Any]:
+def canonical(flow: dict[str, Any]) -> dict[str, Any]:
     """A flow or branch without what does not decide how it runs."""
     kept = {field: value for field, value in flow.items() if field not in _UNHASHED}
     kept["nodes"] = {name: _canonical_node(node) for name, node in flow.get("nodes", {}).items()}
@@ -45,7 +45,7 @@ def _canonical_node(node: dict[str, Any]) -> dict[str, Any]:
     if deciding := _deciding(node.get("middleware", ())):
         kept["middleware"] = deciding
     if "branches" in kept:
-        kept["branches"] = [_canonical(branch) for branch in kept["branches"]]
+        kept["branches"] = [canonical(branch) for branch in kept["branches"]]
     if "form" in kept:
         kept["form"] = _without_descriptions(kept["form"])
     return kept
@@ -88,7 +88,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     >>> difference({"nodes": {"pay": {"timeout": 30.0}}}, {"nodes": {"pay": {"timeout": 10.0}}})
     ["node 'pay': timeout 30 s -> 10 s"]
     """
-    return list(_changed_scope(_canonical(old), _canonical(new), ""))
+    return list(_changed_scope(canonical(old), canonical(new), ""))
 
 
 def _changed_scope(old: dict[str, Any], new: dict[str, Any], place: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from checkpoint_stores.errors import LeaseHeldError
 from reducers.errors import TrailmarkError, how_many, with_article
 
 if TYPE_CHECKING:
+    from engine.compatibility import Objection
     from engine.contracts import RunCheck
     from engine.result import RunResult
 
@@ -457,18 +458,45 @@ class FinalStateError(TrailmarkError, ValueError):
 
 
 class GraphChangedError(TrailmarkError):
-    """The run was started with another graph.  ``difference`` holds readable lines."""
+    """The run cannot go on with this graph: it was driven by another one.
 
-    def __init__(self, run_id: str, stored_hash: str, graph_hash: str, difference: Sequence[str]) -> None:
+    ``difference`` holds all that differs, in readable lines; ``objections`` what of it matters to this run, and why.
+    Nothing was changed.
+    """
+
+    def __init__(
+        self, run_id: str, stored_hash: str, graph_hash: str, difference: Sequence[str], objections: Sequence[Objection] = ()
+    ) -> None:
         self.run_id = run_id
         self.stored_hash = stored_hash
         self.graph_hash = graph_hash
         self.difference = tuple(difference)
-        listed = "\n".join(f"  {line}" for line in self.difference)
-        super().__init__(
-            f"run {run_id} was started with graph {stored_hash[:12]}, this flow is {graph_hash[:12]}:\n{listed}\n"
-            f"deploy the old flow, or resume with mode='force'"
-        )
+        self.objections = tuple(objections)
+        graphs = f"run {run_id} was driven by graph {stored_hash[:12]}, this flow is {graph_hash[:12]}"
+        if self.objections:
+            listed = "\n".join(f"  {objection}" for objection in self.objections)
+            super().__init__(f"{graphs}, and the run cannot go on with it as it stands:\n{listed}")
+        else:
+            listed = "\n".join(f"  {line}" for line in self.difference)
+            super().__init__(
+                f"{graphs}, and mode='strict' refuses any difference:\n{listed}\ndeploy the old flow, or resume in another mode"
+            )
+
+    @property
+    def has_place(self) -> bool:
+        """Whether ``mode="force"`` would go on all the same."""
+        return not any(objection.final for objection in self.objections)
+
+
+class MigrationError(TrailmarkError):
+    """A declared migration cannot be applied to this run.  Nothing was changed."""
+
+    def __init__(self, run_id: str, from_version: str, to_version: str, reason: str) -> None:
+        self.run_id = run_id
+        self.from_version = from_version
+        self.to_version = to_version
+        self.reason = reason
+        super().__init__(f"run {run_id} cannot be migrated from version {from_version!r} to {to_version!r}: {reason}")
 
 
 class ContractError(TrailmarkError):

@@ -7,13 +7,12 @@ kept while a run is driven here.  It decides nothing about where a run goes.
 from __future__ import annotations
 
 import asyncio
-import json
 import weakref
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from checkpoint_stores.codec import pack
 from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, StoreError
@@ -22,6 +21,7 @@ from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import ENDED, STOPPED, Commit, DecisionRecord, Inbox, NewRun, Row, RunChange, RunRecord, SignalRecord
 from engine import arguments, operations
+from engine.admitting import ResumeMode, admitted, change_over, readmitted
 from engine.around import Around
 from engine.callables import is_coroutine
 from engine.checking import check_run
@@ -34,7 +34,6 @@ from engine.errors import (
     ContractError,
     DrivenHereError,
     ExecutorClosedError,
-    GraphChangedError,
     RunFailedError,
     RunningLoopError,
     WrongFlowError,
@@ -54,8 +53,6 @@ from engine.threads import NodeThreads
 from engine.waiting import retries, waits
 from engine.walk import Walk
 from reducers.changes import ABSENT
-
-ResumeMode = Literal["strict", "force"]
 
 _OVER = (ENDED | STOPPED) - {"waiting"}
 """Statuses in which a run goes on only when somebody says so."""
@@ -197,11 +194,13 @@ class GraphExecutor:
         return self._runner.run(self.execute(input, **options))
 
     # --- resuming ---------------------------------------------------------------------------------------------------
-    async def attach(self, run_id: str, *, mode: ResumeMode = "strict", max_steps: int | None = None, takeover: bool = False) -> RunHandle:
+    async def attach(
+        self, run_id: str, *, mode: ResumeMode = "compatible", max_steps: int | None = None, takeover: bool = False
+    ) -> RunHandle:
         """Take a run over and begin to drive it here; `resume` also waits.
 
         Raises RunNotFoundError, AmbiguousRunError, RunEndedError, LeaseHeldError (unless ``takeover``), DrivenHereError, WrongFlowError,
-        GraphChangedError, CheckpointCorruptError, ArgumentError, ExecutorClosedError.
+        GraphChangedError, MigrationError, CheckpointCorruptError, ArgumentError, ExecutorClosedError.
         """
         self._check_open()
         if max_steps is not None:
@@ -215,7 +214,8 @@ class GraphExecutor:
         if record.run_id in self._tasks:
             raise DrivenHereError(record.run_id, self.store.worker_id)
         state = await load_state(self.store, record.run_id)
-        details = await self._check_graph(record, state, mode)
+        admission = await admitted(self.store, record, state, self.graph, mode)
+        details = dict(admission.details)
         if max_steps is not None:
             if max_steps <= state.step:
                 raise ArgumentError("max_steps", max_steps, f"more than the {state.step} steps that run {record.run_id} has made")
@@ -228,7 +228,12 @@ class GraphExecutor:
             raise
         watch = self.store.watch(record.run_id)
         try:
+            if await catch_up(self.store, state, lease.head_seq - 1):
+                # Another process got in between: what was judged is not where the run stands.
+                admission, lease = await readmitted(self.store, record, state, self.graph, mode, admission, lease)
             await catch_up(self.store, state)
+            if admission.migrates:
+                await change_over(self.store, state, self.graph, admission.details, lease.epoch)
             inbox = await self.store.inbox(record.run_id)
             self._drive(state, lease.epoch, await self._ready_clock(), inbox=inbox, watch=watch)
         except BaseException:
@@ -241,7 +246,7 @@ class GraphExecutor:
         self,
         run_id: str,
         *,
-        mode: ResumeMode = "strict",
+        mode: ResumeMode = "compatible",
         max_steps: int | None = None,
         takeover: bool = False,
         through_barriers: bool = False,
@@ -250,7 +255,9 @@ class GraphExecutor:
 
         Args:
             run_id: the run, or the first or last characters of its id, 8 or more, if no other run fits.
-            mode: ``strict`` refuses a changed graph; ``force`` goes on with this graph and records it.
+            mode: whether this graph may differ from the one the run was driven by.  ``compatible`` goes on where nothing that is under
+                way has changed (after the flow's migrations, where it declares some), ``strict`` refuses any difference, ``force``
+                goes on wherever the run has a place at all.  What was gone on with, and how it was judged, is recorded.
             max_steps: a new step limit (counted from the run's beginning).
             takeover: take the run even from a living process, which then can write nothing more.
             through_barriers: see `RunHandle.result`.
@@ -262,20 +269,6 @@ class GraphExecutor:
         except RunEndedError as ended:
             return self._finished(await self._stored_result(ended.run_id))
         return await self._result_or_suspend(handle, through_barriers=through_barriers)
-
-    async def _check_graph(self, record: RunRecord, state: RunState, mode: ResumeMode) -> dict[str, Any]:
-        """Compare the run's graph with this one; the details to record with the resume."""
-        if record.graph_hash == self.graph.graph_hash:
-            return {}
-        from engine.definition import difference
-
-        stored = await self.store.graph(record.graph_hash)
-        changes = difference(json.loads(stored), self.graph.definition) if stored else ["the stored graph's definition is missing"]
-        lost = operations.lost_places(self.graph.plan, state)
-        if mode != "force" or lost:
-            raise GraphChangedError(record.run_id, record.graph_hash, self.graph.graph_hash, [*lost, *changes])
-        await self.store.put_graph(self.graph.graph_hash, self.graph.definition_text)
-        return {"graph_hash": self.graph.graph_hash, "forced_from": record.graph_hash}
 
     def _check_open(self) -> None:
         if self._is_closed:

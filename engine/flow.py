@@ -14,6 +14,7 @@ from engine import declared
 from engine.callables import name_of
 from engine.errors import FlowError
 from engine.graph import FlowGraph
+from engine.migration import Migration
 from engine.plan import OnError, Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -63,6 +64,7 @@ class Flow:
     ``state`` declares the keys: a pydantic model class, a TypedDict class, a dict of annotations by key, or None for a
     flow that is only ever a branch and takes its parent's.  ``middleware`` stands around every node, outermost first: `Retry`,
     `Timeout`, `CircuitBreaker`, `RateLimit`, `Bulkhead`, or your own (`Middleware`); nodes and inner flows change it by name.
+    ``migrations`` say how runs of older versions go over to this one, oldest first (those of a flow within another are not looked at).
 
     >>> flow = Flow("greeting", {"name": str, "text": str})
     >>> @flow.node
@@ -72,12 +74,16 @@ class Flow:
     'greeting'
     """
 
-    def __init__(self, name: str, state: Any = None, *, version: str = "1", description: str = "", middleware: Iterable[Any] = ()) -> None:
+    def __init__(
+        self, name: str, state: Any = None, *, version: str = "1", description: str = "", middleware: Iterable[Any] = (),
+        migrations: Iterable[Migration] = (),
+    ) -> None:  # fmt: skip
         self.name = name
         self.state = state
         self.version = version
         self.description = description
         self.middleware = tuple(middleware)
+        self.migrations = tuple(migrations)
         self._entry: str | None = None
         self._nodes: list[declared.Node] = []
         self._edges: list[declared.Edge] = []
@@ -434,6 +440,7 @@ class Flow:
         return declared.Declaration(
             self.name, self.version, self.description, self.state, self._entry,
             tuple(self._nodes), tuple(self._edges), tuple(self._mistakes), signals=tuple(self._signals), middleware=self.middleware,
+            migrations=self.migrations,
         )  # fmt: skip
 
     def compile(self) -> FlowGraph:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from engine.migration import Migration
 from engine.plan import Plan, Warn
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 class FlowGraph:
     """What `Flow.compile` returns: the networkx graph, the routing plan, the hash, the definition and the warnings."""
 
-    def __init__(self, graph: nx.MultiDiGraph[str], plan: Plan, definition: str, warnings: tuple[Warn, ...]) -> None:
+    def __init__(
+        self, graph: nx.MultiDiGraph[str], plan: Plan, definition: str, warnings: tuple[Warn, ...], migrations: tuple[Migration, ...] = ()
+    ) -> None:
         self.nx = graph
         """The `networkx.MultiDiGraph`, frozen; nodes carry ``kind``, edges ``kind``, ``order`` and ``condition``."""
         self.plan = plan
@@ -28,6 +31,8 @@ class FlowGraph:
         """The definition as JSON, as it is stored with the first run of this graph."""
         self.warnings = warnings
         """What the static analysis found worth a second look."""
+        self.migrations = migrations
+        """How runs of older versions go over to this one, oldest first.  No part of the definition or the hash."""
 
     @property
     def name(self) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from checkpoint_stores.fold import RunState
 
 
 def idempotency_key(run_id: str, path: str, node: str, visit: int) -> str:
@@ -23,3 +27,11 @@ def ticket_name(path: str, node: str, visit: int) -> str:
     'checks[1].review#2'
     """
     return f"{path}.{node}#{visit}" if path else f"{node}#{visit}"
+
+
+def key_of(state: RunState, path: str, node: str, visit: int) -> str:
+    """The idempotency key of an entry that is under way: the one it had before a migration renamed its place."""
+    kept = state.details.get("keys")
+    if kept and (key := kept.get(ticket_name(path, node, visit))) is not None:
+        return str(key)
+    return idempotency_key(state.run_id, path, node, visit)

@@ -27,10 +27,15 @@ async def load_state(store: CheckpointStore, run_id: str, upto: int | None = Non
     return state
 
 
-async def catch_up(store: CheckpointStore, state: RunState) -> None:
-    """Fold what was committed after ``state``'s newest checkpoint."""
-    async for row in store.history(state.run_id, after=state.seq):
-        apply_row(state, row)
+async def catch_up(store: CheckpointStore, state: RunState, upto: int | None = None) -> int:
+    """Fold what was committed after ``state``'s newest checkpoint (up to and including ``upto``); return how many rows that were."""
+    before = state.seq
+    if upto is None or upto > before:
+        async for row in store.history(state.run_id, after=before):
+            apply_row(state, row)
+            if row.seq == upto:
+                break
+    return state.seq - before
 
 
 def apply_row(state: RunState, row: Row) -> None:

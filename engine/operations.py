@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from checkpoint_stores.codec import pack, to_json, unpack
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError
-from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState
+from checkpoint_stores.fold import PARKED, RunState
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore
@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.errors import EditError, ForkError
 from engine.events import CancelAsked
 from engine.loading import catch_up, load_state
-from engine.plan import ParallelPlan, Plan
+from engine.plan import Plan
 from engine.updates import first_line
 from engine.walk import Walk
 from reducers.changes import ABSENT
@@ -94,6 +94,7 @@ async def fork_run(
         _edit(state, record.flow, edits, validate, keys)
         _show_edited(state, edits, plan)
     state.status = "suspended"
+    state.details = {name: value for name, value in state.details.items() if name != "keys"}  # its effects are its own
     new_run_id = new_id(clock.now())
     barriers = tuple(record_of(new_run_id, scope, seq=0) for scope in state.frontier() if scope.phase == PARKED)
     payload, _ops = pack([["restore", state.dump()]])
@@ -111,14 +112,14 @@ async def fork_run(
 
 
 async def _graph_at(store: CheckpointStore, record: RunRecord, state: RunState) -> str:
-    """The hash of the graph the run was driven with at ``state``: a later resume may have forced another."""
+    """The hash of the graph the run was driven with at ``state``: a later resume may have brought another."""
     if "graph_hash" in state.details:
         return str(state.details["graph_hash"])
     async for row in store.history(record.run_id, after=state.seq):
-        if row.kind == "attempt":
+        if row.kind in ("attempt", "migration"):
             for op in unpack(row.payload):
-                if op[0] == "attempt" and "forced_from" in op[2]:
-                    return str(op[2]["forced_from"])
+                if op[0] in ("attempt", "migrate") and "changed_from" in op[2]:
+                    return str(op[2]["changed_from"])
     return record.graph_hash
 
 
@@ -150,33 +151,6 @@ def _show_edited(state: RunState, edits: Mapping[str, Any], plan: Plan | None) -
         if node is not None and node.barrier is not None:
             details["prompt"], details["payload"] = worded(node, scope)
         details["digest"] = payload_digest(details["prompt"], details["payload"])
-
-
-_KINDS: Final = {PARKED: ("barrier",), OPEN: ("parallel", "map", "subflow"), RETRY: ("task",), WAIT: ("timer", "wait", "task")}
-
-
-def lost_places(plan: Plan, state: RunState) -> list[str]:
-    """Where the run stands that this plan does not have, in readable lines; empty where it can go on."""
-    lost = []
-    for scope in state.scopes.values():
-        try:
-            here = plan.at(scope.path)
-        except (KeyError, IndexError):
-            lost.append(f"the run has the open branch {scope.path!r}, which this flow does not have")
-            continue
-        if scope.phase in (DONE, FAILED):
-            continue
-        where = f"the run stands at node {scope.node!r}{f' in {scope.path}' if scope.path else ''}"
-        node = here.nodes.get(scope.node)
-        if node is None:
-            lost.append(f"{where}, which this flow does not have")
-        elif scope.phase != AT and node.kind not in _KINDS[scope.phase]:
-            lost.append(f"{where}, which was a {' or '.join(_KINDS[scope.phase])} and is a {node.kind} in this flow")
-        elif scope.phase == OPEN and isinstance(node.opens, ParallelPlan) != (len(scope.detail) == 2):
-            lost.append(f"{where}, which is a {node.kind} in this flow and was not")
-        elif isinstance(node.opens, ParallelPlan) and scope.phase == OPEN and len(node.opens.branches) != len(scope.children):
-            lost.append(f"{where}, which had {len(scope.children)} branches and has {len(node.opens.branches)} in this flow")
-    return lost
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -239,6 +213,8 @@ def _detail(ops: list[Op]) -> str:
                 said.append(f"waits for {f'the signal {name}' if name else 'its time'}")
             case ["heard", name, _payload, in_time]:
                 said.append(f"heard {name}" if in_time else f"{name} did not come in time")
+            case ["migrate", _state, {"versions": versions}]:
+                said.append(f"version {' -> '.join(versions)}")
             case ["park", ticket, _details]:
                 said.append(f"waits for {ticket}")
     return "; ".join(said)

@@ -23,6 +23,7 @@ from engine.commands import (
 from engine.decisions import Decision as Outcome
 from engine.errors import (
     BarrierTimeoutError,
+    GotoError,
     NodeError,
     RejectedError,
     UpdateTypeError,
@@ -67,8 +68,10 @@ def _resolved(  # noqa: PLR0917 - the facts of one decision
     recorded: Op = ["decision", node.name, data]
     try:
         ops = _edit_ops(plan, scope, node, deciding)
+        _check_target(scope, node, deciding)
     except NodeError as error:
-        # The decision was sound for the store but not for the user's own rules: the ticket opens again.
+        # The decision was sound for the store but not for the user's own rules, or not for a graph that changed since the ticket
+        # opened: the ticket opens again.
         refused: list[Op] = [["error", error_data(error, node.name, scope.path)]]
         return Decision(
             Draft("decision_refused", scope.path, node.name, node.name, refused, entered=False), (), (*used, CloseBarrier(ticket, "open"))
@@ -88,6 +91,12 @@ def _resolved(  # noqa: PLR0917 - the facts of one decision
         return give_up(plan, state, scope, node, not_storable(node, scope, error), now, entered=False, commands=closed, ops=[recorded])
     ops = [*ops, *counted(node, taken), recorded]
     return leave(plan, state, scope, "decision", ops, taken.edge.target, node=node, error=taken.error, entered=False, commands=closed)
+
+
+def _check_target(scope: Scope, node: NodePlan, deciding: DecisionRecord) -> None:
+    """Raises GotoError."""
+    if deciding.target is not None and all(edge.target != deciding.target or edge.kind == "fallback" for edge in node.edges()):
+        raise GotoError(node.name, scope.path, deciding.target, "the flow has no such edge any more; decide again")
 
 
 def _edit_ops(plan: Plan, scope: Scope, node: NodePlan, deciding: DecisionRecord) -> list[Op]:

@@ -222,15 +222,71 @@ def test_resume_without_a_flow_says_which_flow_and_how(cli: Cli, monkeypatch: py
     assert cli("resume", run_id).code == ExitCode.WAITING
 
 
-def test_a_changed_flow_is_refused_with_what_changed_unless_forced(cli: Cli, tmp_path: Path) -> None:
+def test_a_flow_that_changed_ahead_of_the_run_is_gone_on_with_unless_strict(cli: Cli, tmp_path: Path) -> None:
     run_id = started(cli)
     (tmp_path / "shop2.py").write_text(SHOP.replace('"refuse", END)', '"refuse", "pay")'))
-    changed = cli("resume", run_id, "--flow", "shop2.py:flow")
+    changed = cli("resume", run_id, "--flow", "shop2.py:flow", "--strict")
     assert changed.code == ExitCode.FLOW
     said = one_line(changed.err)
     assert "edge refuse -> pay added" in said
+    assert said.endswith(f"next: trailmark resume {run_id} --flow shop2.py:flow")
+    assert cli("resume", run_id, "--flow", "shop2.py:flow", "--strict", "--force").code == ExitCode.USAGE
+    assert cli("resume", run_id, "--flow", "shop2.py:flow").code == ExitCode.WAITING
+
+
+def test_a_flow_that_changed_where_the_run_stands_is_refused_with_why_and_what_to_type(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    (tmp_path / "shop2.py").write_text(SHOP.replace('approvers={"finance"}', 'approvers={"board"}'))
+    changed = cli("resume", run_id, "--flow", "shop2.py:flow")
+    assert changed.code == ExitCode.FLOW
+    said = one_line(changed.err)
+    assert "node 'manager': approvers changed: ticket manager#1 is open" in said
     assert said.endswith(f"next: trailmark resume {run_id} --flow shop2.py:flow --force")
     assert cli("resume", run_id, "--flow", "shop2.py:flow", "--force").code == ExitCode.WAITING
+    (tmp_path / "shop3.py").write_text(SHOP.replace('"manager"', '"boss"'))
+    lost = cli("resume", run_id, "--flow", "shop3.py:flow", "--force")
+    assert lost.code == ExitCode.FLOW
+    assert "people are asked there (ticket manager#1)" in one_line(lost.err)
+    assert one_line(lost.err).endswith(f"next: trailmark flows diff {run_id} shop3.py:flow")
+
+
+def test_the_difference_from_a_run_to_a_flow_is_shown_with_what_it_means_to_the_run(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    (tmp_path / "shop2.py").write_text(SHOP.replace('"refuse", END)', '"refuse", "pay")'))
+    (tmp_path / "shop3.py").write_text(SHOP.replace('"manager"', '"boss"'))
+    ahead = cli("flows", "diff", run_id, "shop2.py:flow")
+    assert "edge refuse -> pay added" in ahead.out
+    assert ahead.err == f"run {run_id} can go on with it\n"
+    stands = cli("flows", "diff", run_id, "shop3.py:flow")
+    assert "people are asked there (ticket manager#1)" in stands.err
+    lost = cli("flows", "diff", run_id, "shop3.py:flow", "-o", "json").json
+    assert "node 'manager' removed" in lost["difference"]
+    assert [(each["change"], each["final"]) for each in lost["objections"]] == [("node 'manager' removed", True)]
+
+
+def test_stored_runs_are_replayed_and_a_script_is_told_where_the_flow_decides_otherwise(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    same = cli("runs", "replay", run_id, "--flow", "shop.py:flow")
+    assert (same.code, same.out.splitlines()[0]) == (ExitCode.OK, f"run {run_id}: match (7 of 7 checkpoints asked anew)"), same.out
+    (tmp_path / "shop2.py").write_text(SHOP.replace("< 1000", "< 10000"))
+    other = cli("runs", "replay", "--app", "shop2.py:flow")
+    assert other.code == ExitCode.FLOW
+    assert "today's graph would go join -> 'pay'" in other.out
+    (told,) = cli("runs", "replay", "--app", "shop2.py:flow", "-o", "json").json
+    assert (told["run_id"], told["matches"], len(told["divergences"])) == (run_id, False, 1)
+    assert cli("runs", "replay", "--app", "shop2.py:flow", "-o", "ids").out == f"{run_id}\n"
+    assert cli("runs", "replay").code == ExitCode.USAGE
+
+
+def test_a_migration_that_cannot_be_applied_is_the_flow_s_fault(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    moves = 'migrations=[Migration("1", state=lambda held: {"amounts": 1})], version="2"'
+    text = SHOP.replace('"extra": Any})', f'"extra": Any}}, {moves})').replace("import END,", "import END, Migration,")
+    (tmp_path / "shop2.py").write_text(text)
+    changed = cli("resume", run_id, "--flow", "shop2.py:flow")
+    assert changed.code == ExitCode.FLOW
+    assert "cannot be migrated from version '1' to '2'" in one_line(changed.err)
+    assert cli("flows", "diff", run_id, "shop2.py:flow").code == ExitCode.FLOW
 
 
 def test_the_flow_of_another_run_is_refused(cli: Cli, tmp_path: Path) -> None:

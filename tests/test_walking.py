@@ -47,6 +47,7 @@ from engine.errors import (
 from engine.executor import GraphExecutor
 from engine.failures import BranchesFailedError
 from engine.flow import Flow, best_effort, branch
+from engine.loading import load_state
 from engine.notices import ObserverFailedWarning, StrayBodyWarning
 from engine.observing import Committed
 from engine.outcomes import End, Fallback, Goto
@@ -1605,7 +1606,7 @@ async def test_a_finished_run_returns_its_stored_result_without_running_anything
         await run.attach(done.run_id)
 
 
-async def test_a_changed_graph_is_refused_with_what_changed_unless_it_is_forced_and_then_recorded() -> None:
+async def test_a_change_ahead_is_gone_on_with_and_recorded_and_strict_refuses_it_with_what_changed() -> None:
     run = executor(review())
     waiting = await run.execute(START)
     await run.store.decide(waiting.run_id, "review", Decision.approve(by="ana"))
@@ -1614,11 +1615,14 @@ async def test_a_changed_graph_is_refused_with_what_changed_unless_it_is_forced_
     )
     later = executor(changed, store=run.store)
     with pytest.raises(GraphChangedError, match="more") as refused:
-        await later.resume(waiting.run_id)
+        await later.resume(waiting.run_id, mode="strict")
     assert refused.value.difference
-    result = await later.resume(waiting.run_id, mode="force")
+    assert (await run.store.run(waiting.run_id)).attempt == 1
+    result = await later.resume(waiting.run_id)
     assert result.values["log"] == ["before", "after", "more"]
     assert (await run.store.run(waiting.run_id)).graph_hash == later.graph.graph_hash
+    details = (await load_state(run.store, waiting.run_id)).details
+    assert (details["judged"], details["changed_from"]) == ("compatible", run.graph.graph_hash)
 
 
 @pytest.mark.parametrize("became", ["gone", "task", "fan"])
@@ -1739,19 +1743,19 @@ async def test_a_fork_can_be_made_at_any_checkpoint_of_a_run_and_ends_like_it() 
         await run.fork(done.run_id, at=2, edits={"n": "x", "nobody": 1})
 
 
-async def test_a_fork_of_the_time_before_another_graph_was_forced_belongs_to_the_graph_of_that_time() -> None:
+async def test_a_fork_of_the_time_before_another_graph_came_belongs_to_the_graph_of_that_time() -> None:
     run = executor(review())
     waiting = await run.execute(START)
     changed = (
         review().add_node("more", says("more")).add_edge("after", "more", when=lambda state: True, name="always").add_edge("more", END)
     )
     later = executor(changed, store=run.store)
-    await later.resume(waiting.run_id, mode="force")
+    await later.resume(waiting.run_id)
     old, new = await run.fork(waiting.run_id, at=waiting.seq), await run.fork(waiting.run_id)
     assert (await run.store.run(old)).graph_hash == run.graph.graph_hash
     assert (await run.store.run(new)).graph_hash == later.graph.graph_hash
     with pytest.raises(GraphChangedError):
-        await later.resume(old)
+        await later.resume(old, mode="strict")
     assert (await run.resume(old)).status == "waiting"
 
 

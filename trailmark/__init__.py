@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import UnknownBarrierError as UnknownBarrierError
     from checkpoint_stores.errors import UnserialisableError as UnserialisableError
     from checkpoint_stores.registered import register_type as register_type
+    from engine.compatibility import Objection as Objection
     from engine.conditions import approved as approved
     from engine.conditions import rejected as rejected
     from engine.context import StepContext as StepContext
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from engine.errors import MergeConflictError as MergeConflictError
     from engine.errors import MergeError as MergeError
     from engine.errors import MiddlewareError as MiddlewareError
+    from engine.errors import MigrationError as MigrationError
     from engine.errors import NodeCancelledError as NodeCancelledError
     from engine.errors import NodeError as NodeError
     from engine.errors import NodeTimeoutError as NodeTimeoutError
@@ -129,6 +131,7 @@ if TYPE_CHECKING:
     from engine.middleware import RateLimit as RateLimit
     from engine.middleware import Timeout as Timeout
     from engine.middleware import without as without
+    from engine.migration import Migration as Migration
     from engine.notices import ObserverFailedWarning as ObserverFailedWarning
     from engine.notices import StrayBodyWarning as StrayBodyWarning
     from engine.notices import TrailmarkWarning as TrailmarkWarning
@@ -161,6 +164,7 @@ _HOMES = {
     ),
     "checkpoint_stores.registered": ("register_type",),
     "engine.context": ("StepContext",),
+    "engine.compatibility": ("Objection",),
     "engine.conditions": ("approved", "rejected"),
     "engine.contracts": ("EdgeCount", "RunCheck"),
     "engine.decisions": ("Decision",),
@@ -168,7 +172,7 @@ _HOMES = {
         "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BulkheadFullError", "ChildInputError", "CircuitOpenError", "ConditionError",
         "ContractError", "DrivenHereError", "EditError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
-        "MergeError", "MiddlewareError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError",
+        "MergeError", "MiddlewareError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError",
         "ReturnTypeError", "RunFailedError", "RunningLoopError", "SignalTypeError", "SlowConsumerError", "StaleContextError", "TimerError",
         "UndeclaredKeyError", "UndeclaredSignalError", "UndeclaredWriteError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError",
         "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError", "YieldedAfterResultError",
@@ -179,6 +183,7 @@ _HOMES = {
     "engine.graph": ("FlowGraph",),
     "engine.handle": ("RunHandle",),
     "engine.result": ("PendingRetry", "RunResult"),
+    "engine.migration": ("Migration",),
     "engine.notices": ("ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
     "engine.middleware": ("Backpressure", "Bulkhead", "CircuitBreaker", "Middleware", "NodeCall", "RateLimit", "Timeout", "without"),
     "engine.observing": ("Committed",),

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.records import (
         BarrierRecord,
         CancelRequest,
+        Changeover,
         Commit,
         DecisionRecord,
         Inbox,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         RunRecord,
         RunStatus,
         Snapshot,
+        TicketMove,
     )
     from checkpoint_stores.sql.store import SQLCheckpointStore
 
@@ -62,6 +64,7 @@ __all__ = [
     "BarrierRecord",
     "CancelRequest",
     "Chain",
+    "Changeover",
     "CheckpointCorruptError",
     "CheckpointNotFoundError",
     "CheckpointStore",
@@ -93,6 +96,7 @@ __all__ = [
     "StalePayloadError",
     "StoreError",
     "StoreUnavailableError",
+    "TicketMove",
     "UnknownBarrierError",
     "UnserialisableError",
     "Watch",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from checkpoint_stores.errors import LeaseLostError, RunNotFoundError, StoreUnavailableError
-from checkpoint_stores.records import ENDED, Commit, Lease, NewRun, Receipt, Row, Snapshot
+from checkpoint_stores.records import ENDED, Changeover, Commit, Lease, NewRun, Receipt, Row, Snapshot
 from checkpoint_stores.sql import faults, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.holding import Holding
@@ -94,6 +94,22 @@ class Owning:
                 self._holding.drop(commit.run_id)
             if change.status is not None:
                 database.outside.watches.wake(commit.run_id)
+        return receipt
+
+    async def change_over(self, changeover: Changeover) -> Receipt:
+        database = self._database
+        try:
+            receipt = await database.transact(transactions.change_over, changeover)
+        except LeaseLostError:
+            self._holding.drop(changeover.run_id)
+            raise
+        except StoreUnavailableError as error:
+            if error.__cause__ is None or not faults.is_taken(error.__cause__):
+                raise
+            self._holding.drop(changeover.run_id)
+            raise LeaseLostError(changeover.run_id, changeover.epoch) from error  # another owner's row stands there
+        self._known_graphs.add(changeover.graph_hash)
+        database.outside.watches.wake(changeover.run_id)
         return receipt
 
     async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:

@@ -171,7 +171,7 @@ decisions = sa.Table(
     sa.Column("consumed_seq", sa.Integer, doc="The checkpoint that used it; NULL until then."),
     sa.Column("details", sa.LargeBinary, nullable=False, doc="Reason, source, roles, edits, target, approves."),
     sa.Index("ix_decisions_of_run", "run_id", "decided_at", "id"),
-    info={"doc": "Who decided what. Lines are never changed but for consumed_seq."},
+    info={"doc": "Who decided what. Lines are never changed but for consumed_seq, and the ticket where a migration renames it."},
 )
 
 effects = sa.Table(

@@ -272,6 +272,9 @@ INSERT_BARRIER: Final = f"INSERT INTO {barriers.name} ({', '.join(barriers.colum
 BARRIERS_OF_NODE: Final = (
     f"SELECT {', '.join(barriers.columns.keys())} FROM {barriers.name} WHERE run_id = %1 AND (node = %2 OR ticket = %3)"
 )
+CHANGE_GRAPH: Final = f"UPDATE {runs.name} SET graph_hash = %2, head_seq = %3, head_digest = %4, updated_at = %5 WHERE run_id = %1"
+MOVE_BARRIER: Final = f"UPDATE {barriers.name} SET ticket = %3, node = %4, path = %5 WHERE run_id = %1 AND ticket = %2"
+MOVE_VOTE: Final = f"UPDATE {decisions.name} SET ticket = %3 WHERE run_id = %1 AND id = %2"
 SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = %3 WHERE run_id = %1 AND ticket = %2"
 VOTES: Final = (
     f"SELECT {', '.join(decisions.columns.keys())} FROM {decisions.name} WHERE run_id = %1 AND ticket IN (%2, %3) ORDER BY decided_at, id"

@@ -20,6 +20,7 @@ from checkpoint_stores.ids import new_worker_id
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, check_lease
 from checkpoint_stores.records import (
     BarrierRecord,
+    Changeover,
     Commit,
     DecisionRecord,
     Inbox,
@@ -125,6 +126,9 @@ class SQLCheckpointStore:
 
     async def commit(self, commit: Commit) -> Receipt:
         return await self._owning.commit(commit)
+
+    async def change_over(self, changeover: Changeover) -> Receipt:
+        return await self._owning.change_over(changeover)
 
     async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
         await self._owning.put_snapshot(snapshot, epoch)

@@ -18,10 +18,22 @@ import sqlalchemy as sa
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
 from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, tickets_counting_for
-from checkpoint_stores.errors import CheckpointCorruptError, LeaseHeldError, RunEndedError, RunExistsError, RunNotFoundError
+from checkpoint_stores.errors import CheckpointCorruptError, LeaseHeldError, LeaseLostError, RunEndedError, RunExistsError, RunNotFoundError
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
-from checkpoint_stores.records import ENDED, BarrierRecord, CancelRequest, DecisionRecord, Lease, NewRun, Row, SignalRecord, Snapshot
+from checkpoint_stores.records import (
+    ENDED,
+    BarrierRecord,
+    CancelRequest,
+    Changeover,
+    DecisionRecord,
+    Lease,
+    NewRun,
+    Receipt,
+    Row,
+    SignalRecord,
+    Snapshot,
+)
 from checkpoint_stores.signalling import id_of_signal, judge_signal, signal_of
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.leases import is_over, worker_line
@@ -148,6 +160,29 @@ def attempt_row(scribe: Scribe, line: Any, head: Sequence[Any], details: Mapping
     payload = pack([["status", "running"], ["attempt", line.attempt + 1, given]])[0]
     row = scribe.chain.seal(bytes(digest), id_of(line.run_id), seq + 1, line.epoch + 1, step, "attempt", "", "", "", payload, 0)
     return row, given
+
+
+def change_over(connection: sa.Connection, scribe: Scribe, changeover: Changeover) -> Receipt:
+    """Write a run's changeover to another graph.  Raises LeaseLostError."""
+    try:
+        # Behind the lock nobody votes, and nobody takes the run.
+        line, clock = _locked(connection, scribe, changeover.run_id)
+    except RunNotFoundError:
+        raise LeaseLostError(changeover.run_id, changeover.epoch) from None
+    row = changeover.row
+    if line.epoch != changeover.epoch or _fetch(connection, statements.HEAD, line.run_id)[0][0] + 1 != row.seq:
+        raise LeaseLostError(changeover.run_id, changeover.epoch, owner=line.owner, current_epoch=line.epoch)
+    _fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
+    put_graph(connection, scribe, changeover.graph_hash, changeover.definition)
+    _fetch(connection, statements.CHANGE_GRAPH, line.run_id, changeover.graph_hash, row.seq, row.digest, clock)
+    for move in changeover.tickets:
+        _fetch(connection, statements.MOVE_BARRIER, line.run_id, *move)
+    for values in _fetch(connection, statements.PENDING_DECISIONS, line.run_id):
+        vote = decision_of(DecisionLine(*values))
+        if changeover.vote(vote.ticket) != vote.ticket:
+            _fetch(connection, statements.MOVE_VOTE, line.run_id, vote.id, changeover.vote(vote.ticket))
+    _tell(connection, line.run_id)
+    return Receipt(line.inbox_rev, clock)
 
 
 def put_snapshot(connection: sa.Connection, scribe: Scribe, snapshot: Snapshot, epoch: int) -> None:

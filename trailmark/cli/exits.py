@@ -32,7 +32,10 @@ class ExitCode(IntEnum):
     CANCELLED = 5, "the run was cancelled"
     NOT_FOUND = 6, "there is no such run, checkpoint, barrier or signal"
     CONFLICT = 7, "somebody else has the run or decided otherwise, that person may not decide, or the run has ended; nothing was changed"
-    FLOW = 8, "the flow cannot be loaded, is not valid, or is not the one the run was started with"
+    FLOW = (
+        8,
+        "the flow cannot be loaded, is not valid, or the run cannot go on with it as it is; of replay: it would have decided otherwise",
+    )
     STORE = 9, "the store cannot be reached or written, or its schema does not fit"
     CORRUPT = 10, "stored checkpoints are damaged"
     BUG = 70, "an error trailmark did not expect; please report it with what --debug shows"

@@ -5,6 +5,7 @@ A table over the error classes, most special first, and sentences for those whos
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from trailmark.cli.exits import ExitCode
 from trailmark.cli.finding import FlowLoadError, FlowReferenceError
 from trailmark.cli.given import UsageError
 from trailmark.cli.plain import one_line
-from trailmark.cli.terminal import Terminal
+from trailmark.cli.terminal import FLOW_VARIABLE, Terminal
 
 
 class Fault(NamedTuple):
@@ -54,6 +55,7 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (FlowLoadError, ExitCode.FLOW),
     (engine_errors.FlowError, ExitCode.FLOW),
     (engine_errors.GraphChangedError, ExitCode.FLOW),
+    (engine_errors.MigrationError, ExitCode.FLOW),
     (engine_errors.WrongFlowError, ExitCode.FLOW),
     (store_errors.StoreUnavailableError, ExitCode.STORE),
     (store_errors.SchemaVersionError, ExitCode.STORE),
@@ -95,10 +97,14 @@ def _lease_held(error: Any, terminal: Terminal) -> tuple[str, str]:
 
 
 def _graph_changed(error: Any, terminal: Terminal) -> tuple[str, str]:
-    return (
-        f"run {error.run_id} was started with another version of this flow ({'; '.join(error.difference)}); load the old one, or go on with this one",
-        terminal.resume_command(error.run_id, "--force"),
-    )
+    if not error.objections:
+        return f"run {error.run_id} was driven by another version of this flow ({'; '.join(error.difference)})", terminal.resume_command(
+            error.run_id
+        )
+    said = f"run {error.run_id} cannot go on with this version of its flow as it stands: {'; '.join(map(str, error.objections))}"
+    if error.has_place:
+        return said.replace("mode='force'", "--force"), terminal.resume_command(error.run_id, "--force")
+    return said, terminal.command("flows", "diff", error.run_id, terminal.flow or os.environ.get(FLOW_VARIABLE, "MODULE:NAME"))
 
 
 def _run_exists(error: Any, terminal: Terminal) -> tuple[str, str]:

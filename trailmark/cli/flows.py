@@ -20,6 +20,7 @@ from trailmark.cli.verbs import group, verb
 
 if TYPE_CHECKING:
     from checkpoint_stores.fold import RunState
+    from engine.compatibility import Objection
 
 app = group("flows", "Draw a flow, look at its shape, compare two, check one.")
 
@@ -100,18 +101,43 @@ async def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="A flow (module:name or file.py:name), or a run.")],
     after: Annotated[str, typer.Argument(metavar="B", help="Another flow or run.")],
 ) -> None:
-    """Show what differs between two flows, as far as it decides how a run goes; a run stands for the flow it has."""
+    """Show what differs between two flows, as far as it decides how a run goes; a run stands for the flow it has.
+
+    From a run (A) to a flow (B) it also says whether that run can go on with that flow, and if not, why.
+    """
     from engine.definition import difference, hash_of
 
     old, new = await _definition(terminal, before), await _definition(terminal, after)
     lines = difference(old, new)
+    found = await _objections(terminal, before, after)
     if terminal.output is Output.JSON:
-        terminal.write_json({"before": hash_of(old), "after": hash_of(new), "same": hash_of(old) == hash_of(new), "difference": lines})
+        about = {} if found is None else {"objections": [each._asdict() for each in found]}
+        hashes = {"before": hash_of(old), "after": hash_of(new), "same": hash_of(old) == hash_of(new)}
+        terminal.write_json({**hashes, "difference": lines, **about})
     elif lines:
         for line in lines:
             terminal.write(printable(line))
+        if found is not None and terminal.output is Output.TABLE:
+            said = [f"run {before} cannot go on with it as it stands:", *(f"  {each}" for each in found)]
+            terminal.say("\n".join(said) if found else f"run {before} can go on with it")
     elif terminal.output is Output.TABLE:
         terminal.say("no difference")
+
+
+async def _objections(terminal: Terminal, run: str, flow: str) -> tuple[Objection, ...] | None:
+    """What keeps a run from going on with a flow; None where this is not what is compared, or the run has ended."""
+    from checkpoint_stores.records import ENDED
+    from engine.admitting import judged
+    from engine.loading import load_state
+
+    if ":" in run or ":" not in flow:
+        return None
+    graph = load_graph(flow)
+    async with terminal.opened_store() as store:
+        record = await store.run(run)
+        if record.status in ENDED or record.flow != graph.name:
+            return None
+        return (await judged(store, record, await load_state(store, record.run_id), graph)).objections
 
 
 async def _definition(terminal: Terminal, given: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from trailmark.cli.progress import Progress
 from trailmark.cli.terminal import Output, Terminal
 
 if TYPE_CHECKING:
+    from engine.admitting import ResumeMode
     from engine.handle import RunHandle
     from engine.result import RunResult
     from trailmark import FlowGraph, GraphExecutor
@@ -73,8 +74,9 @@ async def resume(
     *,
     flow: FlowOption = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on although the flow has changed since the run started; this is recorded.")
+        bool, typer.Option("--force", help="Go on although what is under way has changed in the flow; this is recorded.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse any change of the flow, harmless or not.")] = False,
     max_steps: MaxSteps = None,
     takeover: Annotated[
         bool, typer.Option("--takeover", help="Take the run even from a living process, which then can write nothing more.")
@@ -89,10 +91,13 @@ async def resume(
     if reference is None:
         raise await _which_flow(terminal, run)
     terminal.flow = flow or ""
+    if force and strict:
+        raise UsageError("--force and --strict contradict each other")
     graph = load_graph(reference)
+    mode: ResumeMode = "force" if force else "strict" if strict else "compatible"
 
     async def begin(executor: GraphExecutor) -> RunHandle:
-        return await executor.attach(run, mode="force" if force else "strict", max_steps=max_steps, takeover=takeover)
+        return await executor.attach(run, mode=mode, max_steps=max_steps, takeover=takeover)
 
     return _shown(terminal, await _driven(terminal, graph, begin, create=False, through_barriers=through_barriers))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine.contracts import RunCheck
     from engine.operations import StepLine
     from engine.plan import Warn
+    from engine.replaying import Replay
     from engine.result import PendingRetry, PendingWait, RunResult
 
 
@@ -56,6 +57,19 @@ def of_signal(signal: SignalRecord) -> dict[str, Any]:
         "by": signal.actor,
         "sent_at": iso(signal.sent_at),
         "consumed_seq": signal.consumed_seq,
+    }
+
+
+def of_replay(replay: Replay) -> dict[str, Any]:
+    """What `runs replay` prints of one run."""
+    return {
+        "run_id": replay.run_id,
+        "status": replay.status,
+        "matches": replay.matches,
+        "rows": replay.rows,
+        "checked": replay.checked,
+        "divergences": [each._asdict() for each in replay.divergences],
+        "unchecked": [each._asdict() for each in replay.unchecked],
     }
 
 

@@ -16,6 +16,7 @@ returns microseconds), ``lease`` (a timedelta) and ``chain_key`` (bytes).
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -51,6 +52,7 @@ from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import (
     BarrierRecord,
+    Changeover,
     Commit,
     DecisionRecord,
     Lease,
@@ -59,6 +61,7 @@ from checkpoint_stores.records import (
     Row,
     RunChange,
     Snapshot,
+    TicketMove,
 )
 
 StoreFactory = Callable[..., CheckpointStore]
@@ -511,6 +514,57 @@ class StoreContract:
         details = {"max_steps": 80, "graph_hash": "h" * 64, "why": "retry", "owner": other.worker_id}
         assert unpack(row.payload) == [["status", "running"], ["attempt", 2, details]]
         assert await other.run(run.run_id) == lease.run
+
+    async def test_a_changeover_takes_the_run_its_tickets_and_unread_votes_to_another_graph_at_once(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
+        run = await new_run(store)
+        await run.open_barrier("review#1", park=False, quorum=2)
+        await run.open_barrier("checks[1].review#1", park=False)
+        await run.open_barrier("old#1", park=False)
+        first = await other.decide(run.run_id, "review#1", Verdict(by="ana"))
+        moves = (
+            TicketMove("review#1", "check#1", "check", ""),
+            TicketMove("checks[1].review#1", "tests[1].review#1", "review", "tests[1]"),
+        )
+        row = run.row(kind="migration", payload=encode([["at", "work"]]))
+        moved = Changeover(run.run_id, 1, row, "h" * 64, json.dumps({"barriers": {"check": {}}}), moves, {"review": "check"})
+        await store.change_over(moved)
+        record = await other.run(run.run_id)
+        assert (record.graph_hash, record.head_seq, record.head_digest, record.owner) == ("h" * 64, row.seq, row.digest, store.worker_id)
+        assert await other.graph("h" * 64) == moved.definition
+        found = await other.barriers(run_id=run.run_id)
+        assert {(each.ticket, each.node, each.path) for each in found} == {
+            ("check#1", "check", ""), ("tests[1].review#1", "review", "tests[1]"), ("old#1", "old", ""),
+        }  # fmt: skip
+        (vote,) = await other.decisions(run.run_id)
+        assert (vote.id, vote.ticket, vote.actor) == (first.id, "check#1", first.actor)
+        await other.decide(run.run_id, "check", Verdict(by="ben"))
+        assert {each.status for each in (await other.inbox(run.run_id)).barriers if each.ticket == "check#1"} == {"decided"}
+        with pytest.raises(UnknownBarrierError):
+            await other.decide(run.run_id, "review#1", Verdict(by="ben"))
+        assert await other.verify(run.run_id) == []
+
+    async def test_a_changeover_renames_what_was_decided_early(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.decide(run.run_id, "review", Verdict(by="ana"))
+        row = run.row(kind="migration", payload=encode([["at", "work"]]))
+        await store.change_over(Changeover(run.run_id, 1, row, "h" * 64, json.dumps({"barriers": {"check": {}}}), (), {"review": "check"}))
+        assert [vote.ticket for vote in await store.decisions(run.run_id)] == ["check"]
+
+    async def test_a_changeover_is_fenced_as_a_commit_is(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        before = await store.run(run.run_id)
+        row = run.row(kind="migration", payload=encode([["at", "work"]]))
+        for refused in (row._replace(seq=row.seq + 1), row._replace(seq=row.seq - 1)):
+            with pytest.raises(LeaseLostError):
+                await store.change_over(Changeover(run.run_id, 1, refused, "h" * 64, "{}"))
+        await other.acquire(run.run_id, takeover=True)
+        with pytest.raises(LeaseLostError):
+            await store.change_over(Changeover(run.run_id, 1, row, "h" * 64, "{}"))
+        after = await other.run(run.run_id)
+        assert (after.graph_hash, len(await all_rows(other, run.run_id))) == (before.graph_hash, 2)
+        assert await other.graph("h" * 64) is None
 
     async def test_a_living_lease_is_not_taken(self, store: CheckpointStore, other: CheckpointStore) -> None:
         run = await new_run(store)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import Commit, Lease, NewRun, Receipt, Row, Snapshot
+from checkpoint_stores.records import Changeover, Commit, Lease, NewRun, Receipt, Row, Snapshot
 from reducers.errors import TrailmarkError
 
 Moment = Literal["before", "after"]
@@ -65,6 +65,13 @@ class Process:
         self._may_die("before")
         receipt = await self._store.commit(commit)
         self.commits.append(commit.rows)
+        self._may_die("after")
+        return receipt
+
+    async def change_over(self, changeover: Changeover) -> Receipt:
+        self._may_die("before")
+        receipt = await self._store.change_over(changeover)
+        self.commits.append((changeover.row,))
         self._may_die("after")
         return receipt
 
