@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from checkpoint_stores.codec import pack
 from checkpoint_stores.fold import RunState, fold
@@ -53,15 +53,15 @@ async def judged(store: CheckpointStore, record: RunRecord, state: RunState, gra
     if record.graph_hash == graph.graph_hash:
         return Judgement([], (), None)
     stored = await store.graph(record.graph_hash)
-    votes = (await store.inbox(record.run_id)).decisions
+    inbox = await store.inbox(record.run_id)
     if stored is None:
-        return Judgement(["the definition of the graph it was driven by is not in the store"], objections(None, graph, state, votes), None)
+        return Judgement(["the definition of the graph it was driven by is not in the store"], objections(None, graph, state), None)
     old = json.loads(stored)
     changes = difference(old, graph.definition)
     if record.status in ENDED or (moved := migrated(graph, old, state)) is None:
-        return Judgement(changes, objections(old, graph, state, votes), None)
-    renamed = [replace(vote, ticket=vote_moved(vote.ticket, moved.tickets, moved.barriers)) for vote in votes]
-    return Judgement(changes, objections(moved.definition, graph, moved.state, renamed), moved)
+        return Judgement(changes, objections(old, graph, state, inbox.decisions, inbox.signals), None)
+    renamed = [replace(vote, ticket=vote_moved(vote.ticket, moved.tickets, moved.barriers)) for vote in inbox.decisions]
+    return Judgement(changes, objections(moved.definition, graph, moved.state, renamed, inbox.signals), moved)
 
 
 async def admitted(store: CheckpointStore, record: RunRecord, state: RunState, graph: FlowGraph, mode: ResumeMode) -> Admission:
@@ -69,8 +69,6 @@ async def admitted(store: CheckpointStore, record: RunRecord, state: RunState, g
 
     Raises GraphChangedError, MigrationError.
     """
-    if mode not in get_args(ResumeMode):
-        raise ValueError(f"mode={mode!r} is none of {', '.join(get_args(ResumeMode))}")
     if record.graph_hash == graph.graph_hash:
         return Admission({})
     changes, found, moved = await judged(store, record, state, graph)

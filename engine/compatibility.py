@@ -12,6 +12,8 @@ the counts behind caps, and the values.
 - **People are asked** at a barrier: the ticket stays as it was opened, so what a decision is checked against must not change: the form,
   who may decide, and how many.  (Where it may be sent lies ahead: a decision that names a node no edge leads to any more is
   refused, and the ticket opens again.)
+- **The run waits** for a time or a signal: what it waits for must not change, nor the function of a body that has waited (it is told again what
+  it heard, in that order).
 - **Branches are open**: the node that opened them, how it joins them and which they are must stay; within each branch these rules
   apply anew.  Branches that are over are history.
 - **Values** that the run holds: their keys must be there, with the same reducer, and they must fit the key's new type.
@@ -28,8 +30,8 @@ from typing import Any, Final, NamedTuple
 
 from checkpoint_stores.codec import materialise
 from checkpoint_stores.deciding import node_of
-from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
-from checkpoint_stores.records import DecisionRecord
+from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope
+from checkpoint_stores.records import DecisionRecord, SignalRecord
 from engine.definition import canonical
 from engine.graph import FlowGraph
 from engine.plan import END, EachPlan, NodePlan, ParallelPlan, Plan
@@ -80,17 +82,20 @@ class _Here:
         return f"declare Migration(from_version={self.version!r}, {what})"
 
 
-def objections(old: _Definition | None, graph: FlowGraph, state: RunState, votes: Iterable[DecisionRecord] = ()) -> tuple[Objection, ...]:
+def objections(
+    old: _Definition | None, graph: FlowGraph, state: RunState, votes: Iterable[DecisionRecord] = (), signals: Iterable[SignalRecord] = ()
+) -> tuple[Objection, ...]:
     """Why the run that stands at ``state`` cannot go on with ``graph``; empty where it can.
 
-    ``old`` is the definition it was driven by (None: nobody knows any more), ``votes`` the decisions it has not read yet.
+    ``old`` is the definition it was driven by (None: nobody knows any more), ``votes`` and ``signals`` what it has not read yet.
     """
     plan = graph.plan
     if old is None:
         missing = "the definition of the graph it was driven by is not in the store"
         unknown = Objection(missing, "so nobody can tell what has changed", f"make sure that the flow fits; {FORCE}")
         return (unknown, *(place for place in _found(None, graph.definition, plan, state) if place.final))
-    found = [*_found(old, graph.definition, plan, state), *_lost_votes(old, graph.definition, state, votes)]
+    new = graph.definition
+    found = [*_found(old, new, plan, state), *_lost_votes(old, new, state, votes), *_lost_signals(old, new, plan, signals)]
     return tuple(dict.fromkeys(found))
 
 
@@ -141,6 +146,7 @@ _STANDS: Final = {
     AT: "the run stands before it",
     RETRY: "the run waits there to try it again",
     PARKED: "people are asked there (ticket {ticket})",
+    WAIT: "the run waits there",
     OPEN: "what it opened is under way",
 }
 
@@ -160,6 +166,34 @@ def _stands_before(here: _Here, node: NodePlan) -> Iterator[Objection]:
     was = here.node(here.before).get("kind", node.kind)
     if was == "task" != node.kind:
         yield _changed_kind(here, was, node, "its body may have been running, and what it did would be done again", final=False)
+    elif here.scope.heard:
+        yield from _same_body(here)
+
+
+def _waits(here: _Here, node: NodePlan) -> Iterator[Objection]:
+    kind, event, _due = here.scope.detail
+    if node.kind != _WAITING[kind]:
+        yield _changed_kind(here, _WAITING[kind], node, _STANDS[WAIT], final=True)
+    elif kind == "body":
+        yield from _same_body(here)
+    elif node.wait is not None and node.wait.event != event:
+        yield Objection(
+            f"node {node.name!r}{here.inside}: event changed", f"the run waits there for {event!r}",
+            f"send that signal first, or let it time out; {FORCE} (it goes on waiting for {event!r})",
+        )  # fmt: skip
+
+
+_WAITING: Final = {"timer": "timer", "signal": "wait", "body": "task"}
+"""By what waits (see the op ``wait``): the kind of its node."""
+
+
+def _same_body(here: _Here) -> Iterator[Objection]:
+    was, now = here.node(here.before), here.node(here.after)
+    if was and any(was.get(field) != now.get(field) for field in ("callable", "version")):
+        yield Objection(
+            f"node {here.scope.node!r}{here.inside}: its function changed", "its body waits for signals, and will be told again what it heard, in that order",
+            f"let it be over; {FORCE} (which fails the node where it asks in another order)",
+        )  # fmt: skip
 
 
 def _waits_to_retry(here: _Here, node: NodePlan) -> Iterator[Objection]:
@@ -280,7 +314,7 @@ def _unknown_rule(here: _Here, node: NodePlan) -> Iterator[Objection]:
             yield Objection(f"node {node.name!r}{here.inside}: {field} changed", "the run waits there", f"let it be over; {FORCE}")
 
 
-_RULES: Final = {AT: _stands_before, RETRY: _waits_to_retry, PARKED: _is_parked, OPEN: _is_open}
+_RULES: Final = {AT: _stands_before, RETRY: _waits_to_retry, WAIT: _waits, PARKED: _is_parked, OPEN: _is_open}
 
 
 def _changed_kind(here: _Here, was: str, node: NodePlan, why: str, *, final: bool) -> Objection:
@@ -445,3 +479,26 @@ def _lost_votes(old: _Definition, new: _Definition, state: RunState, votes: Iter
                 f"barrier {name!r} removed", f"{vote.actor} has decided it before it opened ({vote.action}), and nothing would come of that",
                 f"if it has another name now, declare Migration(from_version={str(old.get('version', ''))!r}, rename={{{name!r}: ...}}); {FORCE}",
             )  # fmt: skip
+
+
+def _lost_signals(old: _Definition, new: _Definition, plan: Plan, signals: Iterable[SignalRecord]) -> Iterator[Objection]:
+    """Signals nobody has read, for events or branches that are no more."""
+    for signal in signals:
+        path, _dot, event = signal.name.rpartition(".")
+        if event in old.get("signals", {}) and event not in new.get("signals", {}):
+            gone = f"signal {event!r} removed"
+        elif path and not _has_place(plan, path):
+            gone = f"branch {path} removed"
+        else:
+            continue
+        yield Objection(
+            gone, f"{signal.name!r} was sent and nobody has read it yet", f"let it be read first; {FORCE} (nothing comes of it)"
+        )
+
+
+def _has_place(plan: Plan, path: str) -> bool:
+    try:
+        plan.at(path)
+    except (KeyError, IndexError, ValueError):
+        return False
+    return True

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from checkpoint_stores.codec import decode, encode, pack
-from checkpoint_stores.fold import AT, FAILED, OPEN, PARKED, RETRY, RunState, Scope
+from checkpoint_stores.fold import AT, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope
 from checkpoint_stores.records import TicketMove
 from checkpoint_stores.registered import EnumData, ModelData
 from engine.errors import InputError, MigrationError
@@ -82,7 +82,7 @@ class _Run:
         scopes: dict[str, Scope] = {}
         for path, scope in state.scopes.items():
             own, here = names.within(path), _first_path(self.definition, path)
-            if scope.phase in (AT, RETRY) and kinds.get((here, scope.node)) == "task":
+            if scope.phase in (AT, RETRY, WAIT) and kinds.get((here, scope.node)) == "task":
                 self._keep_key(scope, path, names, keys)
             scope.path = names.path(path)
             scopes[scope.path] = scope

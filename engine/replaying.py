@@ -5,8 +5,8 @@ node's body is called; conditions, reducers and validators of today's flow are.
 
 What the rows hold decides what can be asked again.
 
-- Asked anew as a whole, and compared op by op: the opening of parallel, map and subflow nodes, joins, barriers, and what followed from a decision
-  (times apart: deadlines were counted from another moment).
+- Asked anew as a whole, and compared op by op: the opening of parallel, map and subflow nodes, joins, barriers, timers and waits, and what
+  followed from a decision, a signal or a deadline (times apart: they were counted from another moment).
 - A step: its conditions, over the state as it was stored; and each key it wrote where the raw update is known: in a branch, and wherever the
   stored reducer does not look at the current value.  At the root a reducer that does (``max``, your own) left only what it made.
 - A failed body: which fallback takes the stored error, by the names of its classes; whether a failed attempt is tried again.
@@ -24,13 +24,13 @@ from typing import Any, Final, NamedTuple
 
 from checkpoint_stores.codec import encode, materialise, pack, unpack
 from checkpoint_stores.errors import UnserialisableError
-from checkpoint_stores.fold import OPEN, PARKED, RunState, Scope, begin_child
+from checkpoint_stores.fold import OPEN, PARKED, WAIT, RunState, Scope, begin_child
 from checkpoint_stores.ops import VALUE_OPS, Op
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import DecisionRecord, Row
+from checkpoint_stores.records import DecisionRecord, Row, SignalRecord
 from engine.decide import decide
 from engine.errors import NodeError, RejectedError, WrongFlowError
-from engine.events import Arrived, BranchEnded, DeadlinePassed, Event, Voted
+from engine.events import Arrived, BranchEnded, DeadlinePassed, Event, Signalled, Voted, WaitOver
 from engine.graph import FlowGraph
 from engine.leaving import chosen
 from engine.loading import apply_row, load_state
@@ -38,6 +38,7 @@ from engine.migration import chain_from
 from engine.outcomes import DELETE
 from engine.plan import END, EdgePlan, NodePlan, ParallelPlan, Plan
 from engine.routing import hop_name
+from engine.signals import BODY, SIGNAL, TIMER
 from engine.updates import first_line, reduced
 from reducers.registry import reducer_named
 
@@ -108,7 +109,8 @@ async def replay_run(store: CheckpointStore, graph: FlowGraph, run_id: str) -> R
     definition = json.loads(stored) if stored else {}
     begun = not rows or rows[0].kind in ("start", "fork")
     state = RunState(record.run_id) if begun else await load_state(store, record.run_id, rows[0].seq - 1)
-    replaying = _Replaying(graph.plan, definition, state, await store.decisions(record.run_id))
+    heard = {signal.consumed_seq: signal for signal in await store.signals(record.run_id) if signal.consumed_seq is not None}
+    replaying = _Replaying(graph.plan, definition, state, await store.decisions(record.run_id), heard)
     others = max((index + 1 for index, row in enumerate(rows) if row.kind == "migration"), default=0)
     if chain_from(graph.migrations, str(definition.get("version", ""))):
         others = len(rows)
@@ -133,13 +135,16 @@ _ARRIVING: Final = frozenset({"parallel", "map", "subflow", "begin", "barrier"})
 class _Replaying:
     """Today's graph, beside a run that is folded again."""
 
-    def __init__(self, plan: Plan, definition: Mapping[str, Any], state: RunState, votes: Iterable[DecisionRecord]) -> None:
+    def __init__(
+        self, plan: Plan, definition: Mapping[str, Any], state: RunState, votes: Iterable[DecisionRecord], heard: Mapping[int, SignalRecord]
+    ) -> None:
         self.plan = plan
         self.state = state
         self.checked = 0
         self.divergences: list[Divergence] = []
         self.unchecked: list[Unchecked] = []
         self._definition = definition
+        self._heard = heard
         self._votes: dict[int, list[DecisionRecord]] = {}
         for vote in votes:
             if vote.consumed_seq is not None:
@@ -171,8 +176,13 @@ class _Replaying:
             self._step(row, ops, here, node, scope)
         elif not _fits(node, scope):
             self._differs(row, _did(row, ops), f"has a {node.kind} there that does not fit what is under way")
-        elif scope.phase in (OPEN, PARKED) or row.kind in _ARRIVING:
+        elif scope.phase in (OPEN, PARKED, WAIT) or row.kind in _ARRIVING or (row.kind == "wait" and node.kind != "task"):
             self._again(row, ops, scope)
+        elif row.kind == "wait":
+            if ops[0][1] != BODY:
+                self._differs(row, _did(row, ops), f"has a {node.kind} there")
+            elif ops[0][2] not in self.plan.signals:
+                self._differs(row, f"waited for {ops[0][2]!r}", "does not declare that signal")
         elif row.kind == "retry":
             self._retry(row, ops, node)
         else:
@@ -254,7 +264,11 @@ class _Replaying:
         if event is None:
             self._skip(row, f"what led to this {row.kind} is not stored")
             return
-        now = max(row.committed_at, *(scope.detail[1]["deadline"] or 0,)) if isinstance(event, DeadlinePassed) else row.committed_at
+        now = row.committed_at
+        if isinstance(event, DeadlinePassed):
+            now = max(now, scope.detail[1]["deadline"])
+        elif isinstance(event, WaitOver):
+            now = max(now, event.due)
         draft = decide(self.plan, self.state, event, now).draft
         if draft is None:
             self._differs(row, _did(row, ops), "would not do that here")
@@ -266,8 +280,13 @@ class _Replaying:
             self._differs(row, _difference(stored, made), _difference(made, stored))
 
     def _event(self, row: Row, scope: Scope) -> Event | None:
+        if row.kind == "failure" and _error_type(row) == "BranchTimeoutError":
+            return None
         if scope.phase == OPEN:
-            return None if row.kind == "failure" and _error_type(row) == "BranchTimeoutError" else BranchEnded(row.path)
+            return BranchEnded(row.path)
+        if scope.phase == WAIT:
+            signal, due = self._heard.get(row.seq), scope.detail[2]
+            return Signalled(row.path, signal) if signal is not None else WaitOver(row.path, due) if due is not None else None
         if scope.phase != PARKED:
             return Arrived(row.path)
         votes = tuple(vote for vote in self._votes.get(row.seq, ()))
@@ -358,6 +377,8 @@ def _fits(node: NodePlan, scope: Scope) -> bool:
     """Whether what the scope waits in could have been opened by this node."""
     if scope.phase == PARKED:
         return node.barrier is not None
+    if scope.phase == WAIT:
+        return node.kind == {TIMER: "timer", SIGNAL: "wait", BODY: "task"}[scope.detail[0]]
     if scope.phase != OPEN:
         return True
     if isinstance(node.opens, ParallelPlan):
@@ -389,6 +410,8 @@ def _timeless(ops: Iterable[Op]) -> list[Op]:
                 made.append(["open", node, visit, entries, due and [each is not None for each in due]])
             case ["each", node, visit, each]:
                 made.append(["each", node, visit, {**each, "due": each["due"] is not None}])
+            case ["wait", kind, name, due]:
+                made.append(["wait", kind, name, due is not None])
             case ["park", ticket, details]:
                 held = {**details, "deadline": details["deadline"] is not None}
                 made.append(["park", ticket, {name: held[name] for name in sorted(held) if name != "opened_at"}])

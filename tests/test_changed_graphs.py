@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import pytest
 
-from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
+from checkpoint_stores.errors import ArgumentError
+from checkpoint_stores.memory import MemoryCheckpointStore
+from checkpoint_stores.memory_database import MemoryDatabase
 from engine.decisions import Decision
 from engine.errors import GraphChangedError
 from engine.executor import GraphExecutor
@@ -155,7 +157,29 @@ def keyed(**keys: Any) -> Flow:
     return asked(state={name: kind for name, kind in {**STATE, **keys}.items() if kind is not None})
 
 
+def sleeps(kind: str = "wait", *, event: str = "paid", delay: int = 1, work: Any = None) -> Flow:
+    """A run that waits for a signal or a time, in a node or in a body."""
+    flow = Flow("changing", STATE).add_signal(event)
+    if kind == "wait":
+        flow.add_wait("sleep", event)
+    elif kind == "timer":
+        flow.add_timer("sleep", delay=timedelta(days=delay))
+    else:
+        flow.add_node("sleep", work or listens)
+    return flow.set_entry("sleep").add_edge("sleep", END)
+
+
+async def listens(state: Any, ctx: Any) -> None:
+    await ctx.wait_for("paid")
+
+
+async def listens_twice(state: Any, ctx: Any) -> None:
+    await ctx.wait_for("paid")
+    await ctx.wait_for("paid")
+
+
 HARMLESS = {
+    "how long a timer takes the next time": (lambda: sleeps("timer"), lambda: sleeps("timer", delay=2)),
     "what is behind is gone": (asked, shorter),
     "new nodes behind and ahead": (asked, longer),
     "a node ahead is of another kind": (asked, fanned_after),
@@ -172,6 +196,8 @@ HARMLESS = {
 }
 
 REFUSED = {
+    "what is waited for": (sleeps, lambda: sleeps(event="settled"), "the run waits there for 'paid'"),
+    "a body that waits": (lambda: sleeps("body"), lambda: sleeps("body", work=listens_twice), "its function changed"),
     "the other edits": (asked, lambda: asked(form=["log"]), "form changed"),
     "other approvers": (asked, lambda: asked(approvers={"board"}), "approvers changed"),
     "another quorum": (lambda: asked(form=None), lambda: asked(form=None, quorum=2), "quorum changed"),
@@ -191,6 +217,8 @@ REFUSED = {
 }
 
 NO_PLACE = {
+    "what waits for a signal is a timer": (sleeps, lambda: sleeps("timer"), "was a wait and is a timer"),
+    "a body that waits is a node that waits": (lambda: sleeps("body"), sleeps, "was a task and is a wait"),
     "the node is gone": (asked, lambda: without(asked(), "review").add_edge("before", "after"), "people are asked there (ticket review#1)"),
     "the barrier is a task": (asked, task_review, "was a barrier and is a task"),
     "fewer branches": (lambda: named("b", "c"), lambda: named("b"), "3 branches became 2"),
@@ -282,6 +310,20 @@ async def test_a_decision_made_before_its_barrier_opened_is_not_lost_silently() 
         await later.resume(run_id)
 
 
+async def test_a_signal_that_nobody_has_read_is_not_lost_silently() -> None:
+    def asks(*signals: str) -> Flow:
+        flow = asked()
+        for signal in signals:
+            flow.add_signal(signal)
+        return flow
+
+    executor, run_id = await stopped(asks("paid", "shipped"))
+    await executor.store.signal(run_id, "paid", by="bank")
+    with pytest.raises(GraphChangedError, match="signal 'paid' removed: 'paid' was sent"):
+        await GraphExecutor(asks("shipped").compile(), store=executor.store).resume(run_id)
+    assert (await GraphExecutor(asks("paid").compile(), store=executor.store).resume(run_id)).status == "waiting"
+
+
 async def test_a_run_whose_graph_nobody_knows_any_more_is_not_judged_but_can_be_forced() -> None:
     executor, run_id = await stopped(asked())
     store = executor.store
@@ -295,7 +337,7 @@ async def test_a_run_whose_graph_nobody_knows_any_more_is_not_judged_but_can_be_
 
 async def test_a_mode_that_does_not_exist_is_refused() -> None:
     executor, run_id = await stopped(asked())
-    with pytest.raises(ValueError, match="compatible, strict, force"):
+    with pytest.raises(ArgumentError, match="'compatible' or 'strict' or 'force'"):
         await executor.resume(run_id, mode="maybe")  # type: ignore[arg-type]
 
 
