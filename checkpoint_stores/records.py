@@ -34,7 +34,7 @@ class Row(NamedTuple):
     step: int
     """Node entries committed so far, this row included."""
     kind: str
-    """start, fork, attempt, step, parallel, join, barrier, decision, retry, fallback, failure, limit, cancelled, suspended ..."""
+    """start, fork, attempt, migration, step, parallel, join, barrier, decision, retry, fallback, failure, limit, cancelled, suspended ..."""
     path: str
     """Branch path of the scope it happened in; "" at the root."""
     node: str

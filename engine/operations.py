@@ -102,13 +102,18 @@ async def fork_run(
     row = chain.seal(chain.genesis(new_run_id, state.digest), new_run_id, 0, 0, state.step, "fork", "", "", "", payload, clock.now())
     await store.create(
         NewRun(
-            run_id=new_run_id, flow=record.flow, flow_version=record.flow_version, graph_hash=await _graph_at(store, record, state),
+            run_id=new_run_id, flow=record.flow, flow_version=_version_at(record, state), graph_hash=await _graph_at(store, record, state),
             max_steps=state.max_steps, status="suspended", tenant=record.tenant, labels=record.labels, parent_run_id=record.run_id,
             forked_at_seq=state.seq, hold=False, barriers=barriers,
         ),
         row,
     )  # fmt: skip
     return new_run_id
+
+
+def _version_at(record: RunRecord, state: RunState) -> str:
+    """The version of the flow that the run was driven by at ``state``."""
+    return str(state.details.get("flow_version", record.flow_version))
 
 
 async def _graph_at(store: CheckpointStore, record: RunRecord, state: RunState) -> str:

@@ -309,8 +309,8 @@ class _Replaying:
         edge = _fallback_of(node, scope, error["kinds"], rejected=RejectedError.__qualname__ in error["kinds"])
         target = edge.target if edge is not None else ""
         stored = "" if row.kind == "failure" else row.next
-        if error["type"] in ("BranchTimeoutError", "FinalStateError") or (error["type"] == "LoopLimitExceeded" and not target):
-            self._skip(row, f"{error['type']}: it is not the node's own failure")
+        if error["type"] in ("BranchTimeoutError", "FinalStateError") or (error["type"] == "LoopLimitExceeded" and row.kind == "failure"):
+            self._skip(row, f"{error['type']}: what led to it is not stored")
         elif target != stored:
             self._differs(
                 row, f"{error['type']}, then {_named(stored)}" if stored else f"{error['type']}, and no way on", f"would go to {_named(target)}" if target else "has no fallback that takes it"

@@ -108,6 +108,7 @@ async def test_the_state_before_and_after_a_migration_can_be_looked_at_and_forke
     assert (old.root.hops, new.root.hops) == ({"read->review": 1}, {"read->approval": 1})
     before, after = await later.fork(run_id, at=seq - 1), await later.fork(run_id, at=seq)
     assert (await store.run(before)).graph_hash != SECOND.graph_hash
+    assert [(await store.run(forked)).flow_version for forked in (before, after)] == ["1", "2"]
     for forked in (before, after):
         assert (await later.resume(forked)).waiting_for == ("approval#1",)
         assert (await later.resume(forked)).values["cents"] == 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -62,6 +63,7 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
     async with terminal.opened_store() as store:
         record = await store.run(run)
         state = await load_state(store, record.run_id)
+        record = replace(record, flow_version=str(state.details.get("flow_version", record.flow_version)))
         tickets = await store.barriers(run_id=record.run_id, status=None)
         decided = await store.decisions(record.run_id)
         now = await store.now()
