@@ -43,7 +43,7 @@ Position ops (where the run stands)::
     ["status", status]                   the run's status
     ["restore", data]                    a fork begins: the parent's materialised state
     ["migrate", data, details]           the run goes over to another version of its flow: all of its state in the new names, and (details: mapping)
-                                         graph_hash, flow_version, changed_from, versions
+                                         graph_hash, flow_version, changed_from, versions, paths? (new paths of open scopes by their old ones)
     ["attempt", n, details]              a process took the run (details: mapping: owner, max_steps?, forced? ...)
 
 What is told of a step (counted, and no part of the values; see engine.telling)::

@@ -116,7 +116,13 @@ async def change_over(store: CheckpointStore, state: RunState, graph: FlowGraph,
     driven_by = str(details["changed_from"])
     moved = migrated(graph, json.loads(await store.graph(driven_by) or "{}"), state)
     assert moved is not None  # noqa: S101 - it was judged so
-    said = {"graph_hash": graph.graph_hash, "flow_version": graph.version, "changed_from": driven_by, "versions": list(moved.versions)}
+    said: dict[str, Any] = {
+        "graph_hash": graph.graph_hash,
+        "flow_version": graph.version,
+        "changed_from": driven_by,
+        "versions": list(moved.versions),
+    }
+    said |= {"paths": moved.paths} if moved.paths else {}
     payload, ops = pack([["migrate", moved.state.dump(), said]])
     row = store.chain.seal(state.digest, state.run_id, state.seq + 1, epoch, state.step, "migration", "", "", "", payload, 0)
     changeover = Changeover(state.run_id, epoch, row, graph.graph_hash, graph.definition_text, moved.tickets, moved.barriers)

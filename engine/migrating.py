@@ -31,6 +31,8 @@ class Migrated(NamedTuple):
     """New names of barriers, as decisions made early may give them."""
     versions: tuple[str, ...]
     """Those it went through, the new one last."""
+    paths: dict[str, str]
+    """New paths of open scopes, by their old ones."""
 
 
 def migrated(graph: FlowGraph, old: Mapping[str, Any], state: RunState) -> Migrated | None:
@@ -43,12 +45,14 @@ def migrated(graph: FlowGraph, old: Mapping[str, Any], state: RunState) -> Migra
         return None
     versions = (*(each.from_version for each in chain), graph.version)
     run = _Run(dict(old), _copied(state), versions)
+    before = tuple(run.state.scopes)
     for migration in chain:
         run.rename(Names(migration.rename))
     if any(each.state for each in chain):
         run.upgrade(graph, chain)
     moved = tuple(TicketMove(old, new, scope.node, scope.path) for old, new, scope in run.moved_tickets())
-    return Migrated(run.state, run.definition, moved, run.barriers, versions)
+    paths = {was: now for was, now in zip(before, run.state.scopes, strict=True) if was != now}
+    return Migrated(run.state, run.definition, moved, run.barriers, versions, paths)
 
 
 def _copied(state: RunState) -> RunState:
