@@ -284,3 +284,80 @@ class InvalidDecisionError(BarrierError, ValueError):
         self.ticket = ticket
         self.reason = reason
         super().__init__(f"the decision on ticket {ticket} of run {run_id} cannot be accepted: {reason}")
+
+
+class EffectError(StoreError):
+    """The root of the errors of settling a side effect.  Nothing was changed."""
+
+
+class UnknownEffectError(EffectError, LookupError):
+    """The run has no such side effect."""
+
+    def __init__(self, run_id: str, effect: str, known: tuple[str, ...]) -> None:
+        self.run_id = run_id
+        self.effect = effect
+        self.known = known
+        super().__init__(f"run {run_id} has no side effect {effect!r}; its side effects are: {', '.join(known) or 'none'}")
+
+
+class AmbiguousEffectError(EffectError):
+    """The name fits several side effects of the run; give the key of one of them."""
+
+    def __init__(self, run_id: str, effect: str, keys: tuple[str, ...]) -> None:
+        self.run_id = run_id
+        self.effect = effect
+        self.keys = keys
+        super().__init__(f"{effect!r} is the name of several side effects of run {run_id}; give the key of one: {', '.join(keys)}")
+
+
+class EffectNotInDoubtError(EffectError):
+    """The side effect's outcome is known, or its process is still at it; there is nothing to settle."""
+
+    def __init__(self, run_id: str, effect: str, status: str) -> None:
+        self.run_id = run_id
+        self.effect = effect
+        self.status = status
+        why = "is being carried out by a living process; wait for it, or end that process" if status == "started" else f"is {status}"
+        super().__init__(f"side effect {effect!r} of run {run_id} {why}; only one in doubt can be settled")
+
+
+class TransactionError(StoreError):
+    """The root of the errors of a step's own transaction (`StepContext.transaction`).  Nothing of it was committed."""
+
+
+class TransactionUnavailableError(TransactionError):
+    """This store keeps no database that a step could write to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"the checkpoint store {url} has no database for a step's own transaction; use SQLCheckpointStore (a SQLite file or PostgreSQL)"
+        )
+
+
+class TransactionOverError(TransactionError):
+    """The step's transaction has ended, or is not the node's to end; ``reason`` tells."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class TransactionTimeoutError(TransactionError, TimeoutError):
+    """The step's transaction took longer than it may and was rolled back."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"the step's transaction took longer than {seconds:g} s and was rolled back; do slow work before its first statement, "
+            "or give it a longer limit: ctx.transaction(limit=...)"
+        )
+
+
+class TenantError(StoreError, PermissionError):
+    """One tenant's view of a store was asked for something that is not the tenant's."""
+
+    def __init__(self, tenant: str, reason: str) -> None:
+        self.tenant = tenant
+        self.reason = reason
+        super().__init__(f"the view of tenant {tenant!r} was refused something: {reason}")

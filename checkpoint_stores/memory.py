@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+from checkpoint_stores import effects
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack
 from checkpoint_stores.deciding import check_asked, find_ticket, judge, node_of, tickets_counting_for
@@ -24,10 +25,11 @@ from checkpoint_stores.errors import (
     RunEndedError,
     RunExistsError,
     StoreUnavailableError,
+    TransactionUnavailableError,
 )
 from checkpoint_stores.ids import new_id, new_worker_id
 from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, found_run, held_run, stats_of
-from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, check_lease
+from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
 from checkpoint_stores.records import (
     ENDED,
     BarrierRecord,
@@ -35,6 +37,7 @@ from checkpoint_stores.records import (
     Changeover,
     Commit,
     DecisionRecord,
+    EffectRecord,
     Inbox,
     Lease,
     NewRun,
@@ -47,6 +50,7 @@ from checkpoint_stores.records import (
 )
 from checkpoint_stores.signalling import apart, id_of_signal, judge_signal, signal_of
 from checkpoint_stores.soundness import problems_of, sound_part
+from checkpoint_stores.tenancy import TenantStore
 from checkpoint_stores.watching import LocalWatch
 
 
@@ -99,6 +103,10 @@ class MemoryCheckpointStore:
         self._stop_beating()
         self.database.workers.pop(self._worker_id, None)
         self._is_closed = True
+
+    def for_tenant(self, tenant: str) -> TenantStore:
+        """This store as one tenant sees it: runs of others are not found.  Raises ArgumentError."""
+        return TenantStore(self, tenant)
 
     # --- the owner's side -------------------------------------------------------------------------------------------
     async def now(self) -> int:
@@ -178,7 +186,12 @@ class MemoryCheckpointStore:
         self._watches.wake(run_id)
         return Lease(self._record(held), held.epoch, row.seq, row.digest)
 
-    async def commit(self, commit: Commit) -> Receipt:
+    def transaction(
+        self, *, limit: timedelta | None, begin: Callable[[], Awaitable[None]], ended: Callable[[], None], check: Callable[[], None]
+    ) -> Transaction:
+        raise TransactionUnavailableError(self.url)
+
+    async def commit(self, commit: Commit, *, within: Transaction | None = None) -> Receipt:
         held = self._runs.get(commit.run_id)
         if held is None or held.epoch != commit.epoch:
             raise self._lost(commit)
@@ -218,6 +231,27 @@ class MemoryCheckpointStore:
         held = self._runs.get(run_id)
         if held is not None and held.epoch == epoch and held.record.owner == self._worker_id:
             self._give_back(held)
+
+    async def begin_effect(self, effect: EffectRecord, epoch: int, *, again: bool = False) -> tuple[EffectRecord, bool]:
+        held = self._owned(effect.run_id, epoch)
+        record, may_run = effects.begin(held.effects.get(effect.key), effect, epoch, self._now(), again=again)
+        held.effects[effect.key] = record
+        return record, may_run
+
+    async def end_effect(self, effect: EffectRecord, epoch: int) -> EffectRecord:
+        held = self._owned(effect.run_id, epoch)
+        stored = held.effects[effect.key]
+        ended = effects.end(stored, replace(effect, outcome=decode(encode(effect.outcome))), self._now())
+        if ended is not None:
+            held.effects[effect.key] = ended
+        return ended or stored
+
+    def _owned(self, run_id: str, epoch: int) -> HeldRun:
+        held = held_run(self.database, run_id)
+        if held.epoch != epoch:
+            self._drop(run_id)
+            raise LeaseLostError(run_id, epoch, owner=held.record.owner, current_epoch=held.epoch)
+        return held
 
     # --- reading ----------------------------------------------------------------------------------------------------
     async def run(self, run_id: str) -> RunRecord:
@@ -327,6 +361,21 @@ class MemoryCheckpointStore:
 
     async def signals(self, run_id: str) -> list[SignalRecord]:
         return list(apart(held_run(self.database, run_id).decisions.values())[1])
+
+    async def effects(self, run_id: str) -> list[EffectRecord]:
+        held = held_run(self.database, run_id)
+        run = self._record(held)
+        return [effects.seen(run, effect) for effect in sorted(held.effects.values(), key=lambda each: (each.started_at, each.key))]
+
+    async def resolve_effect(self, run_id: str, effect: str, *, done: bool, outcome: Any = None, by: str, reason: str = "") -> EffectRecord:
+        held = held_run(self.database, run_id)
+        found = effects.find(run_id, await self.effects(run_id), effect)
+        given = decode(encode(outcome))
+        settled = effects.settle(
+            self._record(held), held.effects[found.key], done=done, outcome=given, by=by, reason=reason, now=self._now()
+        )
+        held.effects[found.key] = settled
+        return settled
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         held = held_run(self.database, run_id)

@@ -19,6 +19,7 @@ from checkpoint_stores.records import (
     Changeover,
     Commit,
     DecisionRecord,
+    EffectRecord,
     Row,
     RunChange,
     RunRecord,
@@ -31,7 +32,7 @@ from checkpoint_stores.watching import LocalWatches
 class HeldRun:
     """Everything one run has in the database; ``record`` holds all of `RunRecord` but epoch, inbox_rev and its owner's lease."""
 
-    __slots__ = ("barriers", "cancel", "decisions", "epoch", "genesis", "inbox_rev", "record", "rows", "snapshots", "times")
+    __slots__ = ("barriers", "cancel", "decisions", "effects", "epoch", "genesis", "inbox_rev", "record", "rows", "snapshots", "times")
 
     def __init__(self, record: RunRecord, genesis: bytes) -> None:
         self.record = record
@@ -43,6 +44,7 @@ class HeldRun:
         self.snapshots: list[Snapshot] = []
         self.barriers: dict[str, BarrierRecord] = {}
         self.decisions: dict[str, DecisionRecord] = {}
+        self.effects: dict[str, EffectRecord] = {}
         self.cancel: CancelRequest | None = None
 
     def current(self, workers: Mapping[str, int], now: int) -> RunRecord:

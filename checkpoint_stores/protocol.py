@@ -7,7 +7,7 @@ them, for our stores and for anybody else's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, Self
 
@@ -18,6 +18,7 @@ from checkpoint_stores.records import (
     Changeover,
     Commit,
     DecisionRecord,
+    EffectRecord,
     Inbox,
     Lease,
     NewRun,
@@ -38,6 +39,31 @@ class Watch(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Transaction(Protocol):
+    """A step's own transaction: what a node writes to the store's database is committed by the step's checkpoint, or not at all."""
+
+    @property
+    def over(self) -> Exception | None:
+        """Why it has ended (also where it was committed); None while it goes on."""
+        ...
+
+    async def open(self) -> Any:
+        """The node's connection (SQLAlchemy's AsyncConnection); the transaction begins with its first statement."""
+        ...
+
+    async def hand_over(self) -> bool:
+        """The node has made its last statement; whether there is anything to commit.  Raises TransactionTimeoutError, database errors."""
+        ...
+
+    def take(self) -> bool:
+        """Stop its time: it is about to be committed.  False where it is over."""
+        ...
+
+    async def roll_back(self, reason: str) -> None:
+        """End it without a commit, and give its connection back.  Idempotent."""
+        ...
 
 
 class CheckpointStore(Protocol):
@@ -93,12 +119,13 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    async def commit(self, commit: Commit) -> Receipt:
+    async def commit(self, commit: Commit, *, within: Transaction | None = None) -> Receipt:
         """Write a transition: all of it or nothing, and only while ``commit.epoch`` is the run's epoch and each (run_id, seq) is new.
 
         Returns when it is durable.  May be batched with commits of other runs.  A refused or failed commit of one run never
         harms another's.  The receipt's ``inbox_rev`` is at least the revision every earlier outsider's write produced.
-        Where ``commit.change`` has a status, the anchor (head_seq, head_digest) is written too.
+        Where ``commit.change`` has a status, the anchor (head_seq, head_digest) is written too.  ``within`` a step's own transaction
+        its statements and this commit are one; where it is refused, they are rolled back.
 
         Raises LeaseLostError (nothing was written), StoreUnavailableError (nothing was written, or it is unknown and
         re-reading failed).
@@ -115,12 +142,46 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    def transaction(
+        self, *, limit: timedelta | None, begin: Callable[[], Awaitable[None]], ended: Callable[[], None], check: Callable[[], None]
+    ) -> Transaction:
+        """A step's own transaction on this store's database.
+
+        Args:
+            limit: from its first statement to its commit; then it is rolled back.  None: 2 s, or a third of the lease where that is less.
+            begin: awaited before it begins.
+            ended: called once, when one that has begun holds nothing any more.
+            check: raises where the step is over; asked before each statement.
+
+        Raises ArgumentError (``limit``), TransactionUnavailableError.
+        """
+        ...
+
     async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
         """Keep a snapshot; refused silently where the epoch is no longer current (a snapshot is never needed for truth)."""
         ...
 
     async def release(self, run_id: str, epoch: int) -> None:
         """Give a lease back without writing a checkpoint.  Nothing happens where it is already lost."""
+        ...
+
+    async def begin_effect(self, effect: EffectRecord, epoch: int, *, again: bool = False) -> tuple[EffectRecord, bool]:
+        """Record durably that a side effect is about to be carried out, while ``epoch`` is current; the record, and whether it may be.
+
+        It may where it is new, was not done, or (with ``again``) is in doubt.  Else the record tells why not: ``done`` with its
+        outcome, or ``in_doubt`` where it was started and no outcome is known.  Of two that begin it at once only one may.
+
+        Raises LeaseLostError (nothing was written), RunNotFoundError, StoreUnavailableError.
+        """
+        ...
+
+    async def end_effect(self, effect: EffectRecord, epoch: int) -> EffectRecord:
+        """Record durably what became of a side effect (``status``, ``outcome``, ``reason``), while ``epoch`` is current.
+
+        Returns the record as it stands; nothing is changed where it was begun anew or settled meanwhile.  The same again is harmless.
+
+        Raises LeaseLostError (nothing was written), StoreUnavailableError, UnserialisableError.
+        """
         ...
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -208,6 +269,19 @@ class CheckpointStore(Protocol):
 
     async def signals(self, run_id: str) -> list[SignalRecord]:
         """Every signal ever sent to a run, oldest first."""
+        ...
+
+    async def effects(self, run_id: str) -> list[EffectRecord]:
+        """Every side effect of a run, oldest first; one whose process is gone without an outcome is ``in_doubt``."""
+        ...
+
+    async def resolve_effect(self, run_id: str, effect: str, *, done: bool, outcome: Any = None, by: str, reason: str = "") -> EffectRecord:
+        """Settle a side effect that is in doubt: ``done`` with this outcome, or not done, so that it will be carried out again.
+
+        ``effect`` is its key (at least 8 digits of it) or its name.  The same again by the same person returns the stored record.
+
+        Raises RunNotFoundError, UnknownEffectError, AmbiguousEffectError, EffectNotInDoubtError, UnserialisableError.
+        """
         ...
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:

@@ -179,6 +179,48 @@ class DecisionRecord:
         return self.payload_digest is None
 
 
+EffectStatus: TypeAlias = Literal["started", "done", "not_done", "in_doubt"]
+"""started: it is being carried out; done: its outcome is known; not_done: it raised, or a person says so, and may be carried out
+(again); in_doubt: it was started and nobody knows whether it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectRecord:
+    """A side effect that a node carries out once: `StepContext.once`."""
+
+    run_id: str
+    key: str
+    """64 hex digits: SHA-256 of the node entry's identity and the effect's name; the same for every attempt and process."""
+    name: str
+    """What the node calls it."""
+    node: str
+    path: str
+    visit: int
+    status: EffectStatus = "started"
+    epoch: int = 0
+    """The lease under which it was last started."""
+    begun: int = 1
+    """How often it was started."""
+    started_at: int = 0
+    ended_at: int | None = None
+    """When its outcome became known, or it was settled."""
+    outcome: Any = None
+    """What it returned (or what the person who settled it says)."""
+    by: str | None = None
+    """Who settled it, where a person did."""
+    reason: str = ""
+    """Why; of an effect that raised: what it raised."""
+
+    @property
+    def place(self) -> str:
+        """The node entry it belongs to.
+
+        >>> EffectRecord("r", "k", "debit", "pay", "checks[1]", 2).place
+        'checks[1].pay#2'
+        """
+        return f"{self.path}.{self.node}#{self.visit}" if self.path else f"{self.node}#{self.visit}"
+
+
 class Snapshot(NamedTuple):
     """A materialised prefix of the fold."""
 

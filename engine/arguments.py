@@ -6,7 +6,7 @@ Knows no graph and no store.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from checkpoint_stores.errors import ArgumentError
@@ -67,6 +67,21 @@ def checkpoint_number(name: str, value: Any) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ArgumentError(name, value, "the number of a checkpoint, or None for the newest")
     return value
+
+
+def capabilities(given: Any) -> frozenset[str]:
+    """What a run may do.
+
+    >>> sorted(capabilities(["pay:acme", "mail"]))
+    ['mail', 'pay:acme']
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ArgumentError("capabilities", given, 'a collection of texts, e.g. {"pay:acme"}')
+    found = frozenset(given)
+    for each in found:
+        if not isinstance(each, str) or not each:
+            raise ArgumentError("a capability", each, "a text that is not empty")
+    return found
 
 
 def labels(given: Any) -> dict[str, str]:

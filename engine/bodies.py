@@ -13,12 +13,14 @@ from functools import partial
 from typing import Any, Final
 
 from checkpoint_stores.codec import materialise
+from checkpoint_stores.errors import StoreError
 from engine.around import Around
 from engine.clock import Clock, Timer
 from engine.commands import StartBody
-from engine.context import StepContext
+from engine.context import RunFacts, StepContext, runs_in
 from engine.driving import DriveTask, HandedOverError, Strays
-from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError
+from engine.effects import Effects
+from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError, NoStepError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
 from engine.identity import key_of
 from engine.live import Live
@@ -29,6 +31,7 @@ from engine.plan import ITEM, NodePlan, Plan
 from engine.queues import Began
 from engine.streaming import streamed
 from engine.threads import NodeThreads, ThreadCall
+from engine.transacting import Transacting
 from engine.walk import Walk
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -41,7 +44,7 @@ class _Body:
 
     __slots__ = ("begun", "call", "context", "start", "started_at", "task", "timed_out", "timer")
 
-    def __init__(self, start: StartBody, context: StepContext | None, started_at: int) -> None:
+    def __init__(self, start: StartBody, context: StepContext, started_at: int) -> None:
         self.start = start
         self.context = context
         self.started_at = started_at
@@ -52,8 +55,7 @@ class _Body:
         self.timed_out = False
 
     def revoke(self, reason: str) -> None:
-        if self.context is not None:
-            self.context.revoke(reason)
+        self.context.revoke(reason)
         if self.timer is not None:
             self.timer.cancel()
 
@@ -63,7 +65,8 @@ class Bodies:
 
     def __init__(
         self, walk: Walk, clock: Clock, threads: NodeThreads, strays: Strays, *, post: Callable[[Event], None],
-        warn: Callable[[TrailmarkWarning], None], hand_over: Callable[[], None], around: Around,
+        warn: Callable[[TrailmarkWarning], None], hand_over: Callable[[], None], around: Around, effects: Effects, transacting: Transacting,
+        facts: RunFacts, stop: Callable[[StoreError], None],
     ) -> None:  # fmt: skip
         self._walk = walk
         self._clock = clock
@@ -75,6 +78,11 @@ class Bodies:
         self._hand_over = hand_over
         """Has the run driven on in another task."""
         self.live = Live(walk.state.run_id, walk.state.seq, walk.state.tokens, clock.now, self._begun)
+        self._effects = effects
+        self._transacting = transacting
+        self._facts = facts
+        self._stop = stop
+        """Stops driving the run: the store failed a body."""
         self._in_flight: dict[str, _Body] = {}
         self._abandoned: dict[tuple[str, str, int], asyncio.Future[Any]] = {}
         """By path, node and visit: threads and strays whose attempt timed out and that had not come back then."""
@@ -91,10 +99,12 @@ class Bodies:
         """Rings when that body has had the time it gets to stop."""
 
     # --- a lone body, in the driver's own task ----------------------------------------------------------------------
-    def interrupt(self) -> None:
+    def interrupt(self, reason: str) -> None:
         """Wake the body that runs in the driver's own task, if one does: the run is to be cancelled or suspended."""
         if self._lent is None or self.task is None:
             return
+        if self._lent_context is not None:
+            self._lent_context.stop(reason)
         self._interrupts += 1
         self.task.interrupt()
         if self._patience is None:
@@ -120,15 +130,7 @@ class Bodies:
         plan = self._walk.plan
         if node.takes == "state" and not node.streams:
             return (plan.at(start.path).schema.view(scope.read),), None
-        context = StepContext(
-            state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions(),
-            self.live, self._walk.index_of(start.path),
-        )  # fmt: skip
-        if "keys" in state.details:
-            context.is_known_by(key_of(state, start.path, start.node, start.visit))
-        if scope.parent is not None:
-            context.works_on(scope.item())
-        context.hears(scope.heard or (), plan.signals)
+        context = self._context(start)
         if node.takes in _TAKEN:
             return (plan.at(start.path).schema.view(scope.read), context)[: _TAKEN[node.takes]], context
         # A function that a map calls: its own scope holds the item, the scope around it the state.
@@ -160,6 +162,29 @@ class Bodies:
             self.live.began(*self._known(start, began_at))
         return began_at
 
+    def _context(self, start: StartBody) -> StepContext:
+        state = self._walk.state
+        scope = state.scopes[start.path]
+        context = StepContext(
+            state.run_id, start.path, start.node, start.visit, start.failed, state.attempt, scope.error, scope.all_decisions(),
+            self.live, self._walk.index_of(start.path), self._effects, self._transacting, self._facts,
+        )  # fmt: skip
+        if "keys" in state.details:
+            context.is_known_by(key_of(state, start.path, start.node, start.visit))
+        if scope.parent is not None:
+            context.works_on(scope.item())
+        context.hears(scope.heard or (), self._walk.plan.signals)
+        return context
+
+    def _lent_step(self, start: StartBody) -> StepContext:
+        """The context of a lone body that takes none, made when something it calls asks for it."""
+        if self._lent is not start:
+            raise NoStepError
+        if self._lent_context is None:
+            self._lent_context = self._context(start)
+            self._lent_context.began_at = self._walk.began_at
+        return self._lent_context
+
     async def run_here(self, node: NodePlan, start: StartBody) -> Event | None:
         """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`.
 
@@ -173,12 +198,15 @@ class Bodies:
         event: Event | None = None
         raised: BaseException | None = None
         self._lent, self._lent_context = start, context
+        runs_in(context if context is not None else partial(self._lent_step, start))
         try:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
             event = BodyReturned(start.path, start.node, start.visit, value, started_at, None if context is None else context.said())
         except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
+            if self._lent is start:
+                context = self._lent_context
             if context is not None:
                 context.revoke("the node has returned")
         if self._lent is not start:
@@ -193,6 +221,9 @@ class Bodies:
             return event
         if task.cancelling() > task.outside:
             await self._absorb(task)
+        broken = self._effects.broken
+        if broken is not None and raised is broken:
+            raise broken  # the store's error is no failure of the node: the run stops here, and can be resumed
         return event if raised is None else self._failed(start, raised, started_at, context)
 
     async def _absorb(self, task: DriveTask[Any]) -> None:
@@ -216,12 +247,13 @@ class Bodies:
         plan = self._walk.plan.at(start.path)
         node = plan.nodes[start.node]
         arguments, context = self._arguments(node, start)
-        body = _Body(start, context, self._clock.now())
+        body = _Body(start, context or self._context(start), self._clock.now())
         self._in_flight[start.path] = body
         body.task = asyncio.create_task(self._run(plan, node, body, arguments))
 
     async def _run(self, plan: Plan, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
         start = body.start
+        runs_in(body.context)
         event: Event
         raised: BaseException | None = None
         try:
@@ -251,6 +283,9 @@ class Bodies:
         if body.timed_out and not node.is_wrapped:
             event = self._timed_out(node, body)
         elif raised is not None:
+            if raised is self._effects.broken:
+                self._stop(self._effects.broken)
+                return
             event = self._failed(start, raised, body.started_at, body.context)
         del self._in_flight[start.path]
         self._post(event)
@@ -259,7 +294,7 @@ class Bodies:
         if node.is_wrapped:
             body.started_at = self._clock.now()
         if node.streams:
-            return await streamed(node, arguments, body.context)  # type: ignore[arg-type]
+            return await streamed(node, arguments, body.context)
         if node.is_async:
             return await node.fn(*arguments)  # type: ignore[misc]
         body.call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]

@@ -85,7 +85,7 @@ class Starve(NamedTuple):
 
 
 class Fail(NamedTuple):
-    """The run failed with this exception (kept for whoever asked, beside the stored data)."""
+    """The run failed, or stopped in doubt, with this exception (kept for whoever asked, beside the stored data)."""
 
     error: BaseException
 

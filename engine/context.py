@@ -7,20 +7,32 @@ StaleContextError, so that a thread that outlives its timeout can do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import asyncio
+import contextvars
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args, overload
 
 from checkpoint_stores.codec import encode, to_json
 from checkpoint_stores.codec import materialise as copied
+from checkpoint_stores.errors import ArgumentError, TransactionOverError
 from checkpoint_stores.ops import Op
+from checkpoint_stores.records import EffectRecord
+from engine.callables import is_coroutine
+from engine.cancelling import CancelToken
 from engine.decisions import Decision
-from engine.errors import StaleContextError, WaitOrderError, WaitTimeoutError
-from engine.identity import idempotency_key
+from engine.effects import Effects, Once
+from engine.errors import CapabilityDenied, NoStepError, StaleContextError, WaitOrderError, WaitTimeoutError, WrongThreadError
+from engine.identity import effect_key, idempotency_key
 from engine.live import Live
 from engine.outcomes import BodyHeld
 from engine.signals import checked
 from engine.speech import Speech
+from engine.transacting import Place, Transacting
 
 
 class Room:
@@ -37,6 +49,49 @@ class Room:
             yield from self._live.room(lambda: self._context.ended).__await__()
 
 
+T = TypeVar("T")
+
+OnDoubt: TypeAlias = Literal["fail", "rerun"]
+
+_MAKING: Final = threading.Lock()
+"""Held while a token is made: the loop and a node's thread may both be the first to want it."""
+
+_CURRENT: Final[contextvars.ContextVar[StepContext | Callable[[], StepContext] | None]] = contextvars.ContextVar(
+    "trailmark_current_step", default=None
+)
+
+
+def current_step() -> StepContext:
+    """The step that this code runs in: in a node, in whatever it calls, in its thread, and in tasks begun from it.
+
+    >>> current_step()
+    Traceback (most recent call last):
+      ...
+    engine.errors.NoStepError: no node runs here; current_step() is for code that a node calls
+
+    Raises NoStepError.
+    """
+    found = _CURRENT.get()
+    if found is None:
+        raise NoStepError
+    return found if isinstance(found, StepContext) else found()
+
+
+def runs_in(step: StepContext | Callable[[], StepContext]) -> None:
+    """Called by the driver: what `current_step` tells in this task from now on (or what makes it, when it is asked)."""
+    _CURRENT.set(step)
+
+
+class RunFacts(NamedTuple):
+    """What is the same for every step of a run."""
+
+    flow: str = ""
+    tenant: str = ""
+    run_key: str | None = None
+    labels: Mapping[str, str] = MappingProxyType({})
+    capabilities: frozenset[str] = frozenset()
+
+
 class StepContext:
     """The step a node's body runs in.  Read-only.
 
@@ -44,16 +99,23 @@ class StepContext:
     """
 
     __slots__ = (
-        "_asked", "_checks", "_decisions", "_error", "_facts", "_heard", "_index", "_item", "_key", "_live", "_over", "_speech", "began_at",
+        "_asked", "_cancel", "_checks", "_decisions", "_effects", "_error", "_facts", "_has_transaction", "_heard", "_index", "_item", "_key",
+        "_live", "_over", "_run", "_speech", "_transacting", "began_at",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - the identity of a step
         self, run_id: str, path: str, node: str, visit: int, failed: int, run_attempt: int, error: Mapping[str, Any] | None,
-        decisions: Mapping[str, Mapping[str, Any]], live: Live, index: int,
+        decisions: Mapping[str, Mapping[str, Any]], live: Live, index: int, effects: Effects | None = None,
+        transacting: Transacting | None = None, run: RunFacts | None = None,
     ) -> None:  # fmt: skip
         self._facts = (run_id, path, node, visit, failed + 1, run_attempt)
         self._error = error
         self._decisions = decisions
+        self._effects = effects
+        self._transacting = transacting
+        self._has_transaction = False
+        self._run = run or RunFacts()
+        self._cancel: CancelToken | None = None
         self._item: tuple[int, Any] | None = None
         self._heard: Sequence[Any] = ()
         self._checks: Mapping[str, Callable[[Any], Any] | None] = {}
@@ -70,6 +132,30 @@ class StepContext:
     def run_id(self) -> str:
         self.check()
         return self._facts[0]
+
+    @property
+    def flow(self) -> str:
+        """The name of the run's flow."""
+        self.check()
+        return self._run.flow
+
+    @property
+    def tenant(self) -> str:
+        """Whose run it is; "" where nobody said."""
+        self.check()
+        return self._run.tenant
+
+    @property
+    def run_key(self) -> str | None:
+        """The caller's own name for the run."""
+        self.check()
+        return self._run.run_key
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The caller's labels (a session, a user, a cause), read-only."""
+        self.check()
+        return self._run.labels
 
     @property
     def path(self) -> str:
@@ -149,6 +235,7 @@ class StepContext:
     def wait_for_sync(self, event: str, *, timeout: timedelta | None = None) -> Any:
         """`wait_for` for plain functions."""
         self.check()
+        self._not_in_transaction("ctx.wait_for()")
         node, path = self._facts[2], self._facts[1]
         at, self._asked = self._asked, self._asked + 1
         if at >= len(self._heard):
@@ -218,6 +305,115 @@ class StepContext:
         self._live.hush(self._facts[1], self._speech)
         return self._speech.op()
 
+    # --- a transaction of the step's own ----------------------------------------------------------------------------
+    @asynccontextmanager
+    async def transaction(self, *, limit: timedelta | None = None) -> AsyncIterator[Any]:
+        """SQL on the store's own database that is committed by this step's checkpoint: both, or neither::
+
+            async with ctx.transaction() as connection:
+                await connection.execute(text("UPDATE accounts SET balance = balance - :amount"), {"amount": 7})
+            return {"paid": True}
+
+        ``connection`` is SQLAlchemy's AsyncConnection.  The transaction begins with its first statement.  Leaving the block hands it
+        over: it is committed together with what the node returns.  Where the node raises (also behind the block), returns something
+        that is refused or `Fallback`, is cancelled or times out, or has lost the run, it is rolled back; the next attempt gets a new one.
+
+        Only in async nodes; one in a node entry, one at a time in a run: meanwhile what other branches returned waits.  On SQLite all
+        other writers of the file wait, so keep it short.
+
+        Args:
+            limit: how long it may take from its first statement on, at most 4 s and a third of the store's lease; None: 2 s.
+
+        Raises TransactionUnavailableError, TransactionTimeoutError, TransactionOverError, ArgumentError, StoreUnavailableError.
+        """
+        self.check()
+        if self._transacting is None:
+            raise StaleContextError(self._facts[2], "it belongs to no run that is driven")
+        self._not_in_transaction("ctx.transaction()")
+        path, node, visit = self._facts[1:4]
+        async with self._transacting.transaction(self, Place(path, node, visit), limit) as connection:
+            self._has_transaction = True
+            try:
+                yield connection
+            except BaseException:
+                self._has_transaction = False
+                raise
+
+    def _not_in_transaction(self, what: str) -> None:
+        if self._has_transaction:
+            raise TransactionOverError(f"{what} inside or behind the block of ctx.transaction(): a node entry has one; do it before")
+
+    # --- side effects -----------------------------------------------------------------------------------------------
+    def effect_key(self, name: str) -> str:
+        """64 hex digits that name the side effect ``name`` of this node entry, e.g. to hand to a payment provider; see `once`."""
+        return effect_key(self.idempotency_key, name)
+
+    @overload
+    def once(
+        self, name: str, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any,
+        on_doubt: OnDoubt = ..., in_doubt_on: tuple[type[Exception], ...] = ..., **options: Any,
+    ) -> Coroutine[Any, Any, T]: ...  # fmt: skip
+    @overload
+    def once(
+        self, name: str, fn: Callable[..., T], /, *args: Any,
+        on_doubt: OnDoubt = ..., in_doubt_on: tuple[type[Exception], ...] = ..., **options: Any,
+    ) -> Coroutine[Any, Any, T]: ...  # fmt: skip
+    def once(
+        self, name: str, fn: Callable[..., Any], /, *args: Any,
+        on_doubt: OnDoubt = "fail", in_doubt_on: tuple[type[Exception], ...] = (), **options: Any,
+    ) -> Coroutine[Any, Any, Any]:  # fmt: skip
+        """Carry out a side effect at most once over every attempt and every process, and return its outcome::
+
+            receipt = await ctx.once("debit", bank.debit, account, amount)
+
+        Before ``fn(*args, **options)`` is called, that it is about to be is written to the database; behind it, what it returned.
+        A later attempt of this node entry gets that outcome, and ``fn`` is not called.  Where ``fn`` raises, it counts as not done
+        and may be called again.  Where the process died in between, or ``fn`` was cancelled, nobody knows: EffectInDoubtError.
+
+        Args:
+            name: what the effect is called; two effects of one node entry need two names.
+            fn: async, or plain (then it runs in a thread).  What it returns must be data; it comes back as a resume would see it.
+            args: what it is called with.
+            on_doubt: ``rerun`` carries out again what is in doubt; for effects that may happen twice.
+            in_doubt_on: exceptions of ``fn`` behind which nobody knows whether it happened, e.g. ``(TimeoutError,)``.
+            options: what it is called with, by name.
+
+        Raises EffectInDoubtError, whatever ``fn`` raises, LeaseLostError, StoreUnavailableError, StaleContextError.
+        """
+        effects, asked = self._once(name, fn, args, options, on_doubt, in_doubt_on)
+        if not _loop_runs_here():
+            raise WrongThreadError("a plain node runs in a thread, where nothing can be awaited; use ctx.once_sync(...)")
+        return effects.once(self, asked)
+
+    def once_sync(
+        self, name: str, fn: Callable[..., T], /, *args: Any,
+        on_doubt: OnDoubt = "fail", in_doubt_on: tuple[type[Exception], ...] = (), **options: Any,
+    ) -> T:  # fmt: skip
+        """`once` for plain nodes: ``fn`` is plain, too, and runs in the node's own thread."""
+        effects, asked = self._once(name, fn, args, options, on_doubt, in_doubt_on)
+        if _loop_runs_here():
+            raise WrongThreadError("once_sync would block the event loop; use `await ctx.once(...)` in an async node")
+        if is_coroutine(fn):
+            raise ArgumentError("fn", fn, "a plain function: nothing awaits an async one in a plain node")
+        outcome: T = effects.once_sync(self, asked)
+        return outcome
+
+    def _once(
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], on_doubt: str,
+        in_doubt_on: tuple[type[Exception], ...],
+    ) -> tuple[Effects, Once]:  # fmt: skip
+        key = self.effect_key(name)
+        self._not_in_transaction("ctx.once()")
+        if self._effects is None:
+            raise StaleContextError(self._facts[2], "it belongs to no run that is driven")
+        if not isinstance(name, str) or not name:
+            raise ArgumentError("the name of a side effect", name, "a text that is not empty: ctx.once('debit', fn, ...)")
+        if on_doubt not in get_args(OnDoubt):
+            raise ArgumentError("on_doubt", on_doubt, f"one of {', '.join(get_args(OnDoubt))}")
+        run_id, path, node, visit, *_ = self._facts
+        effect = EffectRecord(run_id, key, name, node, path, visit)
+        return self._effects, Once(effect, partial(fn, *args, **options), on_doubt == "rerun", in_doubt_on)
+
     @property
     def ended(self) -> bool:
         """Whether this attempt is over.  A long synchronous node may ask and stop; never raises."""
@@ -228,7 +424,53 @@ class StepContext:
         if self._over is not None:
             raise StaleContextError(self._facts[2], self._over)
 
+    @property
+    def cancel(self) -> CancelToken:
+        """Tells when this attempt is to stop, and why: the run is cancelled or suspended, the node or its branch timed out, a sibling
+        failed, the executor is closed.  A plain function asks ``ctx.cancel.is_set()`` or waits ``ctx.cancel.wait(timedelta(...))``; an
+        async one is cancelled besides.  Never raises, also when the attempt is over.
+        """
+        if self._cancel is None:
+            with _MAKING:
+                if self._cancel is None:
+                    self._cancel = CancelToken()
+            if self._over is not None:
+                self._cancel.set(self._over)
+        return self._cancel
+
     def revoke(self, reason: str) -> None:
         """Called by the driver when the attempt is over.  Idempotent: the first reason stays."""
         if self._over is None:
             self._over = reason
+        if self._cancel is not None:
+            self._cancel.set(reason)
+
+    def stop(self, reason: str) -> None:
+        """Called by the driver when the attempt is asked to end; it may still use its context."""
+        self.cancel.set(reason)
+
+    # --- what it may do ---------------------------------------------------------------------------------------------
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the run may do; see `require`."""
+        self.check()
+        return self._run.capabilities
+
+    def require(self, capability: str, *, resource: str = "") -> None:
+        """Make sure, before a side effect, that the run may do it; what is not held is denied.
+
+        A run holds what ``capabilities=`` of the executor or of ``start`` gave it, in the same words exactly, and keeps it over resumes.
+
+        Args:
+            capability: e.g. ``pay:acme``.
+            resource: what it is needed for, for the error's text.
+
+        Raises CapabilityDenied, StaleContextError.
+        """
+        self.check()
+        if capability not in self._run.capabilities:
+            raise CapabilityDenied(self._facts[2], self._facts[1], resource or capability, capability, self._run.capabilities)
+
+
+def _loop_runs_here() -> bool:
+    return asyncio._get_running_loop() is not None  # noqa: SLF001 - documented for this: no exception where there is none

@@ -15,6 +15,7 @@ One event makes at most one checkpoint.  An event that no longer fits the state
     BodyFailed ──── retry ─────▶ SetTimer
                     fallback ──▶ Arrived
                     failure ───▶ BranchEnded │ run failed
+                    suspended ─▶ (a side effect in doubt: the run stops until a person has settled it)
     Arrived ─────── task: StartBody   parallel: parallel ─▶ Arrived (each branch)   barrier: barrier ─▶ OpenBarrier
                     timer, wait: wait ─▶ SetTimer
                     map, subflow: map, subflow ─▶ BeginItems ─▶ Arrived (begin: what its own state class made of the input)
@@ -39,6 +40,7 @@ from engine.commands import (
     CancelBody,
     CloseBarrier,
     Command,
+    Fail,
     OpenBarrier,
     SetTimer,
     StartBody,
@@ -46,6 +48,7 @@ from engine.commands import (
 )
 from engine.errors import (
     BranchTimeoutError,
+    EffectInDoubtError,
     FallbackRequested,
     LoopLimitExceeded,
     NodeError,
@@ -68,7 +71,7 @@ from engine.events import (
     Voted,
     WaitOver,
 )
-from engine.failures import error_data
+from engine.failures import error_data, fallback_for
 from engine.identity import key_of
 from engine.leaving import NOTHING, Decision, Draft, chosen, counted, give_up, leave, not_storable
 from engine.outcomes import End, Fallback
@@ -117,6 +120,8 @@ def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> De
         return NOTHING
     here = plan.at(event.path)
     node = here.nodes[event.node]
+    if isinstance(event.error, EffectInDoubtError):
+        return _in_doubt(here, state, scope, node, event, now)
     failed = scope.failed + 1
     key = key_of(state, scope.path, node.name, event.visit)
     due = retry_due(node.retry, event.error, failed, now, key)
@@ -130,6 +135,16 @@ def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> De
 def _body_waits(plan: Plan, state: RunState, event: BodyWaits, now: int) -> Decision:
     scope = _in_flight(state, event.path, event.node, event.visit)
     return NOTHING if scope is None else signals.body_waits(plan, state, scope, event, now)
+
+
+def _in_doubt(plan: Plan, state: RunState, scope: Scope, node: NodePlan, event: BodyFailed, now: int) -> Decision:
+    """Nobody knows whether a side effect happened: no retry; a fallback that names it, or the run stops until a person has settled it."""
+    error = event.error
+    if fallback_for(node.fallbacks, error, error_data(error, node.name, scope.path)) is not None:
+        return give_up(plan, state, scope, node, error, now, started_at=event.started_at)
+    ops: list[Op] = [["status", "suspended"], ["attempt", state.attempt, {"suspended": str(error)}]]
+    draft = Draft("suspended", scope.path, node.name, node.name, ops, entered=False, started_at=event.started_at)
+    return Decision(draft, (), (CancelBelow(""), Fail(error)))
 
 
 def _unstorable(plan: Plan, state: RunState, event: Unstorable, now: int) -> Decision:

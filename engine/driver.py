@@ -21,17 +21,20 @@ from checkpoint_stores.deciding import name_of
 from checkpoint_stores.errors import LeaseLostError, StoreError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import Commit, DecisionRecord, Inbox, Row, RunChange, SignalRecord, Snapshot
+from checkpoint_stores.records import Commit, DecisionRecord, Inbox, Receipt, Row, RunChange, SignalRecord, Snapshot
 from engine.around import Around
 from engine.barriers import verdict
 from engine.bodies import Bodies
 from engine.clock import Clock, Timer
 from engine.commands import SetTimer
+from engine.context import RunFacts
 from engine.driving import DriveTask, Strays
-from engine.events import CancelAsked, DeadlinePassed, Event, Signalled, SuspendAsked, Voted, WaitOver
+from engine.effects import Effects
+from engine.events import BodyFailed, BodyReturned, BodyWaits, CancelAsked, DeadlinePassed, Event, Signalled, SuspendAsked, Voted, WaitOver
 from engine.notices import ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.threads import NodeThreads
+from engine.transacting import Held, Place, Transacting
 from engine.waiting import due_times, is_soon
 from engine.walk import Batch, Walk
 
@@ -52,7 +55,7 @@ class RunDriver:
 
     def __init__(
         self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, strays: Strays, observers: Sequence[Observer],
-        inbox: Inbox | None, hand_over: Callable[[], None], watch: Watch | None = None, around: Around | None = None,
+        inbox: Inbox | None, hand_over: Callable[[], None], facts: RunFacts, watch: Watch | None = None, around: Around | None = None,
         before_completion: Callable[[Sequence[Row]], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self._store = store
@@ -60,15 +63,20 @@ class RunDriver:
         self._walk = walk
         self._clock = clock
         self._observers = tuple(observers)
+        self._effects = Effects(store, walk.epoch, threads)
+        self._wake = asyncio.Event()
+        self._transacting = Transacting(store, self._wake.set)
+        self._within: Held | None = None
+        """The transaction that the next commit is to be made in."""
         self._bodies = Bodies(
-            walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock)
-        )
+            walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock),
+            effects=self._effects, transacting=self._transacting, facts=facts, stop=self._stop,
+        )  # fmt: skip
         self.live = self._bodies.live
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
         self._mailbox: deque[Event | Inbox] = deque()
-        self._wake = asyncio.Event()
         self._watch = watch or store.watch(walk.state.run_id)
         """Made before ``inbox`` was read, so that nothing falls between the two."""
         self._listener: asyncio.Task[None] | None = None
@@ -96,9 +104,10 @@ class RunDriver:
         """Stop here, resumable; bodies in flight are cancelled and will be run again."""
         self._interrupt(SuspendAsked(reason))
 
-    def _interrupt(self, event: Event) -> None:
+    def _interrupt(self, event: CancelAsked | SuspendAsked) -> None:
         self._post(event)
-        self._bodies.interrupt()
+        what = "the run was cancelled" if isinstance(event, CancelAsked) else "the run was suspended"
+        self._bodies.interrupt(f"{what}: {event.reason}" if event.reason else what)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
     async def drive(self) -> None:
@@ -111,6 +120,7 @@ class RunDriver:
 
     async def drive_on(self) -> None:
         """Go on in another task, because a body that was told to stop keeps the one before.  Raises what `drive` raises."""
+        await self._transacting.roll_back("its body did not stop")
         await self._drive(lambda: self._walk.feed(self._happened(), self._clock.now()))
 
     async def _drive(self, first: Callable[[], Batch]) -> None:
@@ -119,7 +129,9 @@ class RunDriver:
             batch = first()
             while not await self._commit(batch):
                 events = await self._carry_out(batch)
-                if self._timers_rang:
+                if self._transacting.held is not None or self._transacting.broken:
+                    events = await self._transaction_first(events)
+                elif self._timers_rang:
                     events = await self._people_first(events)
                 batch = self._walk.feed(events, self._clock.now())
         finally:
@@ -134,6 +146,8 @@ class RunDriver:
         for timer in self._timers.values():
             timer.cancel()
         await self._bodies.cancel_all("the run is no longer driven here")
+        await self._transacting.roll_back("the run is no longer driven here")
+        await self._effects.settle()
 
     async def _commit(self, batch: Batch) -> bool:
         """Make a batch durable; True where this process is done with the run."""
@@ -151,10 +165,14 @@ class RunDriver:
             if self._before_completion is not None and change is not None and change.status == "completed":
                 await self._before_completion(batch.rows)
         moved = await self._write(batch, change) if batch.rows or change is not None else False
+        if self._within is not None:
+            await self.drop_transaction("what the node returned came too late")
         if batch.error is not None:
             self.error = self._bodies.explained(batch.error)
         if batch.cancels:
-            await self._bodies.cancel(batch.cancels, "cancelled")
+            why = "its branch was cancelled" if state.status == "running" else f"the run was {state.status}"
+            await self._bodies.cancel(batch.cancels, why)
+            await self._transacting.roll_back("its body was cancelled")
         if change is not None and (change.status != "waiting" or not moved):
             self.parked = change.status == "waiting"
             return True
@@ -174,7 +192,7 @@ class RunDriver:
         run_id, epoch = self._walk.state.run_id, self._walk.epoch
         commit = Commit(run_id, epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
         began = self._clock.now() if self._observers else 0
-        receipt = await self._store.commit(commit)
+        receipt = await (self._store.commit(commit) if self._within is None else self._commit_within(commit))
         if self._observers:
             self._tell(batch, receipt.committed_at, change, self._clock.now() - began)
         self.live.committed(batch.rows, receipt.committed_at, batch.cancels)
@@ -222,18 +240,68 @@ class RunDriver:
             start = starts[0]
             node = self._walk.plan.nodes[start.node]
             if node.runs_inline:
+                self._transacting.lend()
                 event = await self._bodies.run_here(node, start)
+                self._transacting.reclaim()
                 if not self._mailbox:
                     return [event] if event is not None else []
                 return [*([event] if event is not None else []), *self._happened()]
         for start in starts:
             self._bodies.launch(start)
-        while not self._mailbox:
+        self._transacting.lend()
+        while not self._mailbox or (self._transacting.held is not None and self._is_early(self._transacting.held)):
             if self._deaf is not None:
                 raise self._deaf
             self._wake.clear()
             await self._wake.wait()
+        self._transacting.reclaim()
         return self._happened()
+
+    # --- a step's own transaction -----------------------------------------------------------------------------------
+    async def drop_transaction(self, reason: str) -> None:
+        """Roll back what the next commit was to be made in: there will be another one."""
+        self._within = None
+        await self._transacting.roll_back(reason)
+
+    def _is_early(self, held: Held) -> bool:
+        """Whether the body of a transaction has not come back, and nothing is asked that cannot wait for it."""
+        return not any(isinstance(item, CancelAsked | SuspendAsked) or _is_of(held, item) for item in self._mailbox)
+
+    async def _transaction_first(self, events: list[Event]) -> list[Event]:
+        """What the body of a transaction returned, alone; the rest goes back into the mailbox.  All of it where the transaction is over."""
+        events = [self._unbroken(event) for event in events] if self._transacting.broken else events
+        held = self._transacting.held
+        if held is None:
+            return events
+        own = next((event for event in events if _is_of(held, event)), None)
+        if own is None:
+            await self._transacting.roll_back("the run stops here")
+            return events
+        self._mailbox.extendleft(reversed([event for event in events if event is not own]))
+        if isinstance(own, BodyReturned) and self._transacting.take(held):
+            self._within = held
+        else:
+            await self._transacting.roll_back("the node failed")
+        return [own]
+
+    def _unbroken(self, event: Event) -> Event:
+        """The failure of a body whose transaction was rolled back behind its block; any other event as it is."""
+        if not isinstance(event, BodyReturned | BodyFailed | BodyWaits):
+            return event
+        over = self._transacting.broken.pop(Place(event.path, event.node, event.visit), None)
+        if over is None or not isinstance(event, BodyReturned):
+            return event
+        return BodyFailed(event.path, event.node, event.visit, over, event.started_at, event.said)
+
+    async def _commit_within(self, commit: Commit) -> Receipt:
+        """Commit in the transaction of the body whose step this is; without it where what the body returned makes no step."""
+        held, self._within = self._within, None
+        assert held is not None  # noqa: S101
+        row = commit.rows[0] if commit.rows else None
+        if row is not None and row.kind == "step" and (row.path, row.node) == held.place[:2]:
+            return await self._store.commit(commit, within=held.transaction)
+        await held.transaction.roll_back("what the node returned is no step")
+        return await self._store.commit(commit)
 
     def _happened(self) -> list[Event]:
         """Empty the mailbox."""
@@ -283,8 +351,11 @@ class RunDriver:
                         self._interrupt(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
         except StoreError as error:
             # Deaf to people the run must not go on: whoever waits is told, and the run can be resumed.
-            self._deaf = error
-            self._wake.set()
+            self._stop(error)
+
+    def _stop(self, error: StoreError) -> None:
+        self._deaf = error
+        self._wake.set()
 
     def _read(self, inbox: Inbox) -> None:
         if inbox.rev <= self._inbox_rev:
@@ -368,3 +439,8 @@ class RunDriver:
         self.warnings += (warning,)
         # Not here: where warnings are made errors, they are the loop's to report and must not stop the run.
         asyncio.get_running_loop().call_soon(warnings.warn, warning)
+
+
+def _is_of(held: Held, item: Event | Inbox) -> bool:
+    """Whether it is what became of the transaction's body."""
+    return isinstance(item, BodyReturned | BodyFailed | BodyWaits) and (item.path, item.node, item.visit) == held.place

@@ -7,7 +7,7 @@ asked for the result.  `GraphChangedError`: whoever deployed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
@@ -420,6 +420,24 @@ class ChildInputError(NodeError):
         super().__init__(f"what flow {flow!r} is given in {path} does not fit its state: {'; '.join(self.problems)}", node=node, path=path)
 
 
+class EffectInDoubtError(NodeError):
+    """A side effect (`StepContext.once`) was started and nobody knows whether it happened.  It is not carried out again by itself.
+
+    Where no fallback edge names this error the run is suspended: settle the effect, then resume the run.
+    """
+
+    def __init__(self, node: str, path: str, run_id: str, effect: str, effect_key: str, reason: str = "") -> None:
+        self.run_id = run_id
+        self.effect = effect
+        self.effect_key = effect_key
+        self.reason = reason
+        super().__init__(
+            f"side effect {effect!r} of {place(node, path)} was started and nobody knows whether it happened{f' ({reason})' if reason else ''}; "
+            f"find out, then type `trailmark runs resolve-effect {run_id} {effect_key[:12]} --done JSON` (or --not-done) and resume the run",
+            node=node, path=path,
+        )  # fmt: skip
+
+
 class RejectedError(NodeError):
     """A barrier was rejected and no edge says what then."""
 
@@ -439,6 +457,27 @@ class BarrierTimeoutError(NodeError, TimeoutError):
         super().__init__(f"nobody decided {place(node, path)} before its deadline", node=node, path=path)
 
 
+class CapabilityDenied(NodeError, PermissionError):  # noqa: N818 - the name is public API
+    """The node asked for a capability that its run does not hold.  Nothing happened."""
+
+    def __init__(self, node: str, path: str, resource: str, required: str, held: Iterable[str]) -> None:
+        self.resource = resource
+        self.required = required
+        self.held = frozenset(held)
+        super().__init__(
+            f"{place(node, path)} needs the capability {required!r}{f' for {resource}' if resource != required else ''}; the run holds "
+            f"{', '.join(sorted(self.held)) or 'none'}; give it with capabilities= when it is started or resumed",
+            node=node, path=path,
+        )  # fmt: skip
+
+
+class NoStepError(TrailmarkError, LookupError):
+    """`current_step` was called where no node runs."""
+
+    def __init__(self) -> None:
+        super().__init__("no node runs here; current_step() is for code that a node calls")
+
+
 class StaleContextError(TrailmarkError):
     """This attempt of the node is over (timed out, cancelled or superseded); it can do nothing any more."""
 
@@ -446,6 +485,10 @@ class StaleContextError(TrailmarkError):
         self.node = node
         self.reason = reason
         super().__init__(f"this attempt of node {node!r} is over ({reason}); its result will not be used")
+
+
+class WrongThreadError(TrailmarkError, RuntimeError):
+    """What is for async nodes was called in a plain node's thread, or the other way round.  The message names the right one."""
 
 
 class FinalStateError(TrailmarkError, ValueError):

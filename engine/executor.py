@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Self, get_args
 
 from checkpoint_stores.codec import pack
@@ -19,13 +20,14 @@ from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedErro
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import ENDED, STOPPED, Commit, DecisionRecord, Inbox, NewRun, Row, RunChange, RunRecord, SignalRecord
+from checkpoint_stores.records import ENDED, STOPPED, Commit, DecisionRecord, Inbox, Lease, NewRun, Row, RunChange, RunRecord, SignalRecord
 from engine import arguments, operations
 from engine.admitting import ResumeMode, admitted, change_over, readmitted
 from engine.around import Around
 from engine.callables import is_coroutine
 from engine.checking import check_run
 from engine.clock import Clock, StoreClock
+from engine.context import RunFacts
 from engine.contracts import RunCheck
 from engine.decisions import Decision
 from engine.driver import RunDriver
@@ -72,6 +74,7 @@ class GraphExecutor:
             (`StrayBodyWarning`).
         strict: check the whole run against the contracts (see `check`) before it may complete; where one is broken the run is
             quarantined instead, and whoever waits for it gets ContractError.  Reads the run's history once more.
+        capabilities: what the runs it starts may do (`StepContext.require`); none is the default, and what is not held is denied.
 
     Use it as an async context manager, or call `aclose`, to let go of the runs it drives.
     """
@@ -86,6 +89,7 @@ class GraphExecutor:
         observers: Sequence[Observer] = (),
         cancel_grace: timedelta = timedelta(seconds=5),
         strict: bool = False,
+        capabilities: Collection[str] = (),
     ) -> None:
         if not isinstance(graph, FlowGraph):
             raise ArgumentError("graph", graph, "what flow.compile() returns")
@@ -107,6 +111,7 @@ class GraphExecutor:
         self._strict = strict
         self._threads = NodeThreads()
         self._around: Around | None = None
+        self._capabilities = arguments.capabilities(capabilities)
         self._strays = Strays(cancel_grace)
         self._tasks: dict[str, asyncio.Future[RunResult]] = {}
         """By run: how its drive will end, in whichever task that is."""
@@ -135,11 +140,12 @@ class GraphExecutor:
     # --- starting ---------------------------------------------------------------------------------------------------
     async def start(
         self, input: object = None, *, run_key: str | None = None, run_id: str | None = None, labels: Mapping[str, str] | None = None,  # noqa: A002
-        max_steps: int | None = None, tenant: str = "",
+        max_steps: int | None = None, tenant: str = "", capabilities: Collection[str] | None = None,
     ) -> RunHandle:  # fmt: skip
         """Create a run and begin to drive it in this process.
 
         ``input`` is a mapping or an instance of the flow's state class.  With ``run_key`` there can be one such run of this flow.
+        ``capabilities`` are what the run may do, instead of what the executor says; it keeps them over resumes.
 
         Raises InputError (all problems at once) and ArgumentError (no run is created), RunExistsError, StoreUnavailableError,
         UnserialisableError, ExecutorClosedError.
@@ -150,10 +156,13 @@ class GraphExecutor:
         run_id = None if run_id is None else arguments.new_run_id(run_id)
         run_key, tenant = arguments.text("run_key", run_key, or_none=True), arguments.text("tenant", tenant)
         tags = arguments.labels(labels)
+        held = self._capabilities if capabilities is None else arguments.capabilities(capabilities)
         values = plan.schema.validate_input(plan.flow, input)
         clock = await self._ready_clock()
         run_id = run_id or new_id(clock.now())
-        details = {"max_steps": limit, "owner": self.store.worker_id}
+        details: dict[str, Any] = {"max_steps": limit, "owner": self.store.worker_id}
+        if held:
+            details["capabilities"] = sorted(held)
         ops = [["set", key, value] for key, value in values.items()] + [["attempt", 1, details]]
         payload, folded = pack(ops)
         chain = self.store.chain
@@ -165,7 +174,7 @@ class GraphExecutor:
         lease = await self.store.create(new, row)
         state = RunState(run_id)
         fold(state, row, folded)
-        self._drive(state, lease.epoch, clock, inbox=None)
+        self._drive(state, lease, clock, inbox=None)
         return RunHandle(self, run_id, self._tasks[run_id], first=state.seq)
 
     async def execute(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
@@ -195,8 +204,9 @@ class GraphExecutor:
 
     # --- resuming ---------------------------------------------------------------------------------------------------
     async def attach(
-        self, run_id: str, *, mode: ResumeMode = "compatible", max_steps: int | None = None, takeover: bool = False
-    ) -> RunHandle:
+        self, run_id: str, *, mode: ResumeMode = "compatible", max_steps: int | None = None, takeover: bool = False,
+        capabilities: Collection[str] | None = None,
+    ) -> RunHandle:  # fmt: skip
         """Take a run over and begin to drive it here; `resume` also waits.
 
         Raises RunNotFoundError, AmbiguousRunError, RunEndedError, LeaseHeldError (unless ``takeover``), DrivenHereError, WrongFlowError,
@@ -220,6 +230,8 @@ class GraphExecutor:
             if max_steps <= state.step:
                 raise ArgumentError("max_steps", max_steps, f"more than the {state.step} steps that run {record.run_id} has made")
             details["max_steps"] = max_steps
+        if capabilities is not None:
+            details["capabilities"] = sorted(arguments.capabilities(capabilities))
         try:
             lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
         except LeaseHeldError as held:
@@ -235,7 +247,7 @@ class GraphExecutor:
             if admission.migrates:
                 await change_over(self.store, state, self.graph, admission.details, lease.epoch)
             inbox = await self.store.inbox(record.run_id)
-            self._drive(state, lease.epoch, await self._ready_clock(), inbox=inbox, watch=watch)
+            self._drive(state, lease, await self._ready_clock(), inbox=inbox, watch=watch)
         except BaseException:
             watch.close()
             await self.store.release(record.run_id, lease.epoch)
@@ -250,6 +262,7 @@ class GraphExecutor:
         max_steps: int | None = None,
         takeover: bool = False,
         through_barriers: bool = False,
+        capabilities: Collection[str] | None = None,
     ) -> RunResult:
         """Go on with a run exactly where it was, in any process; a run that has ended returns its stored result.
 
@@ -261,11 +274,12 @@ class GraphExecutor:
             max_steps: a new step limit (counted from the run's beginning).
             takeover: take the run even from a living process, which then can write nothing more.
             through_barriers: see `RunHandle.result`.
+            capabilities: what the run may do from now on; None: what it held.
 
         Raises what `attach` raises, but RunEndedError; and RunFailedError.
         """
         try:
-            handle = await self.attach(run_id, mode=mode, max_steps=max_steps, takeover=takeover)
+            handle = await self.attach(run_id, mode=mode, max_steps=max_steps, takeover=takeover, capabilities=capabilities)
         except RunEndedError as ended:
             return self._finished(await self._stored_result(ended.run_id))
         return await self._result_or_suspend(handle, through_barriers=through_barriers)
@@ -286,14 +300,17 @@ class GraphExecutor:
                     self._clock = StoreClock(await self.store.now())
         return self._clock
 
-    def _drive(self, state: RunState, epoch: int, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:
+    def _drive(self, state: RunState, lease: Lease, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:
+        epoch, run = lease.epoch, lease.run
+        held = frozenset(state.details.get("capabilities", ()))
+        facts = RunFacts(run.flow, run.tenant, run.run_key, MappingProxyType(run.labels), held)
         walk = Walk(self.graph.plan, state, self.store.chain, epoch)
         ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
         if self._around is None:
             self._around = Around(clock)
         driver = RunDriver(
             self.store, walk, clock=clock, threads=self._threads, strays=self._strays, observers=self._observers, inbox=inbox, watch=watch,
-            hand_over=partial(self._hand_over, state.run_id, epoch), around=self._around,
+            facts=facts, hand_over=partial(self._hand_over, state.run_id, epoch), around=self._around,
             before_completion=partial(self._contracts_kept, state, epoch) if self._strict else None,
         )  # fmt: skip
         self._drivers[state.run_id] = driver
@@ -551,6 +568,7 @@ class GraphExecutor:
         found = await check_run(self.store, state.run_id, pending=pending, live=state)
         if not found.passed:
             error = ContractError(found)
+            await self._drivers[state.run_id].drop_transaction("the run is quarantined")
             change = RunChange(status="quarantined", clear_wake_at=True, error=error_data(error, "", ""), release=True)
             await self.store.commit(Commit(state.run_id, epoch, (), change))
             raise error

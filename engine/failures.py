@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from engine.errors import RejectedError
+from engine.errors import EffectInDoubtError, RejectedError
 from engine.plan import EdgePlan
 
 LONGEST_MESSAGE: Final = 4000
 """Characters kept of an error's message."""
+
+_TO_BE_NAMED: Final = (RejectedError, EffectInDoubtError)
 
 
 class BranchesFailedError(ExceptionGroup[Exception]):
@@ -59,13 +61,13 @@ def _readable(error: BaseException) -> str:
 def fallback_for(fallbacks: Sequence[EdgePlan], error: BaseException, data: dict[str, Any]) -> EdgePlan | None:
     """The first fallback edge that takes this error.
 
-    An edge without ``on`` takes everything but a rejection; a rejection must be named, by its own class and also where
-    it is a branch's.  A branch's failure also matches by the class names of its cause, because the cause may have been
+    An edge without ``on`` takes everything but a rejection and a side effect in doubt; these must be named, by their own class and
+    also where they are a branch's.  A branch's failure also matches by the class names of its cause, because the cause may have been
     committed by another process.
     """
-    rejected = isinstance(error, RejectedError) or _named(RejectedError.__qualname__, data)
+    unnamed = [kind for kind in _TO_BE_NAMED if isinstance(error, kind) or _named(kind.__qualname__, data)]
     for edge in fallbacks:
-        if rejected and not any(issubclass(kind, RejectedError) for kind in edge.on):
+        if unnamed and not any(issubclass(kind, tuple(unnamed)) for kind in edge.on):
             continue
         if not edge.on:
             return edge

@@ -20,6 +20,15 @@ def idempotency_key(run_id: str, path: str, node: str, visit: int) -> str:
     return hashlib.sha256(f"{run_id}\0{path}\0{node}\0{visit}".encode()).hexdigest()
 
 
+def effect_key(key: str, name: str) -> str:
+    """The key of one side effect of the node entry with this idempotency key: 64 hex digits, the same for every attempt and every process.
+
+    >>> effect_key("k", "debit") == effect_key("k", "debit"), effect_key("k", "debit") == effect_key("k", "credit")
+    (True, False)
+    """
+    return hashlib.sha256(f"{key}\0{name}".encode()).hexdigest()
+
+
 def ticket_name(path: str, node: str, visit: int) -> str:
     """The name of a barrier's ticket: ``review#1``, nested ``checks[1].review#1``.
 

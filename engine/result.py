@@ -81,4 +81,4 @@ class RunResult:
     warnings: tuple[TrailmarkWarning, ...] = field(default=(), compare=False)
     """What went wrong beside the run while this process drove it: an observer that raised, a node that ignored its cancellation."""
     exception: BaseException | None = field(default=None, compare=False, repr=False)
-    """Of a failed run: the exception, where this process saw it happen."""
+    """Of a failed run, and of one suspended because a side effect is in doubt: the exception, where this process saw it happen."""

@@ -36,6 +36,7 @@ from trailmark._origin import guard
 guard()  # first: one clear error where a file of the user's shadows ours
 
 if TYPE_CHECKING:
+    from checkpoint_stores.errors import AmbiguousEffectError as AmbiguousEffectError
     from checkpoint_stores.errors import AmbiguousRunError as AmbiguousRunError
     from checkpoint_stores.errors import AmbiguousTicketError as AmbiguousTicketError
     from checkpoint_stores.errors import ArgumentError as ArgumentError
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import CodecError as CodecError
     from checkpoint_stores.errors import DecisionConflictError as DecisionConflictError
     from checkpoint_stores.errors import DuplicateTypeError as DuplicateTypeError
+    from checkpoint_stores.errors import EffectError as EffectError
+    from checkpoint_stores.errors import EffectNotInDoubtError as EffectNotInDoubtError
     from checkpoint_stores.errors import InvalidDecisionError as InvalidDecisionError
     from checkpoint_stores.errors import LeaseHeldError as LeaseHeldError
     from checkpoint_stores.errors import LeaseLostError as LeaseLostError
@@ -57,13 +60,21 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import StalePayloadError as StalePayloadError
     from checkpoint_stores.errors import StoreError as StoreError
     from checkpoint_stores.errors import StoreUnavailableError as StoreUnavailableError
+    from checkpoint_stores.errors import TenantError as TenantError
+    from checkpoint_stores.errors import TransactionError as TransactionError
+    from checkpoint_stores.errors import TransactionOverError as TransactionOverError
+    from checkpoint_stores.errors import TransactionTimeoutError as TransactionTimeoutError
+    from checkpoint_stores.errors import TransactionUnavailableError as TransactionUnavailableError
     from checkpoint_stores.errors import UnknownBarrierError as UnknownBarrierError
+    from checkpoint_stores.errors import UnknownEffectError as UnknownEffectError
     from checkpoint_stores.errors import UnserialisableError as UnserialisableError
     from checkpoint_stores.registered import register_type as register_type
+    from engine.cancelling import CancelToken as CancelToken
     from engine.compatibility import Objection as Objection
     from engine.conditions import approved as approved
     from engine.conditions import rejected as rejected
     from engine.context import StepContext as StepContext
+    from engine.context import current_step as current_step
     from engine.contracts import EdgeCount as EdgeCount
     from engine.contracts import RunCheck as RunCheck
     from engine.decisions import Decision as Decision
@@ -72,12 +83,14 @@ if TYPE_CHECKING:
     from engine.errors import BranchError as BranchError
     from engine.errors import BranchTimeoutError as BranchTimeoutError
     from engine.errors import BulkheadFullError as BulkheadFullError
+    from engine.errors import CapabilityDenied as CapabilityDenied
     from engine.errors import ChildInputError as ChildInputError
     from engine.errors import CircuitOpenError as CircuitOpenError
     from engine.errors import ConditionError as ConditionError
     from engine.errors import ContractError as ContractError
     from engine.errors import DrivenHereError as DrivenHereError
     from engine.errors import EditError as EditError
+    from engine.errors import EffectInDoubtError as EffectInDoubtError
     from engine.errors import ExecutorClosedError as ExecutorClosedError
     from engine.errors import FallbackRequested as FallbackRequested
     from engine.errors import FinalStateError as FinalStateError
@@ -96,6 +109,7 @@ if TYPE_CHECKING:
     from engine.errors import NodeError as NodeError
     from engine.errors import NodeTimeoutError as NodeTimeoutError
     from engine.errors import NoItemsError as NoItemsError
+    from engine.errors import NoStepError as NoStepError
     from engine.errors import ReadOnlyStateError as ReadOnlyStateError
     from engine.errors import RejectedError as RejectedError
     from engine.errors import ReturnTypeError as ReturnTypeError
@@ -115,6 +129,7 @@ if TYPE_CHECKING:
     from engine.errors import WaitOrderError as WaitOrderError
     from engine.errors import WaitTimeoutError as WaitTimeoutError
     from engine.errors import WrongFlowError as WrongFlowError
+    from engine.errors import WrongThreadError as WrongThreadError
     from engine.errors import YieldedAfterResultError as YieldedAfterResultError
     from engine.executor import GraphExecutor as GraphExecutor
     from engine.failures import BranchesFailedError as BranchesFailedError
@@ -157,25 +172,26 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "checkpoint_stores.errors": (
-        "AmbiguousRunError", "AmbiguousTicketError", "ArgumentError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
-        "DecisionConflictError", "DuplicateTypeError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
-        "RunExistsError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError",
-        "UnknownBarrierError", "UnserialisableError",
+        "AmbiguousEffectError", "AmbiguousRunError", "AmbiguousTicketError", "ArgumentError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
+        "DecisionConflictError", "DuplicateTypeError", "EffectError", "EffectNotInDoubtError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
+        "RunExistsError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError", "TenantError", "TransactionError", "TransactionOverError", "TransactionTimeoutError", "TransactionUnavailableError",
+        "UnknownBarrierError", "UnknownEffectError", "UnserialisableError",
     ),
     "checkpoint_stores.registered": ("register_type",),
-    "engine.context": ("StepContext",),
     "engine.compatibility": ("Objection",),
+    "engine.cancelling": ("CancelToken",),
+    "engine.context": ("StepContext", "current_step"),
     "engine.conditions": ("approved", "rejected"),
     "engine.contracts": ("EdgeCount", "RunCheck"),
     "engine.decisions": ("Decision",),
     "engine.errors": (
-        "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BulkheadFullError", "ChildInputError", "CircuitOpenError", "ConditionError",
-        "ContractError", "DrivenHereError", "EditError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
+        "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BulkheadFullError", "CapabilityDenied", "ChildInputError", "CircuitOpenError", "ConditionError",
+        "ContractError", "DrivenHereError", "EditError", "EffectInDoubtError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
-        "MergeError", "MiddlewareError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "ReadOnlyStateError", "RejectedError",
+        "MergeError", "MiddlewareError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "NoStepError", "ReadOnlyStateError", "RejectedError",
         "ReturnTypeError", "RunFailedError", "RunningLoopError", "SignalTypeError", "SlowConsumerError", "StaleContextError", "TimerError",
         "UndeclaredKeyError", "UndeclaredSignalError", "UndeclaredWriteError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError",
-        "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError", "YieldedAfterResultError",
+        "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError", "WrongThreadError", "YieldedAfterResultError",
     ),
     "engine.executor": ("GraphExecutor",),
     "engine.failures": ("BranchesFailedError",),

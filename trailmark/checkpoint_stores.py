@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from checkpoint_stores.chain import Chain
     from checkpoint_stores.errors import (
+        AmbiguousEffectError,
         AmbiguousTicketError,
         BarrierClosedError,
         BarrierError,
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
         CheckpointNotFoundError,
         CodecError,
         DecisionConflictError,
+        EffectError,
+        EffectNotInDoubtError,
         InvalidDecisionError,
         LeaseHeldError,
         LeaseLostError,
@@ -30,7 +33,13 @@ if TYPE_CHECKING:
         StalePayloadError,
         StoreError,
         StoreUnavailableError,
+        TenantError,
+        TransactionError,
+        TransactionOverError,
+        TransactionTimeoutError,
+        TransactionUnavailableError,
         UnknownBarrierError,
+        UnknownEffectError,
         UnserialisableError,
     )
     from checkpoint_stores.memory import MemoryCheckpointStore
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
         Changeover,
         Commit,
         DecisionRecord,
+        EffectRecord,
         Inbox,
         Lease,
         NewRun,
@@ -55,9 +65,11 @@ if TYPE_CHECKING:
         TicketMove,
     )
     from checkpoint_stores.sql.store import SQLCheckpointStore
+    from checkpoint_stores.tenancy import TenantStore
 
 __all__ = [
     "DEFAULT_LEASE",
+    "AmbiguousEffectError",
     "AmbiguousTicketError",
     "BarrierClosedError",
     "BarrierError",
@@ -72,6 +84,9 @@ __all__ = [
     "Commit",
     "DecisionConflictError",
     "DecisionRecord",
+    "EffectError",
+    "EffectNotInDoubtError",
+    "EffectRecord",
     "Inbox",
     "InvalidDecisionError",
     "Lease",
@@ -96,8 +111,15 @@ __all__ = [
     "StalePayloadError",
     "StoreError",
     "StoreUnavailableError",
+    "TenantError",
+    "TenantStore",
     "TicketMove",
+    "TransactionError",
+    "TransactionOverError",
+    "TransactionTimeoutError",
+    "TransactionUnavailableError",
     "UnknownBarrierError",
+    "UnknownEffectError",
     "UnserialisableError",
     "Watch",
     "open_store",
@@ -110,6 +132,7 @@ _HOMES: Final = {
     "MemoryCheckpointStore": "checkpoint_stores.memory",
     "MemoryDatabase": "checkpoint_stores.memory_database",
     "SQLCheckpointStore": "checkpoint_stores.sql.store",
+    "TenantStore": "checkpoint_stores.tenancy",
     "Watch": "checkpoint_stores.protocol",
 }
 

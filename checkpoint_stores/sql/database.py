@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.sql import faults
 from checkpoint_stores.sql.matters import Matter
+from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.watching import LocalWatches
@@ -102,6 +103,11 @@ class Database(ABC):
     def submit(self, work: Transition) -> asyncio.Future[Any]:
         """Queue a commit; the future gets its receipt, or the driver's own error."""
 
+    def step(self, **options: Any) -> StepTransaction:
+        """A transaction of a step's own, on an open database; ``options`` as `StepTransaction` takes them."""
+        self.check_open()
+        return self._step(**options)
+
     async def at_once(self, matter: Matter) -> Any:
         """Answer together with what others ask at this moment; None: not so, go the long way of a transaction or a reading."""
         return None
@@ -140,6 +146,8 @@ class Database(ABC):
             return await read()
 
     # --- what a subclass says ---------------------------------------------------------------------------------------
+    @abstractmethod
+    def _step(self, **options: Any) -> StepTransaction: ...
     @abstractmethod
     async def _open(self, *, may_upgrade: bool) -> None: ...
     @abstractmethod

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import ArgumentError, RunNotFoundError
-from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, Inbox, NewRun, Row, RunRecord, Snapshot
+from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, EffectRecord, Inbox, NewRun, Row, RunRecord, Snapshot
 from checkpoint_stores.signalling import apart
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.sql.leases import is_over
-from checkpoint_stores.sql.schema import barriers, decisions, runs
+from checkpoint_stores.sql.schema import barriers, decisions, effects, runs
 
 
 def _line_type(name: str, table: sa.Table) -> Any:
@@ -30,6 +30,7 @@ def _line_type(name: str, table: sa.Table) -> Any:
 RunLine: Any = _line_type("RunLine", runs)
 BarrierLine: Any = _line_type("BarrierLine", barriers)
 DecisionLine: Any = _line_type("DecisionLine", decisions)
+EffectLine: Any = _line_type("EffectLine", effects)
 
 
 def key_of(run_id: str) -> bytes:
@@ -302,3 +303,23 @@ def stored_of(key: bytes, found: Sequence[Sequence[Any]], chain: Chain) -> tuple
     if parent is None:
         genesis = chain.genesis(run_id)
     return Stored(run_id, genesis, 1 if parent is None else 0, head_seq, head_digest, snapshots, rows), unsound
+
+
+def effect_line(effect: EffectRecord) -> Any:
+    """The `EffectLine` of a record; UnserialisableError where its outcome is no data."""
+    details = {name: getattr(effect, name) for name in _EFFECT_DETAILS}
+    outcome = encode(effect.outcome, "outcome") if effect.status == "done" else None
+    times = (effect.started_at, effect.ended_at)
+    return EffectLine(key_of(effect.run_id), effect.key, effect.status, effect.epoch, effect.begun, *times, encode(details), outcome)
+
+
+def effect_of(line: Any) -> EffectRecord:
+    """The record of a line that has all columns of ``effects``."""
+    run_id, key, status, epoch, begun, started_at, ended_at, details, outcome = line
+    return EffectRecord(
+        run_id=id_of(run_id), key=key, status=status, epoch=epoch, begun=begun, started_at=started_at, ended_at=ended_at,
+        outcome=decode(outcome) if outcome is not None else None, **decode(details),
+    )  # fmt: skip
+
+
+_EFFECT_DETAILS = ("name", "node", "path", "visit", "by", "reason")

@@ -13,6 +13,7 @@ from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.holding import Holding
 from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.matters import Taking
+from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transitions import creation_of, transition_of
 
 _ATTEMPTS: Final = 100
@@ -73,12 +74,13 @@ class Owning:
                 # The old owner's last row got in first: it is part of the run, look again.
         raise StoreUnavailableError(self._database.url, f"run {run_id} kept changing under {_ATTEMPTS} attempts to take it")
 
-    async def commit(self, commit: Commit) -> Receipt:
+    async def commit(self, commit: Commit, within: StepTransaction | None = None) -> Receipt:
         database = self._database
         if not database.is_open:
             await database.open()
         try:
-            receipt: Receipt = await database.submit(transition_of(commit, key_of(commit.run_id)))
+            work = transition_of(commit, key_of(commit.run_id))
+            receipt: Receipt = await (database.submit(work) if within is None else within.commit(work))
         except RunNotFoundError:
             raise LeaseLostError(commit.run_id, commit.epoch) from None
         except LeaseLostError:

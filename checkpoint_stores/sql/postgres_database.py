@@ -19,6 +19,7 @@ from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.matters import Matter
 from checkpoint_stores.sql.places import for_postgres
 from checkpoint_stores.sql.postgres_desk import PostgresDesk
+from checkpoint_stores.sql.postgres_step import PostgresStep
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Creation, Transition
@@ -75,6 +76,13 @@ class PostgresDatabase(Database):
         for name in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "async_creator_fn"):
             options.pop(name, None)
         return await asyncpg.connect(**options)
+
+    def _step(self, **options: Any) -> PostgresStep:
+        async def reread(text: str, *values: Any) -> list[Any]:
+            async with self._driver() as (_, driver):
+                return list(await driver.fetch(text, *values))
+
+        return PostgresStep(self.url, self._engine, self.scribe.now, reread, **options)
 
     # --- together with others ---------------------------------------------------------------------------------------
     def submit(self, work: Transition) -> asyncio.Future[Any]:

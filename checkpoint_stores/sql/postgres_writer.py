@@ -116,7 +116,7 @@ class PostgresWriter(PostgresQueue[Written]):
         await self._prepare()
         now = self._clock() if self._clock is not None else None
         if works[0].change is not None:
-            found = await self._transition.fetch(now, *_arrays_of(works))
+            found = await self._transition.fetch(now, *arrays_of(works))
             return {line[0]: (line[1], line[2]) for line in found}
         if len(works) == 1 and len(works[0].rows) == 1:
             line = await self._append_one.fetchrow(now, *works[0].rows[0])
@@ -181,7 +181,8 @@ def _columns(lines: Sequence[Sequence[Any]], width: int) -> list[Any]:
     return list(zip(*lines, strict=True)) if lines else [()] * width
 
 
-def _arrays_of(works: Sequence[Transition]) -> list[Any]:
+def arrays_of(works: Sequence[Transition]) -> list[Any]:
+    """What `postgres_statements.TRANSITION` takes behind the clock."""
     rows, changes, opened, closed, consumed, voted = postgres_statements.TRANSITION_PARTS
     return [
         *_columns([row for work in works for row in work.rows], rows),

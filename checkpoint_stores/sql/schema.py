@@ -178,11 +178,15 @@ effects = sa.Table(
     "effects",
     metadata,
     _run_id(),
-    sa.Column("key", sa.Text, primary_key=True, doc="The effect's identity."),
-    sa.Column("status", sa.Text, nullable=False, doc="started or done."),
-    sa.Column("started_at", sa.BigInteger, nullable=False, doc="When it began."),
-    sa.Column("outcome", sa.LargeBinary, doc="What it returned."),
-    info={"doc": "Reserved for side effects that are memoised; not used yet."},
+    sa.Column("key", sa.Text, primary_key=True, doc="SHA-256 (hex) of the node entry's identity and the effect's name."),
+    sa.Column("status", sa.Text, nullable=False, doc="started, done, not_done or in_doubt; see [statuses](statuses.md)."),
+    sa.Column("epoch", sa.Integer, nullable=False, doc="The lease under which it was last started."),
+    sa.Column("begun", sa.Integer, nullable=False, doc="How often it was started."),
+    sa.Column("started_at", sa.BigInteger, nullable=False, doc="When it was last started."),
+    sa.Column("ended_at", sa.BigInteger, doc="When its outcome became known, or it was settled."),
+    sa.Column("details", sa.LargeBinary, nullable=False, doc="Name, node, path, visit; who settled it and why, or what it raised."),
+    sa.Column("outcome", sa.LargeBinary, doc="What it returned; NULL where that is not known."),
+    info={"doc": "Side effects that a node carries out once. A line is written before the effect and again behind it."},
 )
 
 graphs = sa.Table(

@@ -20,6 +20,7 @@ from checkpoint_stores.sql import faults, migrate, statements
 from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.sqlite_reader import SQLiteReader
+from checkpoint_stores.sql.sqlite_step import SQLiteStep
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Transition
@@ -49,6 +50,7 @@ class SQLiteDatabase(Database):
     def __init__(self, address: sa.URL, scribe: Scribe, *, synchronous: str) -> None:
         super().__init__(address, scribe)
         self._synchronous = synchronous
+        self._steps_in_line = asyncio.Lock()
         self.writer: SQLiteWriter
         self.reader: SQLiteReader
 
@@ -73,6 +75,10 @@ class SQLiteDatabase(Database):
         await self.writer.close()
         await self._engine.dispose()
         await self.reader.close()
+
+    def _step(self, **options: Any) -> SQLiteStep:
+        assert self.scribe.now is not None  # noqa: S101 - as above
+        return SQLiteStep(self.url, self._engine, self._steps_in_line, self.scribe.now, **options)
 
     def submit(self, work: Transition) -> asyncio.Future[Any]:
         return self.writer.submit(work)

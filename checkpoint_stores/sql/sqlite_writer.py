@@ -17,9 +17,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from checkpoint_stores.errors import LeaseLostError
-from checkpoint_stores.records import Receipt
-from checkpoint_stores.sql import statements
-from checkpoint_stores.sql.places import for_sqlite
+from checkpoint_stores.sql import sqlite_transition
 from checkpoint_stores.sql.settling import Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Transition
@@ -57,7 +55,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
         try:
             if len(jobs) == 1 and type(work) is Transition and work.change is None and len(work.rows) == 1:
                 # The ordinary step alone: one statement, which is its own transaction.
-                return [(future, self._append(work), None)]
+                return [(future, sqlite_transition.append(self._execute, work, self._clock()), None)]
             self._raw.execute("BEGIN IMMEDIATE")
         except BaseException as error:  # noqa: BLE001 - the caller gets it
             return [(waiting, None, error) for _, waiting in jobs]
@@ -76,12 +74,12 @@ class SQLiteWriter(SQLiteQueue[Written]):
         execute = self._raw.execute
         if type(work) is Transition and work.change is None and len(work.rows) == 1:
             try:
-                return future, self._append(work), None  # a single statement undoes itself
+                return future, sqlite_transition.append(self._execute, work, self._clock()), None  # a single statement undoes itself
             except (sqlite3.IntegrityError, LeaseLostError, UnicodeError, OverflowError) as error:
                 return future, None, error
         execute("SAVEPOINT one")
         try:
-            result = self._transition(work) if type(work) is Transition else work(self._core)
+            result = sqlite_transition.write(self._execute, work, self._clock()) if type(work) is Transition else work(self._core)
         except BaseException as error:
             if not self._raw.in_transaction:
                 raise  # the disk is full or the file is broken: SQLite has undone everything by itself
@@ -91,46 +89,5 @@ class SQLiteWriter(SQLiteQueue[Written]):
         execute("RELEASE one")
         return future, result, None
 
-    def _append(self, work: Transition) -> Receipt:
-        now = self._clock()
-        try:
-            inserted = self._raw.execute(*for_sqlite(statements.SQLITE_APPEND, (*work.rows[0], now))).fetchall()
-        except sqlite3.IntegrityError:
-            raise self._lost(work) from None
-        if not inserted:
-            raise self._lost(work)
-        return Receipt(inserted[0][0], now)
-
-    def _transition(self, work: Transition) -> Receipt:
-        execute, now = self._raw.execute, self._clock()
-        commit, key = work.commit, work.key
-        tenant = ""
-        inbox_rev: int | None = None
-        try:
-            if work.change is not None:
-                changed = execute(*for_sqlite(statements.SQLITE_CHANGE_RUN, (key, commit.epoch, *work.change, now))).fetchall()
-                if not changed:
-                    raise self._lost(work)
-                inbox_rev, tenant = changed[0]
-            for row in work.rows:
-                inserted = execute(*for_sqlite(statements.SQLITE_APPEND, (*row, now))).fetchall()
-                if not inserted:
-                    raise self._lost(work)
-                inbox_rev = inserted[0][0]
-        except sqlite3.IntegrityError:
-            raise self._lost(work) from None
-        for barrier in work.opened:
-            execute(statements.SQLITE_OPEN_BARRIER, barrier | {"tenant": tenant, "opened_at": barrier["opened_at"] or now})
-        for ticket, status in work.closed:
-            execute(*for_sqlite(statements.SQLITE_SET_BARRIER, (key, ticket, status)))
-        for vote in work.voted:
-            execute(statements.SQLITE_VOTE, vote | {"decided_at": vote["decided_at"] or now})
-        for decision_id, seq in work.consumed:
-            execute(*for_sqlite(statements.SQLITE_CONSUME, (key, decision_id, seq)))
-        if inbox_rev is None:
-            raise ValueError("a commit needs at least one row or a change")
-        return Receipt(inbox_rev, now)
-
-    def _lost(self, work: Transition) -> LeaseLostError:
-        found = self._raw.execute(*for_sqlite(statements.OWNER_OF, (work.key,))).fetchone() or (None, None)
-        return LeaseLostError(work.commit.run_id, work.commit.epoch, owner=found[0], current_epoch=found[1])
+    def _execute(self, statement: str, values: Any) -> list[Any]:
+        return self._raw.execute(statement, values).fetchall()

@@ -18,6 +18,7 @@ from checkpoint_stores.sql.schema import (
     barriers,
     checkpoints,
     decisions,
+    effects,
     graphs,
     metadata,
     runs,
@@ -290,6 +291,13 @@ PUT_SNAPSHOT: Final = (
 """The columns, then the epoch that must be current."""
 PUT_GRAPH: Final = f"INSERT INTO {graphs.name} (graph_hash, definition) VALUES (%1, %2) ON CONFLICT DO NOTHING"
 GRAPH: Final = f"SELECT definition FROM {graphs.name} WHERE graph_hash = %1"
+EFFECTS: Final = tuple(column.name for column in effects.columns)
+EFFECTS_OF: Final = f"SELECT {', '.join(EFFECTS)} FROM {effects.name} WHERE run_id = %1 ORDER BY started_at, key"
+EFFECT: Final = f"SELECT {', '.join(EFFECTS)} FROM {effects.name} WHERE run_id = %1 AND key = %2"
+PUT_EFFECT: Final = (
+    f"INSERT INTO {effects.name} ({', '.join(EFFECTS)}) VALUES ({places(len(EFFECTS))})"
+    f" ON CONFLICT (run_id, key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in EFFECTS[2:])}"
+)
 NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %1)"
 """PostgreSQL only."""
 OWNER_OF: Final = f"SELECT owner, epoch FROM {runs.name} WHERE run_id = %1"

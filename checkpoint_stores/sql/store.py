@@ -2,27 +2,29 @@
 
 One door, nothing behind it but the parts: who holds runs (`holding`), what an
 owner does (`owning`), what can be read (`reading`), what people are asked and
-say (`asking`), over a `database`.  An operation is added to a part (or a new
+say (`asking`), side effects (`effecting`), over a `database`.  An operation is added to a part (or a new
 one), and named here.  Holds no rule and no statement.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Final, Self, cast
 
 import sqlalchemy as sa
 
 from checkpoint_stores.chain import Chain
+from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.ids import new_worker_id
-from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, check_lease
+from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
 from checkpoint_stores.records import (
     BarrierRecord,
     Changeover,
     Commit,
     DecisionRecord,
+    EffectRecord,
     Inbox,
     Lease,
     NewRun,
@@ -36,13 +38,22 @@ from checkpoint_stores.records import (
 from checkpoint_stores.sql import statements, transactions
 from checkpoint_stores.sql.asking import Asking
 from checkpoint_stores.sql.database import Database, address_of
+from checkpoint_stores.sql.effecting import Effecting
 from checkpoint_stores.sql.holding import Holding
 from checkpoint_stores.sql.matters import AskingTime
 from checkpoint_stores.sql.owning import Owning
 from checkpoint_stores.sql.reading import Reading
 from checkpoint_stores.sql.sqlite_database import SQLiteDatabase, Synchronous, checked_synchronous
+from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transactions import Scribe
+from checkpoint_stores.tenancy import TenantStore
 from checkpoint_stores.watching import LocalWatch
+
+DEFAULT_STEP: Final = timedelta(seconds=2)
+"""How long a step's own transaction may take where nothing is said (less where the lease is short)."""
+
+LONGEST_STEP: Final = timedelta(seconds=4)
+"""The most that can be said: below the five seconds for which other writers of a SQLite file wait."""
 
 
 class SQLCheckpointStore:
@@ -84,6 +95,7 @@ class SQLCheckpointStore:
         self._owning = Owning(self._database, self._holding)
         self._reading = Reading(self._database)
         self._asking = Asking(self._database, self._reading)
+        self._effecting = Effecting(self._database, self._holding, self._reading)
 
     # --- opening and closing ----------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
@@ -100,6 +112,10 @@ class SQLCheckpointStore:
     async def close(self) -> None:
         self._holding.close()
         await self._database.close(transactions.leave)
+
+    def for_tenant(self, tenant: str) -> TenantStore:
+        """This store as one tenant sees it: runs of others are not found.  Raises ArgumentError."""
+        return TenantStore(self, tenant)
 
     # --- the owner's side -------------------------------------------------------------------------------------------
     async def now(self) -> int:
@@ -124,8 +140,19 @@ class SQLCheckpointStore:
     async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None = None, takeover: bool = False) -> Lease:
         return await self._owning.acquire(run_id, details=details, takeover=takeover)
 
-    async def commit(self, commit: Commit) -> Receipt:
-        return await self._owning.commit(commit)
+    async def commit(self, commit: Commit, *, within: Transaction | None = None) -> Receipt:
+        return await self._owning.commit(commit, cast("StepTransaction | None", within))
+
+    def transaction(
+        self, *, limit: timedelta | None, begin: Callable[[], Awaitable[None]], ended: Callable[[], None], check: Callable[[], None]
+    ) -> Transaction:
+        most = min(LONGEST_STEP, timedelta(microseconds=self._database.scribe.lease) / 3)
+        if limit is not None and not timedelta(0) < limit <= most:
+            raise ArgumentError(
+                "limit", limit, f"more than nothing and at most {most.total_seconds():g} s (a third of the lease, at most 4 s)"
+            )
+        seconds = (min(DEFAULT_STEP, most) if limit is None else limit).total_seconds()
+        return self._database.step(seconds=seconds, begin=begin, ended=ended, check=check)
 
     async def change_over(self, changeover: Changeover) -> Receipt:
         return await self._owning.change_over(changeover)
@@ -138,6 +165,12 @@ class SQLCheckpointStore:
 
     async def release(self, run_id: str, epoch: int) -> None:
         await self._owning.release(run_id, epoch)
+
+    async def begin_effect(self, effect: EffectRecord, epoch: int, *, again: bool = False) -> tuple[EffectRecord, bool]:
+        return await self._effecting.begin(effect, epoch, again=again)
+
+    async def end_effect(self, effect: EffectRecord, epoch: int) -> EffectRecord:
+        return await self._effecting.end(effect, epoch)
 
     # --- reading ----------------------------------------------------------------------------------------------------
     async def run(self, run_id: str) -> RunRecord:
@@ -186,6 +219,12 @@ class SQLCheckpointStore:
 
     async def signals(self, run_id: str) -> list[SignalRecord]:
         return await self._asking.signals(run_id)
+
+    async def effects(self, run_id: str) -> list[EffectRecord]:
+        return await self._effecting.of_run(run_id)
+
+    async def resolve_effect(self, run_id: str, effect: str, *, done: bool, outcome: Any = None, by: str, reason: str = "") -> EffectRecord:
+        return await self._effecting.resolve(run_id, effect, done=done, outcome=outcome, by=by, reason=reason)
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         return await self._asking.request_cancel(run_id, actor=actor, reason=reason)

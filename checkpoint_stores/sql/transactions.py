@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from checkpoint_stores import effects
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
 from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, tickets_counting_for
@@ -27,10 +28,12 @@ from checkpoint_stores.records import (
     CancelRequest,
     Changeover,
     DecisionRecord,
+    EffectRecord,
     Lease,
     NewRun,
     Receipt,
     Row,
+    RunRecord,
     SignalRecord,
     Snapshot,
 )
@@ -40,12 +43,15 @@ from checkpoint_stores.sql.leases import is_over, worker_line
 from checkpoint_stores.sql.lines import (
     BarrierLine,
     DecisionLine,
+    EffectLine,
     RunLine,
     barrier_line,
     barrier_of,
     cancel_line,
     decision_line,
     decision_of,
+    effect_line,
+    effect_of,
     id_of,
     key_of,
     new_key_of,
@@ -260,6 +266,64 @@ def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor
     _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request, True)
     _tell(connection, line.run_id)
     return True
+
+
+def begin_effect(connection: sa.Connection, scribe: Scribe, effect: EffectRecord, epoch: int, *, again: bool) -> tuple[EffectRecord, bool]:
+    """Record that a side effect is about to be carried out; see `effects.begin`.  Raises RunNotFoundError, LeaseLostError."""
+    clock = _owned(connection, scribe, effect.run_id, epoch)
+    held = _effect(connection, effect)
+    record, may_run = effects.begin(held, effect, epoch, clock, again=again)
+    if record is not held:
+        _fetch(connection, statements.PUT_EFFECT, *effect_line(record))
+    return record, may_run
+
+
+def end_effect(connection: sa.Connection, scribe: Scribe, effect: EffectRecord, epoch: int) -> EffectRecord:
+    """Record what became of a side effect; see `effects.end`.  Raises RunNotFoundError, LeaseLostError, UnserialisableError."""
+    clock = _owned(connection, scribe, effect.run_id, epoch)
+    held = _effect(connection, effect)
+    ended = effects.end(held, effect, clock)
+    if ended is not None:
+        _fetch(connection, statements.PUT_EFFECT, *effect_line(ended))
+    return ended or held or effect
+
+
+def effects_of(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[RunRecord, list[EffectRecord], int]:
+    """The run, locked, with its side effects as readers are told them, and the clock.  Raises RunNotFoundError."""
+    line, clock = _locked(connection, scribe, run_id)
+    workers = _fetch(connection, statements.WORKER, line.owner) if line.owner is not None else []
+    is_orphaned = line.owner is not None and all(is_over(worker[0], clock, *worker[1:]) for worker in workers)
+    run = run_of(line, orphaned=is_orphaned)
+    found = _fetch(connection, statements.EFFECTS_OF, line.run_id)
+    return run, [effects.seen(run, effect_of(EffectLine(*values))) for values in found], clock
+
+
+def resolve_effect(
+    connection: sa.Connection, scribe: Scribe, run_id: str, effect: str, *, done: bool, outcome: Any, by: str, reason: str
+) -> EffectRecord:
+    """Settle a side effect that is in doubt.
+
+    Raises RunNotFoundError and what `effects.find` and `effects.settle` raise.
+    """
+    run, known, clock = effects_of(connection, scribe, run_id)
+    held = effects.find(run.run_id, known, effect)
+    settled = effects.settle(run, held, done=done, outcome=outcome, by=by, reason=reason, now=clock)
+    if settled is not held:
+        _fetch(connection, statements.PUT_EFFECT, *effect_line(settled))
+    return settled
+
+
+def _owned(connection: sa.Connection, scribe: Scribe, run_id: str, epoch: int) -> int:
+    """Lock a run that is still its owner's; the clock."""
+    line, clock = _locked(connection, scribe, run_id)
+    if line.epoch != epoch:
+        raise LeaseLostError(run_id, epoch, owner=line.owner, current_epoch=line.epoch)
+    return clock
+
+
+def _effect(connection: sa.Connection, effect: EffectRecord) -> EffectRecord | None:
+    found = _fetch(connection, statements.EFFECT, key_of(effect.run_id), effect.key)
+    return effect_of(EffectLine(*found[0])) if found else None
 
 
 def _locked(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[Any, int]:

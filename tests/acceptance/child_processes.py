@@ -31,14 +31,25 @@ import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from flows_under_fire import GRAPHS, Fire, die
 
 from trailmark import Committed, Decision, GraphExecutor, RunResult
-from trailmark.checkpoint_stores import Commit, DecisionRecord, Inbox, Lease, NewRun, Receipt, Row, RunRecord, SQLCheckpointStore
+from trailmark.checkpoint_stores import (
+    Commit,
+    DecisionRecord,
+    EffectRecord,
+    Inbox,
+    Lease,
+    NewRun,
+    Receipt,
+    Row,
+    RunRecord,
+    SQLCheckpointStore,
+)
 
 
 class MortalStore(SQLCheckpointStore):
     """A store whose process can be made to die right before or right after a transaction, or in the middle of one."""
 
     dies_before: Any = None
-    """``"create"``, ``"acquire"``, ``"decide"``, ``"cancel"`` or the seq of a row."""
+    """``"create"``, ``"acquire"``, ``"decide"``, ``"cancel"``, ``"begin debit"``, ``"end debit"`` (an effect's name) or the seq of a row."""
     dies_after: Any = None
     stops_after: Any = None
     """As ``dies_before``; the process stops there until SIGCONT."""
@@ -58,11 +69,30 @@ class MortalStore(SQLCheckpointStore):
     async def request_cancel(self, run_id: str, **options: Any) -> RunRecord:
         return await self._around(super().request_cancel(run_id, **options), "cancel")
 
+    async def begin_effect(self, effect: EffectRecord, epoch: int, **options: Any) -> tuple[EffectRecord, bool]:
+        return await self._around(super().begin_effect(effect, epoch, **options), f"begin {effect.name}")
+
+    async def end_effect(self, effect: EffectRecord, epoch: int) -> EffectRecord:
+        return await self._around(super().end_effect(effect, epoch), f"end {effect.name}")
+
+    def transaction(self, **options: Any) -> Any:
+        step: Any = super().transaction(**options)
+        write, finish = step._write, step._finish
+
+        async def dying_write(work: Any) -> Any:
+            return await self._around(write(work), *(f"write {row[1]}" for row in work.rows))
+
+        async def dying_finish(work: Any) -> None:
+            await self._around(finish(work), *(f"finish {row[1]}" for row in work.rows))
+
+        step._write, step._finish = dying_write, dying_finish
+        return step
+
     async def inbox(self, run_id: str) -> Inbox:
         return await self._around(super().inbox(run_id), "inbox")
 
-    async def commit(self, commit: Commit) -> Receipt:
-        return await self._around(super().commit(commit), *(row.seq for row in commit.rows))
+    async def commit(self, commit: Commit, **options: Any) -> Receipt:
+        return await self._around(super().commit(commit, **options), *(row.seq for row in commit.rows))
 
     async def _around(self, work: Any, *names: Any) -> Any:
         if self.dies_before in names:

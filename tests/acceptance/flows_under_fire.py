@@ -280,8 +280,71 @@ def story_graph() -> FlowGraph:
     return flow.set_entry(opening).add_edge(opening, middle).add_edge(middle, ending).add_edge(ending, END).compile()
 
 
+def payment_graph() -> FlowGraph:
+    """An async node and a plain one, each of which carries out one side effect and writes it into the journal as it happens."""
+    flow = Flow("payment", {"amount": int, "receipts": Annotated[list[str], append]})
+
+    def happen(ctx: StepContext, name: str) -> str:
+        if Fire.dies_in == (name, "before"):
+            die()
+        line = {"run": ctx.run_id, "place": (ctx.path, name, ctx.visit, ctx.attempt), "key": ctx.effect_key(name), "pid": os.getpid()}
+        os.write(Fire.journal, json.dumps(line).encode() + b"\n")
+        if Fire.dies_in == (name, "behind"):
+            die()
+        return f"{name} {ctx.run_attempt}"
+
+    @flow.node(retry=Retry(attempts=3, first=timedelta(0)))
+    async def debit(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async def debiting() -> str:
+            return happen(ctx, "debit")
+
+        return {"receipts": [await ctx.once("debit", debiting)]}
+
+    @flow.node(retry=Retry(attempts=3, first=timedelta(0)))
+    def credit(state: Any, ctx: StepContext) -> dict[str, Any]:
+        return {"receipts": [ctx.once_sync("credit", happen, ctx, "credit")]}
+
+    return flow.set_entry("debit").add_edge("debit", "credit").add_edge("credit", END).compile()
+
+
+def ledger_graph() -> FlowGraph:
+    """A node at the root and two branches, each of which writes two lines into a table of the store's own database."""
+    flow = Flow("ledger", {"amount": int, "trail": Annotated[list[str], append]})
+
+    async def enter(state: Any, ctx: StepContext) -> dict[str, Any]:
+        from sqlalchemy import text
+
+        note(ctx)
+        async with ctx.transaction() as connection:
+            for line in (1, 2):
+                if Fire.dies_in == (ctx.node, line):
+                    die()
+                entry = {"run": ctx.run_id, "line": f"{ctx.node} {line}"}
+                await connection.execute(text("INSERT INTO ledger (run, line) VALUES (:run, :line)"), entry)
+            if Fire.dies_in == (ctx.node, "end of block"):
+                die()
+        if Fire.dies_in == (ctx.node, "behind the block"):
+            die()
+        return {"trail": [ctx.node]}
+
+    for name in ("first", "left", "right"):
+        flow.add_node(name, enter)
+    flow.add_parallel("both", ["left", "right"])
+    return flow.set_entry("first").add_edge("first", "both").add_edge("both", END).compile()
+
+
 GRAPHS: dict[str, FlowGraph] = {
     graph.name: graph
-    for graph in (claim_graph(), relay_graph(), approval_graph(), beside_graph(), bulky_graph(), parcels_graph(), story_graph())
+    for graph in (
+        claim_graph(),
+        relay_graph(),
+        approval_graph(),
+        beside_graph(),
+        bulky_graph(),
+        parcels_graph(),
+        story_graph(),
+        payment_graph(),
+        ledger_graph(),
+    )
 }
 """Compiled once, before any child is forked."""

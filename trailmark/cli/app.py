@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trailmark.cli import approvals, checks, db, demo, flows, replays, running, runs, steering, watching
+from trailmark.cli import approvals, checks, db, demo, effects, flows, replays, running, runs, steering, watching
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.plain import one_line
 from trailmark.cli.terminal import Output, Terminal
@@ -52,6 +52,8 @@ verb(runs.app, "fork")(steering.fork)
 verb(runs.app, "signal")(steering.signal)
 verb(runs.app, "cancel")(steering.cancel)
 verb(runs.app, "replay")(replays.replay)
+verb(runs.app, "effects")(effects.effects)
+verb(runs.app, "resolve-effect")(effects.resolve_effect)
 app.add_typer(runs.app)
 app.add_typer(approvals.app)
 app.add_typer(flows.app)

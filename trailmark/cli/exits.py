@@ -28,9 +28,9 @@ class ExitCode(IntEnum):
     FAILED = 1, "the run failed"
     USAGE = 2, "the command line, the input or the content of a decision or signal is wrong; nothing happened"
     WAITING = 3, "the run waits for people (or for a time that has not come)"
-    STOPPED = 4, "the run stopped at its step limit or is suspended; it can be resumed"
+    STOPPED = 4, "the run stopped at its step limit, with a side effect in doubt, or is suspended; it can be resumed"
     CANCELLED = 5, "the run was cancelled"
-    NOT_FOUND = 6, "there is no such run, checkpoint, barrier or signal"
+    NOT_FOUND = 6, "there is no such run, checkpoint, barrier, signal or side effect"
     CONFLICT = 7, "somebody else has the run or decided otherwise, that person may not decide, or the run has ended; nothing was changed"
     FLOW = (
         8,

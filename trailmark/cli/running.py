@@ -186,6 +186,8 @@ def _shown(terminal: Terminal, result: RunResult) -> ExitCode:
         told = plain.one_line(f"{error.get('type')}: {error.get('message')}")
         (then,) = following.after_stop(terminal, result.run_id, result.status, result.steps)
         terminal.say(f"trailmark: run {result.run_id} failed: {told}; next: {then}")
+    elif result.status == "suspended" and result.exception is not None:
+        terminal.say(f"trailmark: run {result.run_id} stopped: {plain.one_line(str(result.exception))}")
     return exit_code_of(result.status)
 
 

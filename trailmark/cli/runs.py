@@ -9,6 +9,7 @@ import typer
 
 from checkpoint_stores.records import ENDED, RunStatus
 from trailmark.cli import following, shapes, tables
+from trailmark.cli.effects import settling
 from trailmark.cli.lines import Lines
 from trailmark.cli.running import RunArgument
 from trailmark.cli.terminal import Output, Terminal
@@ -66,6 +67,7 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         record = replace(record, flow_version=str(state.details.get("flow_version", record.flow_version)))
         tickets = await store.barriers(run_id=record.run_id, status=None)
         decided = await store.decisions(record.run_id)
+        doubtful = [each for each in await store.effects(record.run_id) if each.status == "in_doubt"]
         now = await store.now()
     is_over = record.status in ENDED
     pending = () if is_over else retries(state)
@@ -79,6 +81,7 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
             "retries": [shapes.of_retry(each) for each in pending],
             "waits": [shapes.of_wait(each) for each in held],
             "decided": unread,
+            "in_doubt": [shapes.of_effect(each) for each in doubtful],
             "decisions": [shapes.of_decision(each) for each in decided],
         }
         terminal.write_json({**shapes.of_run(record), **more, **asked})
@@ -96,6 +99,8 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         terminal.show(tables.titled("waits by itself", tables.waits(held)))
     if decided:
         terminal.show(tables.titled("decisions", tables.decisions(decided)))
+    if doubtful:
+        terminal.show(tables.titled("side effects in doubt", tables.effects(doubtful)))
     if unread:
         terminal.say(f"{', '.join(unread)}: decided; the run goes on with it when it is resumed")
     if record.status == "waiting":
@@ -114,7 +119,7 @@ async def show(terminal: Terminal, run: RunArgument) -> None:
         then = [terminal.resume_command(record.run_id)]
     else:
         then = following.after_stop(terminal, record.run_id, record.status, state.step)
-    terminal.next_steps(then)
+    terminal.next_steps([*settling(terminal, record.run_id, [each.key for each in doubtful]), *then])
 
 
 @verb(app, "steps")

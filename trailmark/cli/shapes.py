@@ -13,7 +13,7 @@ from trailmark.cli.plain import data, iso
 if TYPE_CHECKING:
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.fold import RunState
-    from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord, SignalRecord
+    from checkpoint_stores.records import BarrierRecord, DecisionRecord, EffectRecord, Problem, RunRecord, SignalRecord
     from engine.contracts import RunCheck
     from engine.operations import StepLine
     from engine.plan import Warn
@@ -170,6 +170,25 @@ def of_decision(decision: DecisionRecord) -> dict[str, Any]:
         "decided_at": iso(decision.decided_at),
         "consumed_seq": decision.consumed_seq,
         "early": decision.is_early,
+    }
+
+
+def of_effect(effect: EffectRecord) -> dict[str, Any]:
+    """One line of `runs effects`."""
+    return {
+        "key": effect.key,
+        "run_id": effect.run_id,
+        "name": effect.name,
+        "node": effect.node,
+        "path": effect.path,
+        "visit": effect.visit,
+        "status": effect.status,
+        "begun": effect.begun,
+        "started_at": iso(effect.started_at),
+        "ended_at": iso(effect.ended_at),
+        "outcome": data(effect.outcome),
+        "by": effect.by,
+        "reason": effect.reason,
     }
 
 

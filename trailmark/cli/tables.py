@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from checkpoint_stores.deciding import EarlyTicket
-    from checkpoint_stores.records import BarrierRecord, DecisionRecord, Problem, RunRecord
+    from checkpoint_stores.records import BarrierRecord, DecisionRecord, EffectRecord, Problem, RunRecord
     from engine.contracts import RunCheck
     from engine.operations import StepLine
     from engine.result import PendingRetry, PendingWait
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STATUS_STYLES = {
     "completed": "green", "running": "cyan", "waiting": "yellow", "failed": "red", "cancelled": "red", "suspended": "magenta",
     "limit_reached": "magenta", "quarantined": "red", "open": "yellow", "decided": "green", "resolved": "green", "withdrawn": "dim",
-    "approve": "green", "reject": "red", "modify": "yellow",
+    "approve": "green", "reject": "red", "modify": "yellow", "done": "green", "started": "cyan", "not_done": "dim", "in_doubt": "red",
 }  # fmt: skip
 _CELL = 600
 """Characters of a value shown in a table; JSON shows all."""
@@ -307,6 +307,23 @@ def early_decisions(records: Sequence[DecisionRecord]) -> Table:
     """What was decided on tickets that have not opened."""
     rows = [(each.run_id, each.ticket, status(each.action), each.actor, one_line(each.reason), local(each.decided_at)) for each in records]
     return table(("run", "ticket", "decision", "by", "reason", "at"), rows, whole=("run", "ticket", "at"))
+
+
+def effects(records: Sequence[EffectRecord]) -> Table:
+    """`runs effects`."""
+    rows = [
+        (
+            each.key[:12],
+            one_line(each.name),
+            each.place,
+            status(each.status),
+            local(each.started_at),
+            shortened(value_text(each.outcome), _CELL) if each.status == "done" else one_line(each.reason),
+            f"by {one_line(each.by)}" if each.by else "",
+        )
+        for each in records
+    ]
+    return table(("key", "effect", "step", "status", "started", "outcome", ""), rows, whole=("key", "status", "started"))
 
 
 def problems(found: Sequence[Problem]) -> Table:

@@ -61,9 +61,9 @@ class Process:
         self._may_die("after")
         return lease
 
-    async def commit(self, commit: Commit) -> Receipt:
+    async def commit(self, commit: Commit, **options: Any) -> Receipt:
         self._may_die("before")
-        receipt = await self._store.commit(commit)
+        receipt = await self._store.commit(commit, **options)
         self.commits.append(commit.rows)
         self._may_die("after")
         return receipt

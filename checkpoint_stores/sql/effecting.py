@@ -1,0 +1,48 @@
+"""Side effects that are carried out once, in the SQL store: begun and ended by the owner, settled by people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from checkpoint_stores import effects
+from checkpoint_stores.codec import decode, encode
+from checkpoint_stores.errors import LeaseLostError
+from checkpoint_stores.records import EffectRecord
+from checkpoint_stores.sql import statements, transactions
+from checkpoint_stores.sql.database import Database
+from checkpoint_stores.sql.holding import Holding
+from checkpoint_stores.sql.lines import EffectLine, effect_of, key_of
+from checkpoint_stores.sql.reading import Reading
+
+
+class Effecting:
+    """What `StepContext.once` asks, and what people say about it."""
+
+    def __init__(self, database: Database, holding: Holding, reading: Reading) -> None:
+        self._database = database
+        self._holding = holding
+        self._reading = reading
+
+    async def begin(self, effect: EffectRecord, epoch: int, *, again: bool) -> tuple[EffectRecord, bool]:
+        try:
+            return await self._database.transact(transactions.begin_effect, effect, epoch, again=again)
+        except LeaseLostError:
+            self._holding.drop(effect.run_id)
+            raise
+
+    async def end(self, effect: EffectRecord, epoch: int) -> EffectRecord:
+        encode(effect.outcome, "outcome")  # what is no data is refused before anybody waits
+        try:
+            return await self._database.transact(transactions.end_effect, effect, epoch)
+        except LeaseLostError:
+            self._holding.drop(effect.run_id)
+            raise
+
+    async def of_run(self, run_id: str) -> list[EffectRecord]:
+        found = (await self._database.fetch([(statements.EFFECTS_OF, (key_of(run_id),))]))[0]
+        run = await self._reading.run(run_id)
+        return [effects.seen(run, effect_of(EffectLine(*line))) for line in found]
+
+    async def resolve(self, run_id: str, effect: str, *, done: bool, outcome: Any, by: str, reason: str) -> EffectRecord:
+        given = decode(encode(outcome, "outcome"))
+        return await self._database.transact(transactions.resolve_effect, run_id, effect, done=done, outcome=given, by=by, reason=reason)

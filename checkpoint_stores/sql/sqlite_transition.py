@@ -1,0 +1,68 @@
+"""A commit as SQLite's statements, one after the other, inside a transaction that somebody else begins and ends.
+
+Knows how a statement is carried out only as a function: the writer's thread does it on the bare connection, a step's own
+transaction does it on that step's.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from checkpoint_stores.errors import LeaseLostError
+from checkpoint_stores.records import Receipt
+from checkpoint_stores.sql import statements
+from checkpoint_stores.sql.places import for_sqlite
+from checkpoint_stores.sql.transitions import Transition
+
+Execute: TypeAlias = Callable[[str, Any], Sequence[Any]]
+"""Carries a statement out and returns its lines."""
+
+
+def append(execute: Execute, work: Transition, now: int) -> Receipt:
+    """One row; LeaseLostError where it is refused."""
+    try:
+        inserted = execute(*for_sqlite(statements.SQLITE_APPEND, (*work.rows[0], now)))
+    except sqlite3.IntegrityError:
+        raise lost(execute, work) from None
+    if not inserted:
+        raise lost(execute, work)
+    return Receipt(inserted[0][0], now)
+
+
+def write(execute: Execute, work: Transition, now: int) -> Receipt:
+    """All that a commit holds; LeaseLostError where any of it is refused."""
+    commit, key = work.commit, work.key
+    tenant = ""
+    inbox_rev: int | None = None
+    try:
+        if work.change is not None:
+            changed = execute(*for_sqlite(statements.SQLITE_CHANGE_RUN, (key, commit.epoch, *work.change, now)))
+            if not changed:
+                raise lost(execute, work)
+            inbox_rev, tenant = changed[0]
+        for row in work.rows:
+            inserted = execute(*for_sqlite(statements.SQLITE_APPEND, (*row, now)))
+            if not inserted:
+                raise lost(execute, work)
+            inbox_rev = inserted[0][0]
+    except sqlite3.IntegrityError:
+        raise lost(execute, work) from None
+    for barrier in work.opened:
+        execute(statements.SQLITE_OPEN_BARRIER, barrier | {"tenant": tenant, "opened_at": barrier["opened_at"] or now})
+    for ticket, status in work.closed:
+        execute(*for_sqlite(statements.SQLITE_SET_BARRIER, (key, ticket, status)))
+    for vote in work.voted:
+        execute(statements.SQLITE_VOTE, vote | {"decided_at": vote["decided_at"] or now})
+    for decision_id, seq in work.consumed:
+        execute(*for_sqlite(statements.SQLITE_CONSUME, (key, decision_id, seq)))
+    if inbox_rev is None:
+        raise ValueError("a commit needs at least one row or a change")
+    return Receipt(inbox_rev, now)
+
+
+def lost(execute: Execute, work: Transition) -> LeaseLostError:
+    """Who has the run instead."""
+    owner, epoch = next(iter(execute(*for_sqlite(statements.OWNER_OF, (work.key,)))), (None, None))
+    return LeaseLostError(work.commit.run_id, work.commit.epoch, owner=owner, current_epoch=epoch)
