@@ -116,7 +116,7 @@ class Bodies:
             return
         self._patience = None
         if self._lent_context is not None:
-            self._lent_context.revoke("cancelled")
+            self._lent_context.revoke(self._lent_context.cancel.reason or "cancelled")
         self._gave_up(start, self.task)
         self._lent = self.task = None
         self._interrupts = 0

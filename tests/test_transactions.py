@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -413,3 +414,25 @@ async def test_a_store_in_memory_says_which_store_has_transactions() -> None:
         with pytest.raises(RunFailedError, match="use SQLCheckpointStore") as failed:
             await executed(memory, alone(pay))
         assert isinstance(failed.value.__cause__, TransactionUnavailableError)
+
+
+async def test_a_run_that_breaks_a_contract_is_quarantined_without_its_transaction(
+    store: SQLCheckpointStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> Any:
+        return SimpleNamespace(passed=False, run_id="r", problems=("a count is wrong",), findings=("a count is wrong",))
+
+    monkeypatch.setattr("engine.executor.check_run", broken)
+    monkeypatch.setattr("engine.executor.ContractError", lambda _found: ConnectionError("a contract is broken"))
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await debit(connection, ctx)
+        return {"paid": True}
+
+    async with GraphExecutor(alone(pay), store=store, strict=True) as executor:
+        handle = await executor.start({"amount": 7})
+        with pytest.raises(ConnectionError):
+            await handle.result()
+    assert (await store.run(handle.run_id)).status == "quarantined"
+    assert await accounts.debits() == []
