@@ -403,7 +403,7 @@ def schema() -> str:
 STATUSES: dict[str, tuple[str, str]] = {
     "running": ("A process drives the run, or did so until it died.", "a commit; `resume`, once its process is gone"),
     "waiting": ("Nothing can move it but people or time. No process holds it.", "a decision or a due time, then `resume`"),
-    "suspended": ("Stopped on request: `suspend`, Ctrl-C, a cancelled caller, a closed executor; or a new fork.", "`resume`"),
+    "suspended": ("Stopped on request: `suspend`, Ctrl-C, a cancelled caller, a closed executor; with a side effect in doubt; or a new fork.", "`resume`"),
     "limit_reached": ("It has made `max_steps` steps.", "`resume` with a larger `max_steps`"),
     "completed": ("It came to its end.", "nothing"),
     "failed": ("A node failed and nothing took the failure.", "nothing; `fork` it before the failure"),
@@ -417,14 +417,24 @@ BARRIER_STATUSES = {
 }
 
 
+EFFECT_STATUSES = {
+    "started": "It is being carried out by a living process.",
+    "done": "Its outcome is known; it is not carried out again.",
+    "not_done": "It raised, or a person says that it did not happen; it may be carried out again.",
+    "in_doubt": "It was started and nobody knows whether it happened; a person settles it (`trailmark runs resolve-effect`).",
+}
+
+
 def statuses() -> str:
-    """What runs and tickets can be."""
+    """What runs, tickets and side effects can be."""
     others = [status for status in get_args(RunStatus) if status not in STATUSES]
     parts = ["# Statuses", "", MADE, "", "## Of a run", "", "| status | means | what moves it on |", "|---|---|---|"]
     parts += [f"| `{status}` | {means} | {then} |" for status, (means, then) in STATUSES.items()]
     parts += ["", f"{', '.join(f'`{each}`' for each in others)} are reserved: this version never sets them.", ""]
     parts += ["## Of a ticket", "", "| status | means |", "|---|---|"]
     parts += [f"| `{status}` | {means} |" for status, means in BARRIER_STATUSES.items()]
+    parts += ["", "## Of a side effect", "", "| status | means |", "|---|---|"]
+    parts += [f"| `{status}` | {means} |" for status, means in EFFECT_STATUSES.items()]
     return "\n".join(parts)
 
 
@@ -450,7 +460,7 @@ KINDS = {
     "fallback": "A node failed and its fallback edge was taken.",
     "failure": "A node failed for good: its branch, or the run, has failed.",
     "limit": "The step limit was reached.",
-    "suspended": "The run was suspended.",
+    "suspended": "The run was suspended, or a side effect is in doubt.",
     "cancelled": "The run was cancelled.",
 }
 
