@@ -403,7 +403,10 @@ def schema() -> str:
 STATUSES: dict[str, tuple[str, str]] = {
     "running": ("A process drives the run, or did so until it died.", "a commit; `resume`, once its process is gone"),
     "waiting": ("Nothing can move it but people or time. No process holds it.", "a decision or a due time, then `resume`"),
-    "suspended": ("Stopped on request: `suspend`, Ctrl-C, a cancelled caller, a closed executor; with a side effect in doubt; or a new fork.", "`resume`"),
+    "suspended": (
+        "Stopped on request: `suspend`, Ctrl-C, a cancelled caller, a closed executor; with a side effect in doubt; or a new fork.",
+        "`resume`",
+    ),
     "limit_reached": ("It has made `max_steps` steps.", "`resume` with a larger `max_steps`"),
     "completed": ("It came to its end.", "nothing"),
     "failed": ("A node failed and nothing took the failure.", "nothing; `fork` it before the failure"),

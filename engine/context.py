@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -29,6 +30,7 @@ from engine.effects import Effects, Once
 from engine.errors import CapabilityDenied, NoStepError, StaleContextError, WaitOrderError, WaitTimeoutError, WrongThreadError
 from engine.identity import effect_key, idempotency_key
 from engine.live import Live
+from engine.notices import NodeWarning, TrailmarkWarning
 from engine.outcomes import BodyHeld
 from engine.signals import checked
 from engine.speech import Speech
@@ -90,6 +92,8 @@ class RunFacts(NamedTuple):
     run_key: str | None = None
     labels: Mapping[str, str] = MappingProxyType({})
     capabilities: frozenset[str] = frozenset()
+    warn: Callable[[TrailmarkWarning], object] = warnings.warn
+    """Called from every thread."""
 
 
 class StepContext:
@@ -280,6 +284,13 @@ class StepContext:
         """
         encode(data, name)
         return self._say("custom", {"name": str(name), "data": to_json(data)})
+
+    def warn(self, text: str) -> None:
+        """Warn of something that does not keep the step from being done: in `RunResult.warnings` of whoever drives the run (`NodeWarning`),
+        as a Python warning, and as the event ``custom`` named ``warning``, which is kept with the step's checkpoint."""
+        self.emit("warning", str(text))
+        run_id, path, node, *_ = self._facts
+        self._run.warn(NodeWarning(run_id, node, path, str(text)))
 
     def count_tokens(self, *, input: int = 0, output: int = 0) -> None:  # noqa: A002 - the words of the events
         """Add to the tokens this step used.  Where nothing is counted, ``tokens_output`` is the number of tokens sent."""

@@ -62,6 +62,7 @@ class RunDriver:
         self._before_completion = before_completion
         self._walk = walk
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._observers = tuple(observers)
         self._effects = Effects(store, walk.epoch, threads)
         self._wake = asyncio.Event()
@@ -70,7 +71,7 @@ class RunDriver:
         """The transaction that the next commit is to be made in."""
         self._bodies = Bodies(
             walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock),
-            effects=self._effects, transacting=self._transacting, facts=facts, stop=self._stop,
+            effects=self._effects, transacting=self._transacting, facts=facts._replace(warn=self._warn_from_anywhere), stop=self._stop,
         )  # fmt: skip
         self.live = self._bodies.live
         self.warnings: tuple[TrailmarkWarning, ...] = ()
@@ -434,6 +435,12 @@ class RunDriver:
                 except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whoever looks on never stops a run
                     self._observers = tuple(each for each in self._observers if each is not observer)
                     self._warn(ObserverFailedWarning(row.run_id, row.seq, observer, error))
+
+    def _warn_from_anywhere(self, warning: TrailmarkWarning) -> None:
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - no exception where there is none
+            self._warn(warning)
+        else:
+            self._loop.call_soon_threadsafe(self._warn, warning)
 
     def _warn(self, warning: TrailmarkWarning) -> None:
         self.warnings += (warning,)

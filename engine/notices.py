@@ -35,6 +35,16 @@ class ObserverFailedWarning(TrailmarkWarning):
         self.__cause__ = error
 
 
+class NodeWarning(TrailmarkWarning):
+    """What a node itself warned of: ``ctx.warn(...)``.  Also an event of the run (``custom``, named ``warning``), kept with the step."""
+
+    def __init__(self, run_id: str, node: str, path: str, said: str) -> None:
+        self.node = node
+        self.path = path
+        self.said = said
+        super().__init__(run_id, f"{place(node, path)} of run {run_id} warns: {said}")
+
+
 class StrayBodyWarning(TrailmarkWarning):
     """An async node was told to stop and was still running when the grace was over.  Its result will not be used."""
 

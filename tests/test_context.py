@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from trailmark import (
     Flow,
     FlowGraph,
     GraphExecutor,
+    NodeWarning,
     NoStepError,
     RunFailedError,
     StaleContextError,
@@ -208,6 +210,30 @@ async def test_what_outlives_its_step_is_in_no_later_one() -> None:
     flow.set_entry("first").add_edge("first", "second").add_edge("second", END)
     async with MemoryCheckpointStore() as store, GraphExecutor(flow.compile(), store=store) as executor:
         assert (await executor.execute({"amount": 1})).status == "completed"
+
+
+# --- warnings -------------------------------------------------------------------------------------------------------
+async def test_what_a_node_warns_of_is_in_the_result_and_kept_with_its_step() -> None:
+    async def lone(state: Any, ctx: StepContext) -> dict[str, Any]:
+        ctx.warn("the rate is of yesterday")
+        return {}
+
+    def plain(state: Any, ctx: StepContext) -> dict[str, Any]:
+        ctx.warn("rounded")
+        return {}
+
+    flow = Flow("warning", {"amount": int})
+    flow.add_node("plain", plain).add_node("lone", lone)
+    flow.set_entry("plain").add_edge("plain", "lone").add_edge("lone", END)
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        async with MemoryCheckpointStore() as store, GraphExecutor(flow.compile(), store=store) as executor:
+            result = await executor.execute({"amount": 1})
+            told = [event.event async for event in executor.events(result.run_id)]
+    assert [(each.node, each.said) for each in result.warnings if isinstance(each, NodeWarning)] == [
+        ("plain", "rounded"), ("lone", "the rate is of yesterday"),
+    ]  # fmt: skip
+    assert [each.data for each in told if each.kind == "custom" and each.name == "warning"] == ["rounded", "the rate is of yesterday"]
 
 
 # --- capabilities ---------------------------------------------------------------------------------------------------

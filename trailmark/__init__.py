@@ -147,6 +147,7 @@ if TYPE_CHECKING:
     from engine.middleware import Timeout as Timeout
     from engine.middleware import without as without
     from engine.migration import Migration as Migration
+    from engine.notices import NodeWarning as NodeWarning
     from engine.notices import ObserverFailedWarning as ObserverFailedWarning
     from engine.notices import StrayBodyWarning as StrayBodyWarning
     from engine.notices import TrailmarkWarning as TrailmarkWarning
@@ -200,7 +201,7 @@ _HOMES = {
     "engine.handle": ("RunHandle",),
     "engine.result": ("PendingRetry", "RunResult"),
     "engine.migration": ("Migration",),
-    "engine.notices": ("ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
+    "engine.notices": ("NodeWarning", "ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
     "engine.middleware": ("Backpressure", "Bulkhead", "CircuitBreaker", "Middleware", "NodeCall", "RateLimit", "Timeout", "without"),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
