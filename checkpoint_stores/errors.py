@@ -125,6 +125,19 @@ class RunEndedError(StoreError):
         super().__init__(f"run {run_id} already ended as {status}; a fork goes on from one of its earlier checkpoints")
 
 
+class IllegalTransitionError(StoreError):
+    """What was asked cannot happen to a run in this status.  Nothing was changed."""
+
+    def __init__(self, status: str, event: str, possible: tuple[str, ...], run_id: str = "") -> None:
+        self.status = status
+        self.event = event
+        self.possible = possible
+        """What can happen in this status."""
+        self.run_id = run_id
+        then = f"what can happen is: {', '.join(possible)}" if possible else "nothing follows it; `trailmark runs fork` makes a new run"
+        super().__init__(f"{event!r} cannot happen to {f'run {run_id}' if run_id else 'a run'} in status {status}; {then}")
+
+
 class LeaseHeldError(StoreError):
     """A living process is advancing this run."""
 

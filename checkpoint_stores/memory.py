@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -28,10 +28,11 @@ from checkpoint_stores.errors import (
     TransactionUnavailableError,
 )
 from checkpoint_stores.ids import new_id, new_worker_id
-from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, found_run, held_run, stats_of
+from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, due_at, found_run, held_run, stats_of
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
 from checkpoint_stores.records import (
     ENDED,
+    UNDRIVEN,
     BarrierRecord,
     CancelRequest,
     Changeover,
@@ -51,7 +52,7 @@ from checkpoint_stores.records import (
 from checkpoint_stores.signalling import apart, id_of_signal, judge_signal, signal_of
 from checkpoint_stores.soundness import problems_of, sound_part
 from checkpoint_stores.tenancy import TenantStore
-from checkpoint_stores.watching import LocalWatch
+from checkpoint_stores.watching import EVERY_RUN, LocalWatch
 
 
 class MemoryCheckpointStore:
@@ -136,6 +137,7 @@ class MemoryCheckpointStore:
             max_steps=run.max_steps, tenant=run.tenant, run_key=run.run_key, head_seq=first.seq, head_digest=first.digest,
             attempt=attempt, epoch=epoch, owner=self._worker_id if run.hold else None, parent_run_id=run.parent_run_id,
             forked_at_seq=run.forked_at_seq, labels=dict(run.labels), created_at=now, updated_at=now,
+            wake_at=first.started_at if run.status in UNDRIVEN and not run.hold else None,
         )  # fmt: skip
         created = HeldRun(record, self._genesis(run))
         created.rows.append(first)
@@ -149,6 +151,8 @@ class MemoryCheckpointStore:
             self.database.graphs.setdefault(run.graph_hash, run.definition)
         if run.hold:
             self._hold(run.run_id)
+        else:
+            self._watches.wake(run.run_id)
         return Lease(self._record(created), epoch, first.seq, first.digest)
 
     def _genesis(self, run: NewRun) -> bytes:
@@ -179,7 +183,7 @@ class MemoryCheckpointStore:
         held.rows.append(row)
         held.times.append(now)
         held.record = replace(
-            record, status="running", attempt=attempt, owner=self._worker_id, head_seq=row.seq, head_digest=row.digest, updated_at=now,
+            record, status="running", wake_at=None, attempt=attempt, owner=self._worker_id, head_seq=row.seq, head_digest=row.digest, updated_at=now,
             max_steps=given.get("max_steps", record.max_steps), graph_hash=given.get("graph_hash", record.graph_hash),
         )  # fmt: skip
         self._hold(run_id)
@@ -274,6 +278,23 @@ class MemoryCheckpointStore:
             if held.record.tenant == tenant and flow in (None, held.record.flow) and status in (None, held.record.status)
         )
         return [record for record, _ in zip(fitting, range(limit), strict=False)]
+
+    async def due(self, *, flows: Collection[str] | None = None, limit: int = 50, aside: Collection[str] = ()) -> list[RunRecord]:
+        asked = [
+            self._record(held)
+            for run_id, held in self._runs.items()
+            if (flows is None or held.record.flow in flows) and run_id not in aside and held.record.owner != self._worker_id
+        ]
+        now = self._now()
+        orphans = [record for record in asked if record.orphaned]
+        others = sorted((record for record in asked if (at := due_at(record)) is not None and at <= now), key=due_at)  # type: ignore[arg-type]
+        return [*orphans, *others][:limit]
+
+    async def next_due(self) -> int:
+        now = self._now()
+        times = [at for held in self._runs.values() if (at := due_at(held.record)) is not None]
+        times += [expires_at for worker, expires_at in self.database.workers.items() if worker != self._worker_id]
+        return min([at for at in times if at > now] + [now + self._lease])
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return sound_part(self.chain, held_run(self.database, run_id).stored(), upto)
@@ -391,6 +412,9 @@ class MemoryCheckpointStore:
     def watch(self, run_id: str) -> LocalWatch:
         return self._watches.watch(run_id)
 
+    def watch_due(self) -> LocalWatch:
+        return self._watches.watch(EVERY_RUN)
+
     def _make_due(self, held: HeldRun, now: int) -> None:
         if held.record.status == "waiting":
             held.record = replace(held.record, wake_at=now)
@@ -411,8 +435,9 @@ class MemoryCheckpointStore:
             raise StoreUnavailableError(self.url, "this store is closed")
 
     def _give_back(self, held: HeldRun) -> None:
-        held.give_back()
+        held.give_back(self._now())
         self._drop(held.record.run_id)
+        self._watches.wake(held.record.run_id)
 
     def _hold(self, run_id: str) -> None:
         if not self._held or not self.lease_is_fresh() or self.database.workers.get(self._worker_id, 0) <= self._now():

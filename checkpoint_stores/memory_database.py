@@ -12,7 +12,9 @@ from typing import Any
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, RunNotFoundError
 from checkpoint_stores.records import (
+    DRIVEN,
     ENDED,
+    UNDRIVEN,
     BarrierRecord,
     BarrierStatus,
     CancelRequest,
@@ -111,10 +113,12 @@ class HeldRun:
         if ticket in self.barriers:
             self.barriers[ticket] = replace(self.barriers[ticket], status=status)
 
-    def give_back(self) -> None:
-        """Nobody owns it any more."""
+    def give_back(self, now: int) -> None:
+        """Nobody owns it any more; anybody may drive it on."""
         head = self.rows[-1]
         self.record = replace(self.record, owner=None, head_seq=head.seq, head_digest=head.digest)
+        if self.record.status in DRIVEN:
+            self.record = replace(self.record, status="ready", wake_at=now)
 
 
 class MemoryDatabase:
@@ -147,6 +151,11 @@ def found_run(database: MemoryDatabase, run_id: str) -> HeldRun:
         raise RunNotFoundError(run_id)
     beginning = {known: held for known, held in runs.items() if known.startswith(part)}
     return the_one(run_id, beginning or {known: held for known, held in runs.items() if known.endswith(part)})
+
+
+def due_at(record: RunRecord) -> int | None:
+    """Since when, or from when on, somebody should drive a run that nobody owns; None where somebody does, or a person has to move it."""
+    return record.wake_at if record.owner is None and (record.status == "waiting" or record.status in UNDRIVEN) else None
 
 
 def stats_of(database: MemoryDatabase) -> dict[str, Any]:

@@ -7,7 +7,7 @@ them, for our stores and for anybody else's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, Self
 
@@ -103,6 +103,8 @@ class CheckpointStore(Protocol):
     async def create(self, run: NewRun, first: Row) -> Lease:
         """Create a run with its first row, its graph's definition and (where ``hold``) its lease, in one transaction.
 
+        A run created unheld in status ``created`` or ``ready`` is due at once (``wake_at`` is the first row's ``started_at``).
+
         Raises RunExistsError when (tenant, flow, run_key) or the run id is taken.
         """
         ...
@@ -112,7 +114,7 @@ class CheckpointStore(Protocol):
 
         The row's payload is ``[["status", "running"], ["attempt", n, details]]`` with ``owner`` added to the details;
         ``details["max_steps"]``, ``details["graph_hash"]`` (where given) are also written to ``runs``.
-        A lease that has expired by the store's clock, or whose process is known to be dead on this machine, may be taken;
+        ``wake_at`` is cleared.  A lease that has expired by the store's clock, or whose process is known to be dead on this machine, may be taken;
         ``takeover=True`` takes a living one too.
 
         Raises RunNotFoundError, RunEndedError, LeaseHeldError.
@@ -162,7 +164,8 @@ class CheckpointStore(Protocol):
         ...
 
     async def release(self, run_id: str, epoch: int) -> None:
-        """Give a lease back without writing a checkpoint.  Nothing happens where it is already lost."""
+        """Give a lease back without writing a checkpoint: a run that was ``running`` or ``draining`` is ``ready``, and due.
+        Nothing happens where the lease is already lost."""
         ...
 
     async def begin_effect(self, effect: EffectRecord, epoch: int, *, again: bool = False) -> tuple[EffectRecord, bool]:
@@ -200,6 +203,23 @@ class CheckpointStore(Protocol):
         self, *, flow: str | None = None, status: str | None = None, tenant: str = "", limit: int = 50, before: str | None = None
     ) -> list[RunRecord]:
         """Newest first, each as `run` tells it; ``before`` is a run id to page on from."""
+        ...
+
+    async def due(self, *, flows: Collection[str] | None = None, limit: int = 50, aside: Collection[str] = ()) -> list[RunRecord]:
+        """Runs that nobody drives and that can go on now, at most ``limit``: at first those whose owner is gone, then the others, the
+        one that has waited longest first.
+
+        These are: runs created unheld in status ``created`` or ``ready``, runs given back (``ready``), waiting runs whose ``wake_at`` has
+        come by the store's clock, and runs whose owner's lease is over or whose process is known to be dead on this machine.
+        Runs that a person has to move (suspended, limit_reached, quarantined) are none of them, nor are this process's own.
+        ``flows`` are the names of the flows one can drive (None: all), ``aside`` the run ids one does not want to hear of again.
+        Reads only: whoever wants one takes it with `acquire`, and may be too late.
+        """
+        ...
+
+    async def next_due(self) -> int:
+        """When to ask `due` again although no watch woke: the next ``wake_at`` or the next end of another process's lease; microseconds,
+        in the future, and never later than one lease time from now, since a process that begins and dies at once tells nobody."""
         ...
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
@@ -290,6 +310,11 @@ class CheckpointStore(Protocol):
 
     def watch(self, run_id: str) -> Watch:
         """Be woken when an outsider (this process or another) writes to the run's inbox or its status changes."""
+        ...
+
+    def watch_due(self) -> Watch:
+        """Be woken when something may have become due, in this process or another, or is to become due earlier than `next_due` said.
+        Time alone wakes nobody."""
         ...
 
 

@@ -22,6 +22,12 @@ ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 STOPPED: frozenset[str] = frozenset({"suspended", "limit_reached", "quarantined", "waiting"})
 """Statuses in which no process has to hold the run, and a resume can go on."""
 
+UNDRIVEN: frozenset[str] = frozenset({"created", "ready"})
+"""Statuses of a run that nobody drives although nothing keeps it from going on."""
+
+DRIVEN: frozenset[str] = frozenset({"running", "draining"})
+"""Statuses of a run that a process drives, or drove until it died."""
+
 
 class Row(NamedTuple):
     """One checkpoint as it is committed: position, payload, chain."""

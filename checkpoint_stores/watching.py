@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Final
+
+EVERY_RUN: Final = ""
+"""Instead of a run id: woken with each run."""
 
 
 class LocalWatch:
@@ -63,6 +67,8 @@ class LocalWatches:
 
     def wake(self, run_id: str) -> None:
         for watch in self._by_run.get(run_id, ()):
+            watch.wake()
+        for watch in self._by_run.get(EVERY_RUN, ()):
             watch.wake()
 
     def wake_all(self) -> None:

@@ -26,10 +26,12 @@ import trailmark.checkpoint_stores
 import trailmark.events
 import trailmark.reducers
 import trailmark.testing
+import trailmark.worker
 from checkpoint_stores import errors as store_errors
 from checkpoint_stores import ops, records
 from checkpoint_stores.records import RunStatus
 from checkpoint_stores.sql.schema import metadata
+from checkpoint_stores.statuses import EVENTS_IN, LEADS_TO, RunEvent
 from engine import errors as engine_errors
 from reducers import errors as reducer_errors
 from trailmark.cli.reference import reference
@@ -37,7 +39,14 @@ from trailmark.cli.reference import reference
 FOLDER = Path(__file__).parent / "reference"
 MADE = "<!-- Written by docs/build_reference.py (`make docs`) from the code; changes here are lost. -->"
 
-MODULES: tuple[ModuleType, ...] = (trailmark, trailmark.checkpoint_stores, trailmark.events, trailmark.reducers, trailmark.testing)
+MODULES: tuple[ModuleType, ...] = (
+    trailmark,
+    trailmark.checkpoint_stores,
+    trailmark.events,
+    trailmark.reducers,
+    trailmark.testing,
+    trailmark.worker,
+)
 """What users import."""
 
 # --- docstrings and signatures ----------------------------------------------------------------------------------------
@@ -295,6 +304,7 @@ WHO: dict[str, str] = {
     "AmbiguousRunError": "The caller: give a whole id, or its last eight characters.",
     "RunExistsError": "The caller: resume that run, or use another key.",
     "RunEndedError": "Nobody: it is over. `trailmark runs show` tells how it ended; a fork goes on from an earlier checkpoint.",
+    "IllegalTransitionError": "The caller: the message says what can happen to a run in this status.",
     "LeaseHeldError": "Nobody: another process has the run. Wait, or take it over with `takeover=True`.",
     "LeaseLostError": "Nobody: another process has the run now. This one wrote nothing.",
     "SignalError": "Whoever sent the signal: the message says what the run waits for. Nothing was kept.",
@@ -413,17 +423,40 @@ def schema() -> str:
     return "\n".join(parts)
 
 
-STATUSES: dict[str, tuple[str, str]] = {
-    "running": ("A process drives the run, or did so until it died.", "a commit; `resume`, once its process is gone"),
-    "waiting": ("Nothing can move it but people or time. No process holds it.", "a decision or a due time, then `resume`"),
+STATUSES: dict[RunStatus, tuple[str, str]] = {
+    "created": ("Submitted; nobody has driven it yet.", "a worker, or `resume`"),
+    "ready": ("Given back by a process that left, or released by a person. Nothing keeps it from going on.", "a worker, or `resume`"),
+    "running": ("A process drives the run, or did so until it died.", "a commit; a worker or `resume`, once its process is gone"),
+    "draining": (
+        "Its process is about to leave: node bodies in flight may finish, none is begun.",
+        "the end of these bodies, or of their time",
+    ),
+    "waiting": ("Nothing can move it but people, signals or time. No process holds it.", "what it waits for, then a worker or `resume`"),
     "suspended": (
-        "Stopped on request: `suspend`, Ctrl-C, a cancelled caller, a closed executor; with a side effect in doubt; or a new fork.",
-        "`resume`",
+        "Stopped on request: `stop`, `suspend`, Ctrl-C, a cancelled caller, a closed executor; with a side effect in doubt; or a new fork.",
+        "`resume`, or `runs release` and a worker",
     ),
     "limit_reached": ("It has made `max_steps` steps.", "`resume` with a larger `max_steps`"),
+    "quarantined": (
+        "Every process that took it up died with it, or (with `strict=True`) its checkpoints broke a contract. No worker takes it.",
+        "`runs release` and a worker, or `resume`",
+    ),
     "completed": ("It came to its end.", "nothing"),
     "failed": ("A node failed and nothing took the failure.", "nothing; `fork` it before the failure"),
     "cancelled": ("Somebody ended it.", "nothing"),
+}
+EVENTS: dict[RunEvent, str] = {
+    "take": "A process takes the run: to drive it, or to end, release or quarantine it.",
+    "park": "Nothing is left that could be done without people, signals or time.",
+    "drain": "Its process begins to leave.",
+    "give_back": "Its process leaves it to whoever comes.",
+    "release": "A person lets it go on. It is taken for that, and given back.",
+    "suspend": "Somebody stops it.",
+    "reach_limit": "It has made all its steps.",
+    "quarantine": "It was taken up in vain too often, or broke a contract.",
+    "complete": "It comes to its end.",
+    "fail": "It fails.",
+    "cancel": "Somebody ends it.",
 }
 BARRIER_STATUSES = {
     "open": "It takes decisions.",
@@ -443,10 +476,21 @@ EFFECT_STATUSES = {
 
 def statuses() -> str:
     """What runs, tickets and side effects can be."""
-    others = [status for status in get_args(RunStatus) if status not in STATUSES]
     parts = ["# Statuses", "", MADE, "", "## Of a run", "", "| status | means | what moves it on |", "|---|---|---|"]
     parts += [f"| `{status}` | {means} | {then} |" for status, (means, then) in STATUSES.items()]
-    parts += ["", f"{', '.join(f'`{each}`' for each in others)} are reserved: this version never sets them.", ""]
+    parts += [
+        "",
+        "What can happen to a run as a whole, and in which status. Anything else is refused with `IllegalTransitionError`, and nothing changes.",
+        "",
+    ]
+    parts += ["| event | means | from | to |", "|---|---|---|---|"]
+    for event, meaning in EVENTS.items():
+        possible = ", ".join(f"`{status}`" for status, events in EVENTS_IN.items() if event in events)
+        parts.append(f"| `{event}` | {meaning} | {possible} | `{LEADS_TO[event]}` |")
+    arrows = [f"    {status} --> {LEADS_TO[event]}: {event}" for status, events in EVENTS_IN.items() for event in events]
+    ends = [f"    {status} --> [*]" for status, events in EVENTS_IN.items() if not events]
+    parts += ["", "```mermaid", "stateDiagram-v2", "    [*] --> created: submit", "    [*] --> running: start"]
+    parts += ["    [*] --> suspended: fork", *arrows, *ends, "```", ""]
     parts += ["## Of a ticket", "", "| status | means |", "|---|---|"]
     parts += [f"| `{status}` | {means} |" for status, means in BARRIER_STATUSES.items()]
     parts += ["", "## Of a side effect", "", "| status | means |", "|---|---|"]
@@ -478,6 +522,8 @@ KINDS = {
     "limit": "The step limit was reached.",
     "suspended": "The run was suspended, or a side effect is in doubt.",
     "cancelled": "The run was cancelled.",
+    "quarantined": "The run was put where no worker takes it: whoever drove it died, again and again.",
+    "released": "A person let a quarantined or suspended run go on.",
 }
 
 

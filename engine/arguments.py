@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from checkpoint_stores.errors import ArgumentError
@@ -39,6 +40,13 @@ def step_limit(max_steps: Any) -> int:
     if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 1:
         raise ArgumentError("max_steps", max_steps, "a whole number from 1")
     return max_steps
+
+
+def period(name: str, value: Any) -> timedelta:
+    """A time that something may take."""
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise ArgumentError(name, value, "a timedelta, not negative")
+    return value
 
 
 def text(name: str, value: Any, *, or_none: bool = False) -> Any:

@@ -64,6 +64,8 @@ from engine.events import (
     DeadlinePassed,
     Event,
     LimitReached,
+    QuarantineAsked,
+    ReleaseAsked,
     RetryDue,
     Signalled,
     SuspendAsked,
@@ -314,6 +316,16 @@ def _suspend_asked(_plan: Plan, state: RunState, event: SuspendAsked, _now: int)
     return Decision(Draft("suspended", "", "", "", ops, entered=False), (), (CancelBelow(""),))
 
 
+def _quarantine_asked(_plan: Plan, state: RunState, event: QuarantineAsked, _now: int) -> Decision:
+    ops: list[Op] = [["status", "quarantined"], ["attempt", state.attempt, {"quarantined": event.reason}]]
+    return Decision(Draft("quarantined", "", "", "", ops, entered=False))
+
+
+def _release_asked(_plan: Plan, state: RunState, event: ReleaseAsked, _now: int) -> Decision:
+    details = {"actor": event.actor, "reason": event.reason}
+    return Decision(Draft("released", "", "", "", [["attempt", state.attempt, {"released": details}]], entered=False))
+
+
 def _limit_reached(_plan: Plan, _state: RunState, _event: LimitReached, _now: int) -> Decision:
     return Decision(Draft("limit", "", "", "", [["status", "limit_reached"]], entered=False))
 
@@ -333,5 +345,7 @@ _DECIDERS: Final[dict[type, Callable[[Plan, RunState, Any, int], Decision]]] = {
     DeadlinePassed: deadline_passed,
     CancelAsked: _cancel_asked,
     SuspendAsked: _suspend_asked,
+    QuarantineAsked: _quarantine_asked,
+    ReleaseAsked: _release_asked,
     LimitReached: _limit_reached,
 }

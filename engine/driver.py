@@ -9,19 +9,21 @@ is told of a step that could still be lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.deciding import name_of
 from checkpoint_stores.errors import LeaseLostError, StoreError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import Commit, DecisionRecord, Inbox, Receipt, Row, RunChange, SignalRecord, Snapshot
+from checkpoint_stores.records import Commit, DecisionRecord, Inbox, Receipt, Row, RunChange, RunStatus, SignalRecord, Snapshot
+from checkpoint_stores.statuses import EVENT_FOR, RunEvent, after
 from engine.around import Around
 from engine.barriers import verdict
 from engine.bodies import Bodies
@@ -48,6 +50,15 @@ SMALLEST_SNAPSHOT: Final = 64 * 1024
 """Bytes of checkpoints that are always folded without a snapshot."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Leaving(NamedTuple):
+    """How a run is let go that could go on."""
+
+    event: Literal["suspend", "give_back"]
+    reason: str = ""
+    at_once: bool = False
+    """Whether what is in flight is given up."""
 
 
 class RunDriver:
@@ -88,7 +99,12 @@ class RunDriver:
         self._signals: tuple[SignalRecord, ...] = inbox.signals if inbox else ()
         """Signals that no checkpoint has consumed yet, oldest first."""
         self.error: BaseException | None = None
-        self.parked = False
+        self.status: RunStatus = "running"
+        """As this process committed it last."""
+        self._leaving: Leaving | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._is_told = False
+        """Whether the commit that lets the run go is on its way."""
         if inbox is not None and inbox.cancel is not None:
             self._mailbox.append(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
 
@@ -104,6 +120,25 @@ class RunDriver:
     def suspend(self, reason: str) -> None:
         """Stop here, resumable; bodies in flight are cancelled and will be run again."""
         self._interrupt(SuspendAsked(reason))
+
+    def drain(self, then: Leaving) -> None:
+        """Start nothing more, let the bodies in flight finish and commit, then let the run go.  A run that is let go already stays so."""
+        if self._leaving is None:
+            self._leaving = then
+            self._telling = asyncio.create_task(self._tell_draining())
+            self._wake.set()
+
+    def give_back(self) -> None:
+        """Let the run go now, for whoever takes it next; bodies in flight are cancelled and will be run again.
+
+        A run that was to be suspended is suspended.
+        """
+        if self._leaving is not None and self._leaving.event == "suspend":
+            self.suspend(self._leaving.reason)
+            return
+        self._leaving = Leaving("give_back", "", at_once=True)
+        self._wake.set()
+        self._bodies.interrupt("the run is given back")
 
     def _interrupt(self, event: CancelAsked | SuspendAsked) -> None:
         self._post(event)
@@ -137,6 +172,8 @@ class RunDriver:
                 batch = self._walk.feed(events, self._clock.now())
         finally:
             if self._bodies.task is here:
+                if self._telling is not None:
+                    await asyncio.wait([self._telling])
                 await self._let_go()
 
     async def _let_go(self) -> None:
@@ -155,16 +192,14 @@ class RunDriver:
         walk = self._walk
         state = walk.state
         change = None
-        if self._votes:
-            self._match_votes(batch)
-        if self._signals:
-            self._match_signals(batch)
+        self._consider(batch)
         if not state.running:  # else something is in flight, and the run as a whole neither stops nor parks
             if walk.starved and not walk.stopped:
                 batch.rows += walk.stop_at_limit(self._clock.now()).rows
-            change = self._change()
+            change = self._change(batch)
             if self._before_completion is not None and change is not None and change.status == "completed":
                 await self._before_completion(batch.rows)
+        self._is_told = change is not None
         moved = await self._write(batch, change) if batch.rows or change is not None else False
         if self._within is not None:
             await self.drop_transaction("what the node returned came too late")
@@ -175,7 +210,7 @@ class RunDriver:
             await self._bodies.cancel(batch.cancels, why)
             await self._transacting.roll_back("its body was cancelled")
         if change is not None and (change.status != "waiting" or not moved):
-            self.parked = change.status == "waiting"
+            self.status = change.status or self.status
             return True
         if moved:
             self._read(await self._store.inbox(state.run_id))
@@ -187,6 +222,15 @@ class RunDriver:
         if self.live.queues:
             await self._wait_for_consumers()
         return False
+
+    def _consider(self, batch: Batch) -> None:
+        """What people, signals and whoever wants this process to leave have to say to a batch."""
+        if self._votes:
+            self._match_votes(batch)
+        if self._signals:
+            self._match_signals(batch)
+        if self._leaving is not None:
+            self._hold(batch, at_once=self._leaving.at_once)
 
     async def _write(self, batch: Batch, change: RunChange | None) -> bool:
         """Commit, and tell who looks on; True where somebody wrote to the inbox meanwhile."""
@@ -201,7 +245,7 @@ class RunDriver:
 
     async def _wait_for_consumers(self) -> None:
         """Do not go on before those who asked for it have room; being told to stop comes first."""
-        while self.live.is_held_up and not self._is_told_to_stop():
+        while self.live.is_held_up and not self._is_told_to_stop() and self._leaving is None:
             self._wake.clear()
             self.live.when_stirred(self._wake.set)
             await self._wake.wait()
@@ -209,23 +253,46 @@ class RunDriver:
     def _is_told_to_stop(self) -> bool:
         return any(isinstance(item, CancelAsked | SuspendAsked) for item in self._mailbox)
 
-    def _change(self) -> RunChange | None:
+    def _change(self, batch: Batch) -> RunChange | None:
         """What the commit changes about the run as a whole."""
         state = self._walk.state
+        leaving = self._leaving if not self._mailbox else None
+        if leaving is not None and leaving.event == "suspend" and not self._walk.stopped:
+            batch.rows += self._walk.feed([SuspendAsked(leaving.reason)], self._clock.now()).rows
         if self._walk.stopped:
             failed = state.root.detail if state.status == "failed" else None
-            return RunChange(status=state.status, clear_wake_at=True, error=failed, release=True)  # type: ignore[arg-type]
+            return RunChange(status=self._after(EVENT_FOR[state.status]), clear_wake_at=True, error=failed, release=True)
+        if leaving is not None and not state.at_rest():
+            return RunChange(status=self._after("give_back"), wake_at=self._clock.now(), release=True)
         if self._mailbox or not state.at_rest():
             return None
-        if is_soon(state, self._clock.now() + SHORT_WAIT // _MICROSECOND):
+        if leaving is None and is_soon(state, self._clock.now() + SHORT_WAIT // _MICROSECOND):
             return None
         due = due_times(state)
-        if due and min(due) <= self._clock.now():
+        if leaving is None and due and min(due) <= self._clock.now():
             return None  # it is due now (the run was parked when its time came): the timer is about to ring
         return RunChange(
-            status="waiting", wake_at=min(due) if due else None, clear_wake_at=not due, release=True,
+            status=self._after("park"), wake_at=min(due) if due else None, clear_wake_at=not due, release=True,
             release_at_rev=self._inbox_rev,
         )  # fmt: skip
+
+    def _after(self, event: RunEvent) -> RunStatus:
+        return after(self.status, event, self.state.run_id)
+
+    def _hold(self, batch: Batch, *, at_once: bool) -> None:
+        """Keep what was to start from starting; ``at_once``: give up what is in flight, too."""
+        self._walk.hold(batch.starts)
+        batch.starts = []
+        if at_once:
+            batch.cancels += self._walk.let_go()
+
+    async def _tell_draining(self) -> None:
+        """Let everybody see that the run is about to stop here."""
+        # A store takes a commit in the turn of the loop in which it is asked: so this one is never behind the one that lets the run go.
+        if not self._is_told and self._walk.state.running:
+            self.status = self._after("drain")
+            with contextlib.suppress(StoreError):  # the driver's own next commit meets it, too
+                await self._store.commit(Commit(self.state.run_id, self._walk.epoch, (), RunChange(status=self.status)))
 
     async def _carry_out(self, batch: Batch) -> list[Event]:
         """Start what is ready, then wait until something has happened."""
@@ -233,6 +300,8 @@ class RunDriver:
             return self._happened()  # the run stops here: what has just become ready is not begun any more
         for timer in batch.timers:
             self._arm(timer)
+        if self._leaving is not None:
+            self._hold(batch, at_once=False)
         starts = batch.starts
         if starts and not self._store.lease_is_fresh():
             await self._confirm_lease()
@@ -250,13 +319,18 @@ class RunDriver:
         for start in starts:
             self._bodies.launch(start)
         self._transacting.lend()
-        while not self._mailbox or (self._transacting.held is not None and self._is_early(self._transacting.held)):
+        while (
+            not self._mailbox or (self._transacting.held is not None and self._is_early(self._transacting.held))
+        ) and not self._may_leave():
             if self._deaf is not None:
                 raise self._deaf
             self._wake.clear()
             await self._wake.wait()
         self._transacting.reclaim()
         return self._happened()
+
+    def _may_leave(self) -> bool:
+        return self._leaving is not None and (self._leaving.at_once or not self._walk.state.running)
 
     # --- a step's own transaction -----------------------------------------------------------------------------------
     async def drop_transaction(self, reason: str) -> None:

@@ -107,6 +107,19 @@ class SuspendAsked(NamedTuple):
     reason: str
 
 
+class QuarantineAsked(NamedTuple):
+    """The run shall not be taken by itself any more: it has brought down whoever drove it."""
+
+    reason: str
+
+
+class ReleaseAsked(NamedTuple):
+    """Somebody wants a run that stands still to be taken by whoever comes."""
+
+    actor: str
+    reason: str
+
+
 class LimitReached(NamedTuple):
     """Nothing can move because the step limit is used up."""
 
@@ -145,6 +158,8 @@ Event: TypeAlias = (
     | Voted
     | CancelAsked
     | SuspendAsked
+    | QuarantineAsked
+    | ReleaseAsked
     | LimitReached
     | Arrived
     | BranchEnded

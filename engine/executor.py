@@ -15,13 +15,26 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
-from checkpoint_stores.codec import pack
 from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, StoreError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
+from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import ENDED, STOPPED, Commit, DecisionRecord, Inbox, Lease, NewRun, Row, RunChange, RunRecord, SignalRecord
-from engine import arguments, operations
+from checkpoint_stores.records import (
+    ENDED,
+    STOPPED,
+    Commit,
+    DecisionRecord,
+    Inbox,
+    Lease,
+    NewRun,
+    Row,
+    RunChange,
+    RunRecord,
+    RunStatus,
+    SignalRecord,
+)
+from engine import arguments, beginning, operations
 from engine.admitting import ResumeMode, admitted, change_over, readmitted
 from engine.around import Around
 from engine.callables import is_coroutine
@@ -30,7 +43,7 @@ from engine.clock import Clock, StoreClock
 from engine.context import RunFacts
 from engine.contracts import RunCheck
 from engine.decisions import Decision
-from engine.driver import RunDriver
+from engine.driver import Leaving, RunDriver
 from engine.driving import DriveTask, HandedOverError, Strays
 from engine.errors import (
     ContractError,
@@ -43,7 +56,7 @@ from engine.errors import (
 from engine.failures import error_data
 from engine.following import EventStream, OnLoss
 from engine.graph import FlowGraph
-from engine.handle import RunHandle
+from engine.handle import STOP_GRACE, RunHandle, Started
 from engine.live import Live
 from engine.loading import catch_up, load_state
 from engine.notices import TrailmarkWarning
@@ -150,32 +163,44 @@ class GraphExecutor:
         Raises InputError (all problems at once) and ArgumentError (no run is created), RunExistsError, StoreUnavailableError,
         UnserialisableError, ExecutorClosedError.
         """
-        self._check_open()
-        plan = self.graph.plan
-        limit = self.max_steps if max_steps is None else arguments.step_limit(max_steps)
-        run_id = None if run_id is None else arguments.new_run_id(run_id)
-        run_key, tenant = arguments.text("run_key", run_key, or_none=True), arguments.text("tenant", tenant)
-        tags = arguments.labels(labels)
-        held = self._capabilities if capabilities is None else arguments.capabilities(capabilities)
-        values = plan.schema.validate_input(plan.flow, input)
-        clock = await self._ready_clock()
-        run_id = run_id or new_id(clock.now())
-        details: dict[str, Any] = {"max_steps": limit, "owner": self.store.worker_id}
-        if held:
-            details["capabilities"] = sorted(held)
-        ops = [["set", key, value] for key, value in values.items()] + [["attempt", 1, details]]
-        payload, folded = pack(ops)
-        chain = self.store.chain
-        row = chain.seal(chain.genesis(run_id), run_id, 1, 1, 0, "start", "", "", plan.entry, payload, clock.now())
-        new = NewRun(
-            run_id=run_id, flow=plan.flow, flow_version=plan.version, graph_hash=plan.graph_hash, max_steps=limit, tenant=tenant,
-            run_key=run_key, labels=tags, definition=self.graph.definition_text,
-        )  # fmt: skip
+        new, row, folded = await self._begun(
+            input, held=True, run_key=run_key, run_id=run_id, labels=labels, max_steps=max_steps, tenant=tenant, capabilities=capabilities
+        )
         lease = await self.store.create(new, row)
-        state = RunState(run_id)
+        state = RunState(new.run_id)
         fold(state, row, folded)
-        self._drive(state, lease, clock, inbox=None)
-        return RunHandle(self, run_id, self._tasks[run_id], first=state.seq)
+        self._drive(state, lease, await self._ready_clock(), inbox=None)
+        return RunHandle(self, new.run_id, self._tasks[new.run_id], first=state.seq)
+
+    async def submit(
+        self, input: object = None, *, run_key: str | None = None, run_id: str | None = None, labels: Mapping[str, str] | None = None,  # noqa: A002
+        max_steps: int | None = None, tenant: str = "", capabilities: Collection[str] | None = None,
+    ) -> str:  # fmt: skip
+        """Create a run and leave it to a worker (`trailmark worker`); returns its id once it is durable.
+
+        Its status is ``created`` until a worker, or anybody's `resume`, takes it.
+
+        Raises what `start` raises.
+        """
+        new, row, _folded = await self._begun(
+            input, held=False, run_key=run_key, run_id=run_id, labels=labels, max_steps=max_steps, tenant=tenant, capabilities=capabilities
+        )
+        await self.store.create(new, row)
+        return new.run_id
+
+    async def _begun(self, input: object, *, held: bool, **said: Any) -> tuple[NewRun, Row, list[Op]]:  # noqa: A002
+        self._check_open()
+        if said["capabilities"] is None:
+            said["capabilities"] = self._capabilities
+        run = beginning.checked(self.graph, input, default_max_steps=self.max_steps, **said)
+        clock = await self._ready_clock()
+        return run.sealed(
+            self.graph,
+            self.store.chain,
+            run_id=run.run_id or new_id(clock.now()),
+            owner=self.store.worker_id if held else None,
+            now=clock.now(),
+        )
 
     async def execute(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
         """`start`, then wait for the result.  Takes the options of `start`, and ``through_barriers``.
@@ -205,9 +230,12 @@ class GraphExecutor:
     # --- resuming ---------------------------------------------------------------------------------------------------
     async def attach(
         self, run_id: str, *, mode: ResumeMode = "compatible", max_steps: int | None = None, takeover: bool = False,
-        capabilities: Collection[str] | None = None,
+        capabilities: Collection[str] | None = None, as_of: RunRecord | None = None, note: Mapping[str, Any] | None = None,
     ) -> RunHandle:  # fmt: skip
         """Take a run over and begin to drive it here; `resume` also waits.
+
+        With ``as_of``, the run as it was read before, it is taken only if nobody has taken it since (else LeaseHeldError).  ``note`` is data
+        to be recorded with the taking.
 
         Raises RunNotFoundError, AmbiguousRunError, RunEndedError, LeaseHeldError (unless ``takeover``), DrivenHereError, WrongFlowError,
         GraphChangedError, MigrationError, CheckpointCorruptError, ArgumentError, ExecutorClosedError.
@@ -223,9 +251,11 @@ class GraphExecutor:
             raise RunEndedError(record.run_id, record.status)
         if record.run_id in self._tasks:
             raise DrivenHereError(record.run_id, self.store.worker_id)
+        if as_of is not None and as_of.epoch != record.epoch:
+            raise LeaseHeldError(record.run_id, record.owner or "somebody who has given it back already", None)
         state = await load_state(self.store, record.run_id)
         admission = await admitted(self.store, record, state, self.graph, mode)
-        details = dict(admission.details)
+        details = {**(note or {}), **admission.details}
         if max_steps is not None:
             if max_steps <= state.step:
                 raise ArgumentError("max_steps", max_steps, f"more than the {state.step} steps that run {record.run_id} has made")
@@ -341,7 +371,7 @@ class GraphExecutor:
             except StoreError as also:
                 failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
             raise
-        return self.result_of(driver.state, waiting=driver.parked, error=driver.error, warnings=driver.warnings)
+        return self.result_of(driver.state, status=driver.status, error=driver.error, warnings=driver.warnings)
 
     def _is_over(self, task: DriveTask[RunResult | None], ended: asyncio.Future[RunResult]) -> None:
         self._driving.discard(task)
@@ -365,7 +395,7 @@ class GraphExecutor:
             self._ended[run_id] = ended
         # Whoever listens is told last: the run can be taken again at once.
         error = RuntimeError(f"run {run_id} is no longer driven here: its task was cancelled") if ended.cancelled() else ended.exception()
-        driver.live.close(parked=driver.parked, error=error)
+        driver.live.close(parked=driver.status == "waiting", error=error)
 
     @property
     def strays(self) -> int:
@@ -424,15 +454,21 @@ class GraphExecutor:
 
     # --- results ----------------------------------------------------------------------------------------------------
     def result_of(
-        self, state: RunState, *, waiting: bool = False, error: BaseException | None = None, warnings: tuple[TrailmarkWarning, ...] = ()
+        self,
+        state: RunState,
+        *,
+        status: RunStatus = "running",
+        error: BaseException | None = None,
+        warnings: tuple[TrailmarkWarning, ...] = (),
     ) -> RunResult:
-        """The result that a folded state stands for."""
+        """The result that a folded state stands for; ``status`` is the run's own where the state does not tell: who drives it is no part of
+        what it folds to."""
         view = self.graph.plan.schema.view(state.root.read)
         values = {key: value for key in self.graph.plan.schema.keys if (value := _value(state, key)) is not ABSENT}
         is_over = state.status in ENDED
         tickets = () if is_over else tuple(scope.detail[0] for scope in state.frontier() if scope.phase == PARKED)
         return RunResult(
-            run_id=state.run_id, status="waiting" if waiting else state.status, state=view, values=values, steps=state.step,  # type: ignore[arg-type]
+            run_id=state.run_id, status=status if state.status == "running" else state.status, state=view, values=values, steps=state.step,  # type: ignore[arg-type]
             attempt=state.attempt, error=state.root.detail if state.status == "failed" else None, waiting_for=tickets,
             retries=() if is_over else retries(state), waits=() if is_over else waits(state), seq=state.seq, warnings=warnings, exception=error,
         )  # fmt: skip
@@ -440,7 +476,7 @@ class GraphExecutor:
     async def _stored_result(self, run_id: str) -> RunResult:
         record = await self.store.run(run_id)
         state = await load_state(self.store, record.run_id)
-        return self.result_of(state, waiting=record.status == "waiting")
+        return self.result_of(state, status=record.status)
 
     def _finished(self, result: RunResult) -> RunResult:
         if result.status == "failed":
@@ -552,6 +588,60 @@ class GraphExecutor:
             self._drivers[run_id].suspend(reason)
             await _outlast(task)
         return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
+
+    async def stop(self, run_id: str, reason: str = "", *, grace: timedelta = STOP_GRACE) -> RunResult:
+        """See `RunHandle.stop`."""
+        return await self._left(run_id, Leaving("suspend", reason), grace)
+
+    async def give_back(self, run_id: str, *, grace: timedelta = STOP_GRACE) -> RunResult:
+        """See `RunHandle.shutdown`."""
+        return await self._left(run_id, Leaving("give_back"), grace)
+
+    async def shutdown(self, grace: timedelta = STOP_GRACE) -> None:
+        """Give back every run driven here: bodies in flight may finish within ``grace``; whoever takes a run next goes on with it.
+
+        Nothing is started or resumed after.  Idempotent; `aclose` then has nothing left to suspend.
+        """
+        arguments.period("grace", grace)
+        self._is_closed = True
+        await asyncio.gather(*(self.give_back(run_id, grace=grace) for run_id in list(self._tasks)))
+
+    async def _left(self, run_id: str, then: Leaving, grace: timedelta) -> RunResult:
+        """Let a run that is driven here stop; where it has not within ``grace``, stop it."""
+        run_id, grace = arguments.run_named(run_id), arguments.period("grace", grace)
+        task = self._tasks.get(run_id)
+        if task is not None:
+            clock = await self._ready_clock()
+            driver = self._drivers[run_id]
+            driver.drain(then)
+            enough = driver.give_back if then.event == "give_back" else partial(driver.suspend, then.reason)
+            escalation = clock.call_at(clock.now() + grace // timedelta(microseconds=1), enough)
+            try:
+                await _outlast(task)
+            finally:
+                escalation.cancel()
+        return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
+
+    def open(self, run_id: str) -> RunHandle:
+        """A handle of a run wherever it is driven, without driving it here."""
+        run_id = arguments.run_named(run_id)
+        return RunHandle(self, run_id, self._tasks.get(run_id))
+
+    async def begin(self, run_id: str) -> Started:
+        """See `RunHandle.start`."""
+        if self.is_driving(run_id):
+            return "already_running"
+        try:
+            await self.attach(run_id)
+        except LeaseHeldError:
+            return "already_running"
+        except RunEndedError:
+            return "rejected"
+        return "started"
+
+    def drive_of(self, run_id: str) -> asyncio.Future[RunResult] | None:
+        """How the drive of a run that is driven here will end."""
+        return self._tasks.get(run_id)
 
     async def check(self, run_id: str) -> RunCheck:
         """Check the stored checkpoints of a run against the contracts: order, steps, edges, deltas, end.  Changes nothing.

@@ -6,15 +6,18 @@ resumes it).
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Final, Literal, Protocol, get_args
 
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import DecisionRecord, SignalRecord
+from checkpoint_stores.records import UNDRIVEN, DecisionRecord, RunStatus, SignalRecord
 from engine.decisions import Decision
 from engine.following import EventStream, OnLoss
 from engine.live import Live
 from engine.queues import Delivery
 from engine.result import RunResult
+from engine.standing import reached, statuses
 
 
 class Drives(Protocol):
@@ -25,6 +28,10 @@ class Drives(Protocol):
     async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord: ...
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult: ...
     async def suspend(self, run_id: str, reason: str = "") -> RunResult: ...
+    async def begin(self, run_id: str) -> Started: ...
+    def drive_of(self, run_id: str) -> object: ...
+    async def stop(self, run_id: str, reason: str = "", *, grace: timedelta = ...) -> RunResult: ...
+    async def give_back(self, run_id: str, *, grace: timedelta = ...) -> RunResult: ...
     def is_driving(self, run_id: str) -> bool: ...
     def live(self, run_id: str) -> Live | None: ...
     def lost(self, run_id: str, on_loss: OnLoss) -> None: ...
@@ -32,8 +39,19 @@ class Drives(Protocol):
     def store(self) -> CheckpointStore: ...
 
 
+Started = Literal["started", "already_running", "rejected"]
+"""What became of a request to drive a run."""
+
+STOP_GRACE: Final = timedelta(seconds=30)
+"""How long the bodies in flight may take when a run is stopped; then they are cancelled."""
+
+
 class RunHandle:
-    """A run that this process drives, or has just driven."""
+    """A run, as this process sees it: mostly one that it drives, or has just driven.
+
+    Everything that stops a run may be asked again and again, of a run in any status, and comes back: what is in flight gets its time and
+    no more.  A harder word overrides a softer one (stop, then suspend, then cancel), never the other way round.
+    """
 
     def __init__(self, executor: Drives, run_id: str, drive: object = None, *, first: int = 0) -> None:
         self._executor = executor
@@ -87,9 +105,49 @@ class RunHandle:
         """End the run as cancelled.  Idempotent: a run that has ended stays as it ended."""
         return await self._executor.cancel(self.run_id, by=by, reason=reason)
 
+    async def abort(self, reason: str) -> RunResult:
+        """End the run at once because the program gives it up: `cancel` in the name of this process."""
+        return await self._executor.cancel(self.run_id, by=self._executor.store.worker_id, reason=reason)
+
+    async def start(self) -> Started:
+        """Drive the run here, where nobody drives it and it can go on.  Idempotent.
+
+        Returns ``started``, ``already_running`` (here or elsewhere) or ``rejected`` (it has ended).  Raises what `GraphExecutor.attach` raises
+        beside that.
+        """
+        started = await self._executor.begin(self.run_id)
+        self._drive = self._executor.drive_of(self.run_id) or self._drive
+        return started
+
+    async def stop(self, reason: str = "", *, grace: timedelta = STOP_GRACE) -> RunResult:
+        """Start nothing more, let the bodies in flight finish and commit, then suspend the run; after ``grace`` they are cancelled.
+
+        ``reason`` is recorded.  A run that is not driven here stays as it is.
+        """
+        return await self._executor.stop(self.run_id, reason, grace=grace)
+
+    async def shutdown(self, *, grace: timedelta = STOP_GRACE) -> RunResult:
+        """As `stop`, but leave the run ``ready``: whoever takes it next, a worker for example, goes on with it."""
+        return await self._executor.give_back(self.run_id, grace=grace)
+
     async def suspend(self, reason: str = "") -> RunResult:
         """Stop driving the run; it stays resumable.  Bodies in flight are cancelled and will run again."""
         return await self._executor.suspend(self.run_id, reason)
+
+    def watch(self) -> AsyncIterator[RunStatus]:
+        """The status the run has now, then each newer one, until it has ended, from whatever process.
+
+        Of several that come at once only the last is told.  Raises RunNotFoundError, StoreUnavailableError.
+        """
+        return statuses(self._executor.store, self.run_id)
+
+    async def wait_for(self, *status: RunStatus) -> RunStatus:
+        """Wait until the run has one of these statuses, and return it.  Raises RunEndedError where it ended in another one."""
+        return await reached(self._executor.store, self.run_id, status)
+
+    async def wait_ready(self) -> RunStatus:
+        """Wait until a process drives the run, or did: until it is neither ``created`` nor ``ready``."""
+        return await reached(self._executor.store, self.run_id, [each for each in get_args(RunStatus) if each not in UNDRIVEN])
 
     def done(self) -> bool:
         """Whether this process no longer drives the run."""

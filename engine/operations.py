@@ -17,10 +17,11 @@ from checkpoint_stores.ids import new_id
 from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED, Commit, NewRun, Row, RunChange, RunRecord
+from checkpoint_stores.statuses import after
 from engine.barriers import payload_digest, record_of, worded
 from engine.clock import Clock
 from engine.errors import EditError, ForkError
-from engine.events import CancelAsked
+from engine.events import CancelAsked, Event
 from engine.loading import catch_up, load_state
 from engine.plan import Plan
 from engine.updates import first_line
@@ -62,17 +63,28 @@ async def cancel_run(
 
 
 async def _end_as_cancelled(store: CheckpointStore, run_id: str, actor: str, reason: str, clock: Clock, *, takeover: bool) -> None:
+    change = RunChange(status=after("running", "cancel"), clear_wake_at=True, release=True)
+    await change_run(store, run_id, CancelAsked(actor, reason), change, clock, takeover=takeover)
+
+
+async def change_run(
+    store: CheckpointStore, run_id: str, event: Event, change: RunChange, clock: Clock, *,
+    takeover: bool = False, note: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Take a run, commit what an event about the run as a whole makes of it, and let it go.
+
+    Raises RunNotFoundError, RunEndedError, LeaseHeldError, CheckpointCorruptError.
+    """
     state = await load_state(store, run_id)
-    lease = await store.acquire(run_id, takeover=takeover)
+    lease = await store.acquire(run_id, details=note, takeover=takeover)
     await catch_up(store, state)
     walk = Walk(NO_PLAN, state, store.chain, lease.epoch)
-    batch = walk.feed([CancelAsked(actor, reason)], clock.now())
-    change = RunChange(status="cancelled", clear_wake_at=True, release=True)
+    batch = walk.feed([event], clock.now())
     await store.commit(Commit(run_id, lease.epoch, tuple(batch.rows), change, closed=tuple(batch.closed)))
 
 
 NO_PLAN: Final[Any] = None
-"""Cancelling asks no node and no edge: it works on runs whose flow is not here."""
+"""Such an event asks no node and no edge: it works on runs whose flow is not here."""
 
 
 async def fork_run(
@@ -212,6 +224,12 @@ def _detail(ops: list[Op]) -> str:
                 said.append(f"{action} by {by}")
             case ["status", status]:
                 said.append(str(status))
+            case ["attempt", _, {"quarantined": str(reason)}]:
+                said.append(reason)
+            case ["attempt", _, {"released": {"actor": actor, "reason": reason}}]:
+                said.append(f"released by {actor}" + (f": {reason}" if reason else ""))
+            case ["attempt", number, {"recoveries": recoveries}]:
+                said.append(f"attempt {number}, recovery {recoveries} without progress")
             case ["attempt", number, _details]:
                 said.append(f"attempt {number}")
             case ["wait", _kind, name, _due]:

@@ -59,7 +59,7 @@ class RunResult:
 
     run_id: str
     status: RunStatus
-    """completed, failed, cancelled; or resumable: waiting, limit_reached, suspended."""
+    """completed, failed, cancelled; or resumable: waiting, ready, limit_reached, suspended (or created, of a run nobody has driven yet)."""
     state: Any
     """The final (or latest) state: an instance of the flow's state class, read-only."""
     values: Mapping[str, Any]

@@ -204,7 +204,7 @@ class Teller:
         elif status == "failed":
             self._add("flow_error", "", flow_name=self.flow, error=label(words["fail"][1] if "fail" in words else {}))
         elif status in _STOPS:
-            self._add("suspended", "", reason=_STOPS[status], detail=said.get("suspended", ""), waiting_for=self._tickets())
+            self._add("suspended", "", reason=_STOPS[status], detail=said.get(status, ""), waiting_for=self._tickets())
 
     def _complete(self, row: Row, *, success: bool) -> None:
         self._add(

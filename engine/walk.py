@@ -89,7 +89,20 @@ class _Gate:
 class Walk:
     """One run, being driven by one process under one lease epoch."""
 
-    __slots__ = ("_chain", "_gates", "_items", "_next_index", "_numbers", "_starved", "_turn", "began_at", "epoch", "plan", "state")
+    __slots__ = (
+        "_chain",
+        "_gates",
+        "_is_held",
+        "_items",
+        "_next_index",
+        "_numbers",
+        "_starved",
+        "_turn",
+        "began_at",
+        "epoch",
+        "plan",
+        "state",
+    )
 
     def __init__(self, plan: Plan, state: RunState, chain: Chain, epoch: int) -> None:
         self.plan = plan
@@ -103,6 +116,7 @@ class Walk:
         self._starved: dict[str, None] = {}
         """Paths of what could not start because the step limit is used up, in the order they came."""
         self._turn = 0
+        self._is_held = False
         self._numbers: dict[str, int] = {}
         """Step indices given to bodies in flight in branches, by path: what is committed first need not have begun first."""
         self._next_index = 0
@@ -170,6 +184,19 @@ class Walk:
     def feed(self, events: list[Event], now: int) -> Batch:
         """Fold everything that follows from ``events``."""
         return self._feed(events, now, Batch())
+
+    def hold(self, unstarted: Iterable[StartBody] = ()) -> None:
+        """Start no body from now on, and none of ``unstarted``; whoever drives the run next works out anew which are to start."""
+        self._is_held = True
+        for start in unstarted:
+            self._landed(start.path)
+            self._numbers.pop(start.path, None)
+
+    def let_go(self) -> tuple[str, ...]:
+        """Give up what is in flight, uncommitted; returns the paths of the bodies to cancel."""
+        paths = tuple(sorted(self.state.running))
+        self.state.running.clear()
+        return paths
 
     def stop_at_limit(self, now: int) -> Batch:
         """Record that the step limit keeps the run from moving."""
@@ -285,6 +312,8 @@ class Walk:
 
     def _admit(self, start: StartBody, batch: Batch) -> None:
         """Start a body, or let it wait for its turn, or for more steps."""
+        if self._is_held:
+            return
         state = self.state
         scope = state.scopes[start.path]
         gates = self._gates_above(scope) if scope.parent is not None else ()
@@ -357,7 +386,11 @@ class Walk:
 
     def _has_room(self, scope: Scope) -> bool:
         """Whether what begins now below the open node of ``scope`` would start at once."""
-        return not self._starved and all(gate.running < gate.limit and not gate.queue for gate in self._gates_below(scope))
+        return (
+            not self._starved
+            and not self._is_held
+            and all(gate.running < gate.limit and not gate.queue for gate in self._gates_below(scope))
+        )
 
     def _gates_above(self, scope: Scope) -> list[_Gate]:
         """The concurrency limits a body in ``scope`` counts under."""

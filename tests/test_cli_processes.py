@@ -268,3 +268,143 @@ def test_a_users_own_engine_py_neither_hides_ours_nor_fails_without_being_named(
     assert code == ExitCode.FLOW
     assert "reducers.py has the name of trailmark's own package 'reducers', rename it" in err
     assert err.count("\n") == 1
+
+
+# --- the worker -----------------------------------------------------------------------------------------------------
+WORKER = ("worker", "--app", "shop:flow")
+SUBMIT = (*RUN, "--submit", "-o", "ids")
+
+
+def submitted(folder: Path) -> str:
+    code, out, _ = done(folder, *SUBMIT)
+    assert code == ExitCode.OK
+    return out.strip()
+
+
+def of_run(folder: Path, run_id: str) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(done(folder, "runs", "show", run_id, "-o", "json")[1])
+    return shown
+
+
+def test_a_submitted_run_is_driven_by_a_worker_before_and_behind_its_barrier(folder: Path) -> None:
+    (folder / "go").touch()
+    run_id = submitted(folder)
+    assert of_run(folder, run_id)["status"] == "created"
+    code, out, err = done(folder, *WORKER, "--until-idle")
+    assert (code, err) == (ExitCode.OK, "")
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in out.splitlines()]
+    assert lines == [
+        "worker began (10 at once)",
+        f"took         {run_id} order (new)",
+        f"waiting      {run_id} order (3 steps)",
+        "worker ended",
+    ]
+    assert done(folder, "approvals", "approve", run_id, "manager", "--by", "ana")[0] == ExitCode.OK
+    code, out, _ = done(folder, *WORKER, "--until-idle", "-o", "json")
+    reports = [json.loads(line) for line in out.splitlines()]
+    assert [report["what"] for report in reports] == ["began", "taken", "let_go", "ended"]
+    assert (reports[2]["run_id"], reports[2]["status"], reports[1]["text"]) == (run_id, "completed", "due")
+    assert done(folder, *WORKER, "--until-idle", "-o", "ids")[1] == ""
+
+
+SLOW = """
+import asyncio
+from pathlib import Path
+from typing import Annotated
+from trailmark import END, Flow
+from trailmark.reducers import append
+
+slow = Flow("slow", {"notes": Annotated[list[str], append]})
+
+@slow.node
+async def work(state):
+    print("working", flush=True)
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    return {"notes": ["worked"]}
+
+@slow.node
+async def more(state):
+    return {"notes": ["more"]}
+
+slow.set_entry("work").add_edge("work", "more").add_edge("more", END)
+flows = {"slow": slow}
+"""
+
+
+@contextmanager
+def in_the_middle_of_a_body(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A run, and the worker that drives it."""
+    (folder / "slow.py").write_text(SLOW)
+    _, out, _ = done(folder, "run", "slow:slow", "--submit", "-o", "ids")
+    with process(folder, "worker", "--app", "slow.py:flows", "--drain", "60", "-o", "json") as working:
+        assert working.stderr is not None
+        assert working.stderr.readline() == "working\n"
+        yield out.strip(), working
+
+
+def heard(working: subprocess.Popen[str], what: str) -> dict[str, Any]:
+    """The next report of this kind."""
+    assert working.stdout is not None
+    while line := working.stdout.readline():
+        report: dict[str, Any] = json.loads(line)
+        if report["what"] == what:
+            return report
+    raise AssertionError(f"the worker never said {what!r}")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_end_lets_the_body_finish_and_gives_the_run_back(folder: Path, sent: signal.Signals) -> None:
+    with in_the_middle_of_a_body(folder) as (run_id, working):
+        working.send_signal(sent)
+        assert heard(working, "draining")["text"] == "1 in flight"
+        _, out, _ = done(folder, "run", "slow:slow", "--submit", "-o", "ids")
+        assert [of_run(folder, each)["status"] for each in (run_id, out.strip())] == ["draining", "created"]
+        (folder / "go").touch()
+        heard(working, "ended")
+        assert working.wait(timeout=60) == ExitCode.OK
+    left = of_run(folder, run_id)
+    assert (left["status"], left["owner"], left["steps"], left["attempt"]) == ("ready", None, 1, 1)
+    assert of_run(folder, out.strip())["status"] == "created"
+    assert done(folder, "worker", "--app", "slow:flows", "--until-idle")[0] == ExitCode.OK
+    again = json.loads(done(folder, "runs", "state", run_id, "-o", "json")[1])
+    assert again == {"notes": ["worked", "more"]}, "nothing was done twice"
+
+
+def test_a_worker_that_is_told_twice_ends_at_once(folder: Path) -> None:
+    with in_the_middle_of_a_body(folder) as (run_id, working):
+        working.send_signal(signal.SIGTERM)
+        heard(working, "draining")
+        working.send_signal(signal.SIGTERM)
+        heard(working, "ended")
+        assert working.wait(timeout=60) == ExitCode.OK
+    left = of_run(folder, run_id)
+    assert (left["status"], left["owner"], left["steps"]) == ("ready", None, 0)
+
+
+def test_a_quarantined_run_is_found_and_released(folder: Path) -> None:
+    (folder / "deadly.py").write_text(
+        "import os, signal\nfrom trailmark import END, Flow\nflow = Flow('deadly', {})\n"
+        "@flow.node\nasync def die(state):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "flow.set_entry('die').add_edge('die', END)\n"
+    )
+    work = ("worker", "--app", "deadly:flow", "--max-recoveries", "2", "--until-idle")
+    _, out, _ = done(folder, "run", "deadly:flow", "--submit", "-o", "ids")
+    assert [done(folder, *work)[0] for _ in range(4)] == [-signal.SIGKILL] * 3 + [ExitCode.OK]
+    assert done(folder, "runs", "ls", "--status", "quarantined", "-o", "ids")[1] == out
+    _, shown, said = done(folder, "runs", "show", out.strip())
+    assert "quarantined" in shown
+    assert said.split("\n")[1].strip() == f"trailmark runs release {out.strip()} --by NAME"
+    assert "2 recoveries in a row got nowhere" in done(folder, "runs", "steps", out.strip())[1]
+    assert done(folder, "runs", "release", out.strip())[0] == ExitCode.USAGE
+    code, released, _ = done(folder, "runs", "release", out.strip(), "--by", "ana", "--reason", "mended", "-o", "json")
+    assert (code, json.loads(released)["status"]) == (ExitCode.OK, "ready")
+    assert done(folder, "runs", "release", out.strip(), "--by", "ana")[0] == ExitCode.CONFLICT
+
+
+def test_a_worker_needs_flows_it_can_load(folder: Path) -> None:
+    assert done(folder, "worker")[::2] == (
+        ExitCode.USAGE, "trailmark: say which flows: --app MODULE:NAME or --app file.py:NAME\n"
+    )  # fmt: skip
+    code, _, err = done(folder, "worker", "--app", "shop:nothing")
+    assert (code, "shop has no 'nothing'" in err) == (ExitCode.FLOW, True)

@@ -34,6 +34,7 @@ from checkpoint_stores.errors import (
 )
 from checkpoint_stores.records import Commit, DecisionRecord, Lease, Receipt, RunChange, Snapshot
 from checkpoint_stores.sql import postgres_statements, statements
+from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
@@ -757,3 +758,64 @@ async def test_synchronous_is_what_was_asked_for(sqlite_url: str, level: str) ->
 def test_an_unknown_synchronous_is_refused(sqlite_url: str) -> None:
     with pytest.raises(ValueError, match="synchronous"):
         SQLCheckpointStore(sqlite_url, synchronous="SOMETIMES")  # type: ignore[arg-type]
+
+
+MANY_RUNS = (
+    "INSERT INTO runs (run_id, tenant, flow, flow_version, graph_hash, status, head_seq, head_digest, genesis, max_steps, attempt, inbox_rev,"
+    " epoch, owner, wake_at, created_at, updated_at)"
+    " SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), '', CASE n % 3 WHEN 0 THEN 'f' WHEN 1 THEN 'g' ELSE 'h' END, '1', 'x',"
+    " CASE WHEN n % 50 = 0 THEN 'running' WHEN n % 20 = 0 THEN 'waiting' ELSE 'completed' END, 1, '', '', 9, 1, 0, 1,"
+    " CASE WHEN n % 50 = 0 THEN 'owner' || n % 7 END, CASE WHEN n % 50 != 0 AND n % 20 = 0 THEN n END, n, n FROM generate_series(1, 20000) n"
+)
+"""Most have ended, some run, some wait for a time."""
+
+WHAT_A_WORKER_ASKS = {
+    "due": (lambda: statements.runs_due(statements.Wanted(["f", "g"], [b"r" * 16], 5), 50), "ix_runs_due"),
+    "of dead owners": (lambda: statements.runs_of_owners(["w", "v"], statements.Wanted(["f"], [], 5), 50), "ix_runs_owned"),
+    "when next": (lambda: statements.next_due("w", 30, 5), "ix_runs_due"),
+}
+
+
+@pytest.mark.parametrize("question", WHAT_A_WORKER_ASKS)
+async def test_what_a_worker_asks_is_one_index_range_of_sqlite(sqlite_url: str, question: str) -> None:
+    asked, index = WHAT_A_WORKER_ASKS[question]
+    text = str(asked().compile(dialect=sqlite_dialect.dialect(), compile_kwargs={"literal_binds": True}))
+    async with SQLCheckpointStore(sqlite_url):
+        pass
+    with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+        plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {text}"))
+        mark = " / ".join(
+            line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {for_sqlite(statements.DUE_MARK, (5, 9))[0]}", (5, 9, 5, 5))
+        )
+    assert f"SEARCH runs USING INDEX {index}" in plan or f"SEARCH runs USING COVERING INDEX {index}" in plan
+    assert "SCAN runs" not in plan
+    assert "TEMP B-TREE" not in plan
+    assert mark.count("COVERING INDEX ix_runs_due") == 3
+
+
+@pytest.mark.parametrize("question", WHAT_A_WORKER_ASKS)
+async def test_what_a_worker_asks_is_one_index_range_of_postgresql(postgres_url: str, question: str) -> None:
+    asked, index = WHAT_A_WORKER_ASKS[question]
+    async with SQLCheckpointStore(postgres_url) as store, store._database._engine.connect() as connection:
+        await connection.exec_driver_sql(MANY_RUNS)
+        await connection.exec_driver_sql("ANALYZE runs")
+        text = str(asked().compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+        plan = "\n".join(line[0] for line in await connection.exec_driver_sql(f"EXPLAIN {text}"))
+    assert re.search(rf"(using|on) {index}\b", plan), plan
+    assert "Index Cond" in plan
+    assert "Seq Scan on runs" not in plan
+
+
+async def test_processes_that_died_long_ago_and_own_nothing_are_forgotten(sqlite_url: str) -> None:
+    clock = SetClock()
+    async with SQLCheckpointStore(sqlite_url, now=clock) as store, SQLCheckpointStore(sqlite_url, now=clock) as gone:
+        run = await new_run(gone)
+        with closing(sqlite3.connect(file_of(sqlite_url))) as connection, connection:
+            connection.executemany(
+                "INSERT INTO workers VALUES (?, 'elsewhere', 1, 1, 1, ?)", [(f"dead{number}", clock.now - 1) for number in range(150)]
+            )
+        clock.advance(timedelta(hours=1))
+        assert [record.run_id for record in await store.due()] == [run.run_id]
+        with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+            assert connection.execute("SELECT worker_id FROM workers").fetchall() == [(gone.worker_id,)]
+        assert [record.run_id for record in await store.due()] == [run.run_id]

@@ -21,8 +21,8 @@ anywhere resumes exactly where it was.
     >>> result.status, result.values
     ('completed', {'amount': 3, 'notes': ['checked 3']})
 
-Import only from `trailmark`, `trailmark.checkpoint_stores`, `trailmark.events`, `trailmark.reducers`
-and `trailmark.testing`; everything else may move.  Names are loaded when they are
+Import only from `trailmark`, `trailmark.checkpoint_stores`, `trailmark.events`, `trailmark.reducers`,
+`trailmark.testing` and `trailmark.worker`; everything else may move.  Names are loaded when they are
 first used: ``import trailmark`` loads neither networkx nor sqlalchemy.
 """
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import DuplicateTypeError as DuplicateTypeError
     from checkpoint_stores.errors import EffectError as EffectError
     from checkpoint_stores.errors import EffectNotInDoubtError as EffectNotInDoubtError
+    from checkpoint_stores.errors import IllegalTransitionError as IllegalTransitionError
     from checkpoint_stores.errors import InvalidDecisionError as InvalidDecisionError
     from checkpoint_stores.errors import LeaseHeldError as LeaseHeldError
     from checkpoint_stores.errors import LeaseLostError as LeaseLostError
@@ -174,7 +175,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "checkpoint_stores.errors": (
         "AmbiguousEffectError", "AmbiguousRunError", "AmbiguousTicketError", "ArgumentError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
-        "DecisionConflictError", "DuplicateTypeError", "EffectError", "EffectNotInDoubtError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
+        "DecisionConflictError", "DuplicateTypeError", "EffectError", "EffectNotInDoubtError", "IllegalTransitionError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
         "RunExistsError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError", "TenantError", "TransactionError", "TransactionOverError", "TransactionTimeoutError", "TransactionUnavailableError",
         "UnknownBarrierError", "UnknownEffectError", "UnserialisableError",
     ),

@@ -15,7 +15,18 @@ import sqlalchemy as sa
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import ArgumentError, RunNotFoundError
-from checkpoint_stores.records import BarrierRecord, CancelRequest, DecisionRecord, EffectRecord, Inbox, NewRun, Row, RunRecord, Snapshot
+from checkpoint_stores.records import (
+    UNDRIVEN,
+    BarrierRecord,
+    CancelRequest,
+    DecisionRecord,
+    EffectRecord,
+    Inbox,
+    NewRun,
+    Row,
+    RunRecord,
+    Snapshot,
+)
 from checkpoint_stores.signalling import apart
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.sql.leases import is_over
@@ -151,7 +162,7 @@ def run_line(run: NewRun, first: Row, *, genesis: bytes, owner: str | None) -> A
         inbox_rev=0,
         epoch=held,
         owner=owner if run.hold else None,
-        wake_at=None,
+        wake_at=first.started_at if run.status in UNDRIVEN and not run.hold else None,
         parent_run_id=key_of(run.parent_run_id) if run.parent_run_id is not None else None,
         forked_at_seq=run.forked_at_seq,
         labels=encoded(run.labels),

@@ -38,7 +38,10 @@ class Owning:
             lease = await self._database.transact(transactions.create, run, first, store_graph=store_graph)
         if run.definition:
             self._known_graphs.add(run.graph_hash)
-        return self._held(lease) if run.hold else lease
+        if run.hold:
+            return self._held(lease)
+        self._database.outside.watches.wake(run.run_id)
+        return lease
 
     async def _create_at_once(self, run: NewRun, first: Row, *, store_graph: bool) -> Lease | None:
         database = self._database
@@ -125,3 +128,4 @@ class Owning:
     async def release(self, run_id: str, epoch: int) -> None:
         await self._database.transact(transactions.release, run_id, epoch)
         self._holding.drop(run_id)
+        self._database.outside.watches.wake(run_id)

@@ -167,6 +167,8 @@ REREAD: Final = (
     " WHERE k.run_id = $1::bytea AND k.seq >= $2::integer AND k.seq <= $3::integer ORDER BY k.seq"
 )
 
+_TELL: Final = f"pg_notify('{CHANNEL}', encode({{run_id}}, 'hex'))::text"
+
 # --- creating -------------------------------------------------------------------------------------------------------
 _NEW_RUN_FIELDS: Final = [(column.name, _type_of(column)) for column in runs.columns][:NEW_RUN_WIDTH]
 _GRAPH_FIELDS: Final = [(column.name, _type_of(column)) for column in graphs.columns]
@@ -182,7 +184,7 @@ def _create() -> str:
     return (
         f"WITH moment AS MATERIALIZED (SELECT {_NOW} AS now),"
         f" made AS (INSERT INTO {runs.name} ({RUN}) SELECT {', '.join(f'n.{name}' for name, _ in _NEW_RUN_FIELDS)}, {now}, {now}"
-        f" FROM {_unnested('n', _NEW_RUN_FIELDS, run)} ON CONFLICT DO NOTHING RETURNING run_id, graph_hash, created_at),"
+        f" FROM {_unnested('n', _NEW_RUN_FIELDS, run)} ON CONFLICT DO NOTHING RETURNING run_id, graph_hash, created_at, wake_at),"
         f" begun AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {now}"
         f" FROM {_unnested('g', _ROW_FIELDS, row)} WHERE {_among('g.run_id', 'made')}),"
         f" kept AS (INSERT INTO {graphs.name} ({', '.join(graphs.columns.keys())}) SELECT k.graph_hash, k.definition"
@@ -190,13 +192,13 @@ def _create() -> str:
         " WHERE k.graph_hash IN (SELECT made.graph_hash FROM made) ON CONFLICT DO NOTHING),"
         f" opened AS (INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) SELECT {', '.join(opened)}"
         f" FROM {_unnested('b', _NEW_BARRIER_FIELDS, barrier)} WHERE {_among('b.run_id', 'made')})"
-        " SELECT run_id, created_at FROM made"
+        f" SELECT run_id, created_at, CASE WHEN wake_at IS NOT NULL THEN {_TELL.format(run_id='run_id')} END FROM made"
     )
 
 
 CREATE: Final = _create()
 """New runs with all that belongs to them: $1 the clock or null, then the arrays of `CREATION_PARTS`.
-Returns (run_id, created_at) for each run whose id and run_key were free; of the others nothing is written."""
+Returns (run_id, created_at, _) for each run whose id and run_key were free; of the others nothing is written."""
 
 CREATED: Final = (
     f"SELECT r.run_id, r.created_at FROM unnest($1::bytea[], $2::bytea[]) AS g(run_id, digest)"
@@ -211,7 +213,6 @@ _LOCKED: Final = (
     f"locked AS (SELECT g.* FROM {{given}} JOIN {runs.name} r ON r.run_id = g.run_id"
     " WHERE r.xmin::text = g.version FOR NO KEY UPDATE OF r SKIP LOCKED)"
 )
-_TELL: Final = f"pg_notify('{CHANNEL}', encode({{run_id}}, 'hex'))::text"
 _ASKED_BARRIERS: Final = f"FROM {barriers.name} b WHERE b.run_id = r.run_id AND (b.node = g.node OR b.ticket = g.barrier)"
 _IS_KNOWN: Final = "g.barrier IN (b.ticket, b.node, regexp_replace(b.ticket, '#[0-9]+$', ''))"
 """`deciding.is_known`: where not, the definition says whether there is such a barrier."""
@@ -286,7 +287,7 @@ def _take() -> str:
     _, run, row = _starts(TAKING_PARTS)
     return (
         f"WITH {_LOCKED.format(given=_unnested('g', _TAKE_FIELDS, run))},"
-        f" taken AS (UPDATE {runs.name} r SET epoch = r.epoch + 1, attempt = r.attempt + 1, status = 'running', owner = $2::text,"
+        f" taken AS (UPDATE {runs.name} r SET epoch = r.epoch + 1, attempt = r.attempt + 1, status = 'running', owner = $2::text, wake_at = NULL,"
         " max_steps = coalesce(l.max_steps, r.max_steps), graph_hash = coalesce(l.graph_hash, r.graph_hash),"
         f" head_seq = l.seq, head_digest = l.digest, updated_at = {_NOW}"
         " FROM locked l WHERE r.run_id = l.run_id"

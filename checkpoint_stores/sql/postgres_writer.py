@@ -69,7 +69,7 @@ class PostgresWriter(PostgresQueue[Written]):
         works = [work for work, _ in batch]
         try:
             await self._prepare()
-            made = dict(await self._create.fetch(self._now(), *_arrays_of_runs(works)))
+            made = {line[0]: line[1] for line in await self._create.fetch(self._now(), *_arrays_of_runs(works))}
             if is_again:
                 # What is refused now may be our own, in since before the connection broke.
                 missing = [(work.key, work.line.head_digest) for work in works if work.key not in made]

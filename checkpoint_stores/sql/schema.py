@@ -55,7 +55,11 @@ runs = sa.Table(
     sa.Column("inbox_rev", sa.Integer, nullable=False, doc="Goes up with everything outsiders write: decisions, requests to cancel."),
     sa.Column("epoch", sa.Integer, nullable=False, doc="Number of the newest lease; a commit under another epoch is refused."),
     sa.Column("owner", sa.Text, doc="The worker that holds the lease; NULL where nobody does."),
-    sa.Column("wake_at", sa.BigInteger, doc="When a parked run wants to be resumed: its next deadline or retry."),
+    sa.Column(
+        "wake_at",
+        sa.BigInteger,
+        doc="Since when, or from when on, a run that nobody holds is to be driven: new or given back, decided, or at its next deadline or retry.",
+    ),
     sa.Column("parent_run_id", sa.LargeBinary(16), doc="The run this is a fork of."),
     sa.Column("forked_at_seq", sa.Integer, doc="At which checkpoint."),
     sa.Column("labels", sa.LargeBinary, doc="The caller's labels."),

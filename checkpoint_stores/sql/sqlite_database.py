@@ -65,7 +65,7 @@ class SQLiteDatabase(Database):
         )
         self.reader = SQLiteReader(self.url, self._connect)
         await self.reader.open()
-        self.outside = SQLitePoller(self._connect)
+        self.outside = SQLitePoller(self._connect, self.scribe.now)
 
     async def _close(self, last: Callable[[sa.Connection], object]) -> None:
         await self.outside.close()

@@ -8,11 +8,13 @@ driver is the business of `checkpoint_stores.sql.places`.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from checkpoint_stores.addressing import MOST_CANDIDATES
+from checkpoint_stores.records import DRIVEN, UNDRIVEN
 from checkpoint_stores.sql.places import POSTGRES_CLOCK, places
 from checkpoint_stores.sql.schema import (
     barriers,
@@ -80,7 +82,7 @@ def runs_newest_first(
     return chosen.order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
 
 
-def give_back(run_id: bytes, epoch: int, owner: str) -> sa.Update:
+def give_back(run_id: bytes, epoch: int, owner: str, now: int | None) -> sa.Update:
     head = (
         sa.select(checkpoints.c.seq, checkpoints.c.digest).where(checkpoints.c.run_id == run_id).order_by(checkpoints.c.seq.desc()).limit(1)
     )
@@ -92,12 +94,67 @@ def give_back(run_id: bytes, epoch: int, owner: str) -> sa.Update:
             owner=None,
             head_seq=sa.func.coalesce(sa.select(newest.c.seq).scalar_subquery(), runs.c.head_seq),
             head_digest=sa.func.coalesce(sa.select(newest.c.digest).scalar_subquery(), runs.c.head_digest),
+            status=sa.case((runs.c.status.in_(DRIVEN), "ready"), else_=runs.c.status),
+            wake_at=sa.case((runs.c.status.in_(DRIVEN), clock(now)), else_=runs.c.wake_at),
         )
     )
 
 
 def owned_by(owner: str) -> sa.Select[Any]:
     return sa.select(runs.c.run_id, runs.c.epoch).where(runs.c.owner == owner)
+
+
+# --- what is due ----------------------------------------------------------------------------------------------------
+class Wanted(NamedTuple):
+    """Which runs somebody could drive: of these flows (None: of all), without those put aside; and the clock."""
+
+    flows: Collection[str] | None
+    aside: Collection[bytes]
+    now: int | None
+
+    def of(self, chosen: sa.Select[Any]) -> sa.Select[Any]:
+        if self.flows is not None:
+            chosen = chosen.where(runs.c.flow.in_(self.flows))
+        return chosen.where(runs.c.run_id.not_in(self.aside)) if self.aside else chosen
+
+
+def runs_due(wanted: Wanted, limit: int) -> sa.Select[Any]:
+    """Runs that nobody owns and whose time has come, the oldest time first."""
+    # As a subquery the clock is asked once; PostgreSQL would ask it for each line, and could use no index.
+    come = runs.c.wake_at <= sa.select(clock(wanted.now)).scalar_subquery()
+    idle = runs.c.owner.is_(None) & runs.c.status.in_(("waiting", *sorted(UNDRIVEN)))
+    return wanted.of(_runs(wanted.now).where(come, idle)).order_by(runs.c.wake_at).limit(limit)
+
+
+def runs_of_owners(owners: Collection[str], wanted: Wanted, limit: int) -> sa.Select[Any]:
+    return wanted.of(_runs(wanted.now).where(runs.c.owner.in_(owners))).limit(limit)
+
+
+def perhaps_gone(worker_id: str, host: str, now: int | None) -> sa.Select[Any]:
+    """Other processes whose lease is over, or that ran on this machine (whether they still do, the machine knows)."""
+    over = workers.c.lease_expires_at <= sa.select(clock(now)).scalar_subquery()
+    return sa.select(workers, clock(now).label("clock")).where(workers.c.worker_id != worker_id, over | (workers.c.host == host))
+
+
+def next_due(worker_id: str, lease: int, now: int | None) -> sa.Select[Any]:
+    """The next time at which something becomes due; one lease from now where nothing is known."""
+    moment = sa.select(clock(now).label("now")).cte("moment")
+    at = sa.select(moment.c.now).scalar_subquery()
+    wakes = sa.select(sa.func.min(runs.c.wake_at)).where(runs.c.wake_at > at).scalar_subquery()
+    ends = (
+        sa.select(sa.func.min(workers.c.lease_expires_at))
+        .where(workers.c.lease_expires_at > at, workers.c.worker_id != worker_id)
+        .scalar_subquery()
+    )
+    known = sa.union_all(sa.select(wakes.label("at")), sa.select(ends), sa.select(moment.c.now + lease)).subquery()
+    return sa.select(sa.func.min(known.c.at))
+
+
+DUE_MARK: Final = (
+    f"SELECT (SELECT count(*) FROM (SELECT 1 FROM {runs.name} WHERE wake_at <= %1 LIMIT %2)),"
+    f" (SELECT max(wake_at) FROM {runs.name} WHERE wake_at <= %1), (SELECT min(wake_at) FROM {runs.name} WHERE wake_at > %1)"
+)
+"""What a watcher of all runs compares at a moment: how many are due (%2 at most), the newest of them, and the next one to be."""
 
 
 def inbox_states_text(number: int) -> str:
@@ -110,10 +167,12 @@ def forget_worker(worker_id: str) -> sa.Delete:
     return sa.delete(workers).where(workers.c.worker_id == worker_id)
 
 
-def forget_dead_workers(before: int) -> sa.Delete:
-    """Lines of processes that ended long ago and own nothing any more."""
+def forget_gone_workers(worker_ids: Collection[str], before: int) -> sa.Delete:
+    """Of these, the lines of processes that ended long ago and own nothing any more."""
     return sa.delete(workers).where(
-        workers.c.lease_expires_at < before, ~sa.exists().where(runs.c.owner == workers.c.worker_id).correlate(workers)
+        workers.c.worker_id.in_(worker_ids),
+        workers.c.lease_expires_at < before,
+        ~sa.exists().where(runs.c.owner == workers.c.worker_id).correlate(workers),
     )
 
 
@@ -261,7 +320,7 @@ INSERT_RUN: Final = (
 )
 """Returns created_at, or no line where the run's id or its run_key is taken."""
 TAKE_RUN: Final = (
-    f"UPDATE {runs.name} SET epoch = epoch + 1, attempt = attempt + 1, status = 'running', owner = %2,"
+    f"UPDATE {runs.name} SET epoch = epoch + 1, attempt = attempt + 1, status = 'running', owner = %2, wake_at = NULL,"
     " max_steps = coalesce(%3, max_steps), graph_hash = coalesce(%4, graph_hash), head_seq = %5, head_digest = %6,"
     f" updated_at = {{now:7}} WHERE run_id = %1 RETURNING {RUN}"
 )

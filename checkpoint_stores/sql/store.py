@@ -1,15 +1,15 @@
 """`SQLCheckpointStore`: the promises of the protocol on SQLite and PostgreSQL.
 
 One door, nothing behind it but the parts: who holds runs (`holding`), what an
-owner does (`owning`), what can be read (`reading`), what people are asked and
-say (`asking`), side effects (`effecting`), over a `database`.  An operation is added to a part (or a new
+owner does (`owning`), what can be read (`reading`), what is to be driven
+(`dues`), what people are asked and say (`asking`), side effects (`effecting`), over a `database`.  An operation is added to a part (or a new
 one), and named here.  Holds no rule and no statement.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, Final, Self, cast
 
@@ -38,6 +38,7 @@ from checkpoint_stores.records import (
 from checkpoint_stores.sql import statements, transactions
 from checkpoint_stores.sql.asking import Asking
 from checkpoint_stores.sql.database import Database, address_of
+from checkpoint_stores.sql.dues import Dues
 from checkpoint_stores.sql.effecting import Effecting
 from checkpoint_stores.sql.holding import Holding
 from checkpoint_stores.sql.matters import AskingTime
@@ -96,6 +97,7 @@ class SQLCheckpointStore:
         self._reading = Reading(self._database)
         self._asking = Asking(self._database, self._reading)
         self._effecting = Effecting(self._database, self._holding, self._reading)
+        self._dues = Dues(self._database)
 
     # --- opening and closing ----------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
@@ -184,6 +186,12 @@ class SQLCheckpointStore:
     ) -> list[RunRecord]:
         return await self._reading.runs(flow=flow, status=status, tenant=tenant, limit=limit, before=before)
 
+    async def due(self, *, flows: Collection[str] | None = None, limit: int = 50, aside: Collection[str] = ()) -> list[RunRecord]:
+        return await self._dues.due(flows=flows, limit=limit, aside=aside)
+
+    async def next_due(self) -> int:
+        return await self._dues.next_due()
+
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return await self._reading.load(run_id, upto)
 
@@ -231,6 +239,9 @@ class SQLCheckpointStore:
 
     def watch(self, run_id: str) -> LocalWatch:
         return self._asking.watch(run_id)
+
+    def watch_due(self) -> LocalWatch:
+        return self._dues.watch()
 
 
 def machine_time() -> int:

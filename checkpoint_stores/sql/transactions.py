@@ -86,14 +86,22 @@ def leave(connection: sa.Connection, scribe: Scribe) -> list[str]:
     """Give back every lease of this process and forget it; return the runs."""
     owned = connection.execute(statements.owned_by(scribe.worker_id)).all()
     for run_id, epoch in owned:
-        connection.execute(statements.give_back(run_id, epoch, scribe.worker_id))
+        connection.execute(statements.give_back(run_id, epoch, scribe.worker_id, scribe.time()))
+        _tell(connection, run_id)
     connection.execute(statements.forget_worker(scribe.worker_id))
     return [id_of(run_id) for run_id, _ in owned]
 
 
+def forget(connection: sa.Connection, _scribe: Scribe, worker_ids: Sequence[str], before: int) -> None:
+    """Forget processes that are gone, whose lease was over at ``before`` and that own nothing."""
+    connection.execute(statements.forget_gone_workers(worker_ids, before))
+
+
 def release(connection: sa.Connection, scribe: Scribe, run_id: str, epoch: int) -> None:
     """Give one lease back; nothing happens where it is lost."""
-    connection.execute(statements.give_back(key_of(run_id), epoch, scribe.worker_id))
+    key = key_of(run_id)
+    if connection.execute(statements.give_back(key, epoch, scribe.worker_id, scribe.time())).rowcount:
+        _tell(connection, key)
 
 
 def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *, store_graph: bool) -> Lease:
@@ -116,6 +124,8 @@ def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *
         opened = barrier_line(barrier, tenant=run.tenant)
         opened["opened_at"] = opened["opened_at"] or created_at
         _fetch(connection, statements.INSERT_BARRIER, *(opened[name] for name in BarrierLine._fields))
+    if line.wake_at is not None:
+        _tell(connection, line.run_id)
     return lease_of(line, first, created_at)
 
 

@@ -16,19 +16,24 @@ from typing import Any, Final
 
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.lines import id_of, key_of
-from checkpoint_stores.watching import LocalWatch, LocalWatches
+from checkpoint_stores.sql.places import for_sqlite
+from checkpoint_stores.watching import EVERY_RUN, LocalWatch, LocalWatches
 
 POLL_SECONDS: Final = 0.01
 _AT_ONCE: Final = 500
 _RETRY_SECONDS: Final = 0.5
+_COUNTED: Final = 1000
+_UNCOUNTED: Final = -1
 _HANG_UP_SECONDS: Final = 2.0
 
 
 class SQLitePoller:
-    """One thread that compares (inbox_rev, status) of the watched runs whenever anybody wrote to the file."""
+    """One thread that compares (inbox_rev, status) of the watched runs whenever anybody wrote to the file, and what is due for who
+    watches all of them."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], now: Callable[[], int]) -> None:
         self._connect = connect
+        self._now = now
         self._loop = asyncio.get_running_loop()
         self.watches = LocalWatches(on_wait=self._on_wait, on_idle=self._on_idle)
         self._watched: frozenset[str] = frozenset()
@@ -57,7 +62,7 @@ class SQLitePoller:
             self._thread.join()  # it is about to end; a pool may be gone already when a program closes its store at its very end
 
     def _poll(self, stop: threading.Event) -> None:
-        known: dict[str, tuple[int, str]] = {}
+        known: dict[str, tuple[Any, ...]] = {}
         version: int | None = None
         seen: frozenset[str] = frozenset()
         with contextlib.suppress(sqlite3.Error, RuntimeError), contextlib.closing(self._connect()) as connection:
@@ -66,22 +71,29 @@ class SQLitePoller:
                 current = connection.execute("PRAGMA data_version").fetchone()[0]
                 if current != version or watched is not seen:
                     version, seen = current, watched
-                    states = self._states(connection, watched)
-                    changed = [run_id for run_id, state in states if known.get(run_id) != state]
+                    states = self._states(connection, watched - {EVERY_RUN})
+                    if EVERY_RUN in watched:
+                        states.append((EVERY_RUN, self._due(connection)))
+                    changed = [run_id for run_id, state in states if known.get(run_id) != state or state[0] == _UNCOUNTED]
                     known.update(states)
                     if changed:
                         self._loop.call_soon_threadsafe(self._wake, changed)
                 stop.wait(POLL_SECONDS)
 
     @staticmethod
-    def _states(connection: sqlite3.Connection, run_ids: Iterable[str]) -> list[tuple[str, tuple[int, str]]]:
+    def _states(connection: sqlite3.Connection, run_ids: Iterable[str]) -> list[tuple[str, tuple[Any, ...]]]:
         keys = [key_of(run_id) for run_id in run_ids]
-        states = []
+        states: list[tuple[str, tuple[Any, ...]]] = []
         for start in range(0, len(keys), _AT_ONCE):
             part = keys[start : start + _AT_ONCE]
             for run_id, inbox_rev, status in connection.execute(statements.inbox_states_text(len(part)), part):
                 states.append((id_of(run_id), (inbox_rev, status)))
         return states
+
+    def _due(self, connection: sqlite3.Connection) -> tuple[Any, ...]:
+        number, *times = connection.execute(*for_sqlite(statements.DUE_MARK, (self._now(), _COUNTED))).fetchone()
+        # Beyond so many nothing tells whether one more came: then every change wakes.
+        return (_UNCOUNTED if number == _COUNTED else number, *times)
 
     def _wake(self, run_ids: list[str]) -> None:
         for run_id in run_ids:

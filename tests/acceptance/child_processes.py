@@ -43,6 +43,7 @@ from trailmark.checkpoint_stores import (
     RunRecord,
     SQLCheckpointStore,
 )
+from trailmark.worker import Worker
 
 
 class MortalStore(SQLCheckpointStore):
@@ -174,6 +175,7 @@ class Child:
         Fire.journal = os.open(request["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         Fire.dies_in = tuple(request["dies_in"]) if "dies_in" in request else None
         Fire.waits_in, Fire.blocks_in = request.get("waits_in"), request.get("blocks_in")
+        Fire.hangs = request.get("hangs", False)
         Fire.tell, Fire.hear, Fire.hear_now = self.tell, self.hear, self.hear_now
         if "file_limit" in request:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"], resource.RLIM_INFINITY))
@@ -249,6 +251,14 @@ class Child:
         async with GraphExecutor(GRAPHS[request["flow"]], store=store) as executor:
             await self._ready(request)
             self._show(await executor.cancel(request["run_id"], by=request["by"], reason=request.get("reason", "")))
+
+    async def work(self, store: MortalStore, request: dict[str, Any]) -> None:
+        """Be a worker until nothing is due, or until SIGTERM."""
+        options = {name: request[name] for name in ("concurrency", "max_recoveries") if name in request}
+        worker = Worker(GRAPHS[request["flow"]], store=store, **options)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
+        await self._ready(request)
+        await worker.run(until_idle=request.get("until_idle", True))
 
     def _show(self, result: RunResult) -> None:
         self.tell(

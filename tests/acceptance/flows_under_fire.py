@@ -6,6 +6,7 @@ which key, whatever became of the process.  Runs in children only; the tests rea
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -35,6 +36,8 @@ class Fire:
     """A node that says "in body" and goes on when it is told to; the process goes on meanwhile."""
     blocks_in: str | None = None
     """The same, but the whole process waits: it hears of nothing and prolongs no lease."""
+    hangs: bool = False
+    """Whether the first step of the flow shift never ends."""
     tell: Callable[[dict[str, Any]], None]
     hear: Callable[[], Awaitable[str]]
     hear_now: Callable[[], bytes]
@@ -333,10 +336,33 @@ def ledger_graph() -> FlowGraph:
     return flow.set_entry("first").add_edge("first", "both").add_edge("both", END).compile()
 
 
+def shift_graph() -> FlowGraph:
+    """Two steps; the first may hang for ever (where the child is told so), or kill its process (where the input says so)."""
+    flow = Flow("shift", {"kills": bool, "trail": Annotated[list[str], append]})
+
+    @flow.node
+    async def lift(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await note_and_wait(ctx)
+        if state["kills"]:
+            die()
+        if Fire.hangs:
+            Fire.tell({"in_body": ctx.node})
+            await asyncio.Event().wait()
+        return {"trail": [f"lift in attempt {ctx.run_attempt}"]}
+
+    @flow.node
+    async def carry(state: Any, ctx: StepContext) -> dict[str, Any]:
+        note(ctx)
+        return {"trail": [f"carry in attempt {ctx.run_attempt}"]}
+
+    return flow.set_entry("lift").add_edge("lift", "carry").add_edge("carry", END).compile()
+
+
 GRAPHS: dict[str, FlowGraph] = {
     graph.name: graph
     for graph in (
         claim_graph(),
+        shift_graph(),
         relay_graph(),
         approval_graph(),
         beside_graph(),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trailmark.cli import approvals, checks, db, demo, effects, flows, replays, running, runs, steering, watching
+from trailmark.cli import approvals, checks, db, demo, effects, flows, replays, running, runs, steering, watching, worker
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.plain import one_line
 from trailmark.cli.terminal import Output, Terminal
@@ -46,6 +46,7 @@ def root(
 verb(app, "demo")(demo.demo)
 verb(app, "run")(running.run)
 verb(app, "resume")(running.resume)
+verb(app, "worker")(worker.worker)
 verb(runs.app, "check")(checks.check)
 verb(runs.app, "events")(watching.events)
 verb(runs.app, "fork")(steering.fork)
@@ -54,6 +55,7 @@ verb(runs.app, "cancel")(steering.cancel)
 verb(runs.app, "replay")(replays.replay)
 verb(runs.app, "effects")(effects.effects)
 verb(runs.app, "resolve-effect")(effects.resolve_effect)
+verb(runs.app, "release")(steering.release)
 app.add_typer(runs.app)
 app.add_typer(approvals.app)
 app.add_typer(flows.app)

@@ -52,6 +52,7 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (store_errors.EffectError, ExitCode.CONFLICT),
     (store_errors.RunExistsError, ExitCode.CONFLICT),
     (store_errors.RunEndedError, ExitCode.CONFLICT),
+    (store_errors.IllegalTransitionError, ExitCode.CONFLICT),
     (store_errors.LeaseHeldError, ExitCode.CONFLICT),
     (store_errors.LeaseLostError, ExitCode.CONFLICT),
     (engine_errors.ForkError, ExitCode.CONFLICT),

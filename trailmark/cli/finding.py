@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def load_graph(reference: str) -> FlowGraph:
     from trailmark import Flow, FlowGraph
 
     place, name = split(reference)
-    module = _file_module(Path(place)) if place.endswith(".py") else _module(place)
+    module = _place(place)
     found = getattr(module, name, None)
     if isinstance(found, FlowGraph):
         return found
@@ -53,6 +54,27 @@ def load_graph(reference: str) -> FlowGraph:
     there = f"it has the flow(s): {', '.join(f'{place}:{each}' for each in flows)}" if flows else "it has no flow at module level"
     what = f"has no {name!r}" if found is None else f"has a {type(found).__name__} called {name!r}, which is no Flow"
     raise FlowLoadError(f"{place} {what}; {there}")
+
+
+def load_graphs(reference: str) -> list[FlowGraph]:
+    """The compiled flows that ``reference`` names: a flow, an iterable of flows, or a mapping with flows as values.
+
+    Raises what `load_graph` raises.
+    """
+    from trailmark import Flow, FlowGraph
+
+    place, name = split(reference)
+    found = getattr(_place(place), name, None)
+    several = (
+        list(found.values()) if isinstance(found, Mapping) else list(found) if isinstance(found, list | tuple | set | frozenset) else []
+    )
+    if not several or not all(isinstance(each, Flow | FlowGraph) for each in several):
+        return [load_graph(reference)]
+    return [each.compile() if isinstance(each, Flow) else each for each in several]
+
+
+def _place(place: str) -> ModuleType:
+    return _file_module(Path(place)) if place.endswith(".py") else _module(place)
 
 
 def split(reference: str) -> tuple[str, str]:

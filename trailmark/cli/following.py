@@ -16,7 +16,11 @@ def after_stop(terminal: Terminal, run_id: str, status: str, steps: int) -> list
     match status:
         case "limit_reached":
             return [terminal.resume_command(run_id, "--max-steps", str(max(2 * steps, 1)))]
-        case "suspended" | "quarantined" | "created" | "ready":
+        case "quarantined":
+            return [terminal.command("runs", "steps", run_id), terminal.command("runs", "release", run_id, "--by", "NAME")]
+        case "created" | "ready":
+            return [terminal.command("worker", "--app", terminal.flow or "MODULE:NAME"), terminal.resume_command(run_id)]
+        case "suspended":
             return [terminal.resume_command(run_id)]
         case "failed":
             return [terminal.command("runs", "steps", run_id)]

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,6 +53,7 @@ async def run(
     max_steps: MaxSteps = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
     through_barriers: ThroughBarriers = False,
+    submit: Annotated[bool, typer.Option("--submit", help="Only create the run, and leave it to a worker.")] = False,
 ) -> ExitCode:
     """Start a run and drive it until it ends, waits for people, or stops.
 
@@ -61,6 +62,9 @@ async def run(
     terminal.flow = flow
     values, labels = given.input_of(input), given.labels_of(label or ())
     graph = load_graph(flow)
+
+    if submit:
+        return await _submitted(terminal, graph, values, run_key=run_key, labels=labels, max_steps=max_steps)
 
     async def begin(executor: GraphExecutor) -> RunHandle:
         return await executor.start(values, run_key=run_key, labels=labels, max_steps=max_steps)
@@ -114,7 +118,7 @@ async def _driven(
 
     interrupted: RunResult | None = None
     try:
-        async with _nodes_print_elsewhere(terminal), _executor(terminal, graph, create=create) as executor:
+        async with nodes_print_elsewhere(terminal), _executor(terminal, graph, create=create) as executor:
             try:
                 handle = await begin(executor)
                 try:
@@ -137,8 +141,23 @@ async def _driven(
             terminal.say(f"trailmark: interrupted; run {interrupted.run_id} {stands} after {how_many(interrupted.steps, 'step')}{then}")
 
 
+async def _submitted(terminal: Terminal, graph: FlowGraph, values: object, **options: Any) -> ExitCode:
+    from trailmark import GraphExecutor
+
+    async with terminal.opened_store(create=True) as store, GraphExecutor(graph, store=store) as executor:
+        run = await store.run(await executor.submit(values, **options))
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_run(run))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([run.run_id])
+    else:
+        terminal.show(tables.facts([("run", run.run_id), ("status", tables.status(run.status))]))
+        terminal.next_steps([terminal.command("worker", "--app", terminal.flow)])
+    return ExitCode.OK
+
+
 @asynccontextmanager
-async def _nodes_print_elsewhere(terminal: Terminal) -> AsyncIterator[None]:
+async def nodes_print_elsewhere(terminal: Terminal) -> AsyncIterator[None]:
     """Where the output is for a program, what node functions print goes to stderr: stdout holds the result alone."""
     if terminal.output is Output.TABLE:
         yield

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.protocol import CheckpointStore
     from engine.operations import StepLine
 
-app = group("runs", "List runs, look into one, fork it, cancel it.")
+app = group("runs", "List runs, look into one, fork it, cancel it, release it.")
 
 _PAGE = 200
 """How many checkpoints are shown on a terminal, and written at once elsewhere."""

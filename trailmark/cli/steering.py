@@ -1,4 +1,4 @@
-"""`trailmark runs fork`, `signal` and `cancel`: what an operator does to a run.  Needs nobody's code."""
+"""`trailmark runs fork`, `signal`, `cancel` and `release`: what an operator does to a run.  Needs nobody's code."""
 
 from __future__ import annotations
 
@@ -112,3 +112,27 @@ async def cancel(
         terminal.write_ids([record.run_id])
     else:
         terminal.show(tables.facts([("run", record.run_id), ("status", tables.status(record.status))]))
+
+
+async def release(
+    terminal: Terminal,
+    run: RunArgument,
+    *,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who releases it; recorded.")] = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")] = "",
+) -> None:
+    """Let a quarantined or suspended run go on: the next worker takes it."""
+    from engine.clock import StoreClock
+    from engine.recovery import release_run
+
+    if not by:
+        raise UsageError("say who releases it: --by NAME (or set TRAILMARK_USER); it is recorded")
+    async with terminal.opened_store() as store:
+        record = await release_run(store, run, actor=by, reason=reason, clock=StoreClock(await store.now()))
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_run(record))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([record.run_id])
+    else:
+        terminal.show(tables.facts([("run", record.run_id), ("status", tables.status(record.status))]))
+        terminal.next_steps([terminal.command("worker", "--app", "MODULE:NAME")])

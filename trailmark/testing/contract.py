@@ -16,6 +16,7 @@ returns microseconds), ``lease`` (a timedelta) and ``chain_key`` (bytes).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -53,7 +54,7 @@ from checkpoint_stores.errors import (
     UnserialisableError,
 )
 from checkpoint_stores.ids import new_id
-from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import (
     BarrierRecord,
     Changeover,
@@ -166,6 +167,13 @@ async def new_run(store: CheckpointStore, **parts: Any) -> OwnedRun:
     return OwnedRun(store, await store.create(run, first))
 
 
+async def _quiet(watch: Watch) -> None:
+    """Let the watch tell all there is to tell so far."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            await asyncio.wait_for(watch.changed(), 0.1)
+
+
 async def all_rows(store: CheckpointStore, run_id: str, *, after: int = -1) -> list[Row]:
     return [row async for row in store.history(run_id, after=after)]
 
@@ -189,6 +197,109 @@ class StoreContract:
         """Another process on the same database."""
         async with store_factory() as other:
             yield other
+
+    # --- what is due ------------------------------------------------------------------------------------------------
+    async def test_a_run_created_unheld_is_due_at_once(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store, hold=False, status="created")
+        await new_run(store)
+        await new_run(store, hold=False, status="suspended")
+        assert [record.run_id for record in await store.due()] == [run.run_id]
+        assert [record.status for record in await other.due()] == ["created"]
+        lease = await other.acquire(run.run_id)
+        assert (await store.due(), await other.due(), lease.run.wake_at) == ([], [], None)
+
+    async def test_a_waiting_run_is_due_when_its_time_has_come(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store, store_factory(now=clock) as other:
+            run, later = await new_run(store), await new_run(store)
+            await new_run(store)
+            due = clock.now + 60 * SECOND
+            await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=due, release=True)))
+            await store.commit(later.next_commit(change=RunChange(status="waiting", wake_at=due + 1, release=True)))
+            assert await other.due() == []
+            clock.advance(timedelta(seconds=20))
+            await store.heartbeat()
+            assert await other.next_due() == clock.now + LEASE // timedelta(microseconds=1), "nothing is due within a lease"
+            clock.advance(timedelta(seconds=20))
+            await store.heartbeat()
+            assert (await store.next_due(), await other.next_due()) == (due, due)
+            clock.advance(timedelta(seconds=20))
+            assert [record.run_id for record in await other.due()] == [run.run_id]
+            clock.advance(timedelta(seconds=1))
+            assert [record.run_id for record in await other.due()] == [run.run_id, later.run_id]
+            assert [record.run_id for record in await other.due(limit=1)] == [run.run_id]
+
+    async def test_a_run_without_a_time_to_wake_is_not_due(self, store: CheckpointStore) -> None:
+        await (await new_run(store)).open_barrier()
+        stopped = await new_run(store)
+        await store.commit(stopped.next_commit(change=RunChange(status="suspended", clear_wake_at=True, release=True)))
+        ended = await new_run(store)
+        await ended.end()
+        assert await store.due() == []
+
+    async def test_a_run_given_back_is_ready_and_due(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.release(run.run_id, run.epoch)
+        record = await store.run(run.run_id)
+        assert (record.status, record.owner) == ("ready", None)
+        assert [record.run_id for record in await other.due()] == [run.run_id]
+        await store.release(run.run_id, run.epoch)
+        assert (await store.acquire(run.run_id)).run.status == "running"
+
+    async def test_what_stood_still_is_not_made_ready_by_giving_it_back(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.commit(run.next_commit(change=RunChange(status="suspended")))
+        await store.release(run.run_id, run.epoch)
+        assert (await store.run(run.run_id)).status == "suspended"
+        assert await store.due() == []
+
+    async def test_a_closed_store_leaves_its_runs_ready(self, store: CheckpointStore, store_factory: StoreFactory) -> None:
+        async with store_factory() as leaving:
+            run = await new_run(leaving)
+        assert [(record.run_id, record.status) for record in await store.due()] == [(run.run_id, "ready")]
+
+    async def test_the_runs_of_a_process_that_is_gone_are_due(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store, store_factory(now=clock) as other:
+            run = await new_run(store)
+            own = await new_run(other)
+            ends = clock.now + LEASE // timedelta(microseconds=1)
+            clock.advance(timedelta(seconds=1))
+            assert (await other.next_due(), await other.due()) == (ends, [])
+            clock.advance(LEASE)
+            assert [record.run_id for record in await other.due()] == [run.run_id]
+            assert [record.run_id for record in await store.due()] == [own.run_id], "one's own runs are never due"
+            assert await other.next_due() > clock.now
+            assert (await other.due())[0].orphaned
+
+    async def test_only_flows_one_can_drive_are_due_and_nothing_that_was_put_aside(self, store: CheckpointStore) -> None:
+        mine, other, refund = [await new_run(store, flow=flow, hold=False, status="created") for flow in ("mine", "mine", "refund")]
+        assert {record.run_id for record in await store.due(flows=["mine"])} == {mine.run_id, other.run_id}
+        assert {record.run_id for record in await store.due(flows=[])} == set()
+        assert [record.run_id for record in await store.due(flows={"mine", "refund"}, aside=[mine.run_id, other.run_id])] == [refund.run_id]
+
+    async def test_the_longest_waiting_is_due_first(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            runs = [await new_run(store) for _ in range(3)]
+            for run, ago in zip(runs, (5, 9, 7), strict=True):
+                await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=clock.now - ago, release=True)))
+            assert [record.run_id for record in await store.due()] == [runs[1].run_id, runs[2].run_id, runs[0].run_id]
+
+    async def test_what_becomes_due_wakes_who_watches_for_it(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        for asking in (store, other):
+            watch = asking.watch_due()
+            run = await new_run(store, hold=False, status="created")
+            await asyncio.wait_for(watch.changed(), 10)
+            lease = await store.acquire(run.run_id)
+            await _quiet(watch)
+            await store.release(run.run_id, lease.epoch)
+            await asyncio.wait_for(watch.changed(), 10)
+            held = await new_run(store)
+            await _quiet(watch)
+            await store.commit(held.next_commit(change=RunChange(status="waiting", wake_at=5, release=True)))
+            await asyncio.wait_for(watch.changed(), 10)
+            watch.close()
 
     # --- creating ---------------------------------------------------------------------------------------------------
     async def test_a_created_run_is_held_by_its_creator(self, store: CheckpointStore) -> None:
