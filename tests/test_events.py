@@ -200,6 +200,12 @@ async def test_branches_are_told_with_their_path_and_their_own_step_index() -> N
     assert kinds(told)[-3:] == ["merged", "step_complete", "flow_complete"]
 
 
+async def test_the_end_counts_what_branches_did_as_well() -> None:
+    run = await executor(fan(speaks, yields, line(silent, speaks))).start(START)
+    end = (await live(run))[-1].event
+    assert (end.kind, end.steps_executed, end.tokens_input, end.tokens_output) == ("flow_complete", 5, 20, 42)
+
+
 async def test_the_branch_that_begins_first_and_ends_last_keeps_its_index() -> None:
     gate = Gate()
 
