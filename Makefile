@@ -39,6 +39,7 @@ bench: $(STAMP) ## Run the benchmarks, one file per question
 
 docs: $(STAMP) ## Write the reference pages from the code
 	$(BIN)/python docs/build_reference.py
+	$(BIN)/python docs/build_features.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
