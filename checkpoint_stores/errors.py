@@ -109,11 +109,11 @@ class SignalConflictError(SignalError):
 class RunExistsError(StoreError):
     """A run with this run_key (or id) is already there."""
 
-    def __init__(self, run_key: str, run_id: str) -> None:
+    def __init__(self, run_key: str, run_id: str, *, detail: str = "") -> None:
         self.run_key = run_key
         self.run_id = run_id
         taken = f"run {run_id} exists already" if run_key == run_id else f"run_key {run_key!r} already names run {run_id}"
-        super().__init__(f"{taken}; resume that run, or use another {'run_id' if run_key == run_id else 'key'}")
+        super().__init__(taken + (detail or f"; resume that run, or use another {'run_id' if run_key == run_id else 'key'}"))
 
 
 class RunEndedError(StoreError):
@@ -138,6 +138,27 @@ class IllegalTransitionError(StoreError):
         super().__init__(f"{event!r} cannot happen to {f'run {run_id}' if run_id else 'a run'} in status {status}; {then}")
 
 
+class RunNotEndedError(StoreError):
+    """The run has not ended: what it still needs is not deleted."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(
+            f"run {run_id} is {status}, and only runs that have ended are deleted; cancel it first (`trailmark runs cancel {run_id}`)"
+        )
+
+
+class RunFileError(StoreError, ValueError):
+    """The file is no run that this store can take.  Nothing was imported."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        self.line = line
+        """Counted from 1; 0 where it is about a checkpoint."""
+        self.reason = reason
+        super().__init__(f"the run cannot be imported: {f'line {line}: ' if line else ''}{reason}")
+
+
 class LeaseHeldError(StoreError):
     """A living process is advancing this run."""
 
@@ -159,6 +180,14 @@ class LeaseLostError(StoreError):
         self.current_epoch = current_epoch
         by = f" to {owner}" if owner else ""
         super().__init__(f"the lease of run {run_id} (epoch {epoch}) was lost{by}; nothing was written")
+
+
+class RunMovedError(StoreError):
+    """Somebody else wrote to the run at the same moment; nothing was written."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"somebody else wrote to run {run_id} at the same moment, and nothing was changed; look at it again, then repeat")
 
 
 class CheckpointNotFoundError(StoreError, LookupError):

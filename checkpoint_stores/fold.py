@@ -601,10 +601,28 @@ def _migrate(state: RunState, scope: Scope, op: Op) -> None:
     state.details = {**state.details, **op[2]}
 
 
+def _edited(state: RunState, _scope: Scope, _op: Op) -> None:
+    read_anew(state)
+
+
+def _shows(state: RunState, _scope: Scope, op: Op) -> None:
+    parked = state.scopes[op[1]]
+    parked.detail = [parked.detail[0], op[2]]
+
+
+def read_anew(state: RunState) -> None:
+    """Let every scope forget what it has read of the values above it: somebody wrote there while it was open."""
+    for scope in list(_walked(state.root))[1:]:
+        scope.cache.clear()
+        if scope.lent is not None and scope.parent is not None:
+            scope.lent = _lent(scope.parent, scope.index)
+
+
 _POSITION: Final = {
     "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "each": _each, "close": _close,
     "park": _park, "retry": _retry, "wait": _wait, "heard": _heard, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
     "index": _index, "said": _said, "migrate": _migrate,
+    "edited": _edited, "shows": _shows,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from checkpoint_stores import effects
+from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack
 from checkpoint_stores.deciding import check_asked, find_ticket, judge, node_of, tickets_counting_for
@@ -24,6 +25,8 @@ from checkpoint_stores.errors import (
     LeaseLostError,
     RunEndedError,
     RunExistsError,
+    RunMovedError,
+    RunNotEndedError,
     StoreUnavailableError,
     TransactionUnavailableError,
 )
@@ -33,6 +36,7 @@ from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, chec
 from checkpoint_stores.records import (
     ENDED,
     UNDRIVEN,
+    Amendment,
     BarrierRecord,
     CancelRequest,
     Changeover,
@@ -120,6 +124,9 @@ class MemoryCheckpointStore:
     def lease_is_fresh(self) -> bool:
         return time.monotonic() - self._confirmed < self._lease / 1_000_000 * 2 / 3
 
+    def holds(self, run_id: str) -> bool:
+        return run_id in self._held
+
     async def heartbeat(self) -> None:
         self._beat()
 
@@ -129,7 +136,10 @@ class MemoryCheckpointStore:
             raise RunExistsError(run.run_key or run.run_id, run.run_id)
         key = (run.tenant, run.flow, run.run_key) if run.run_key is not None else None
         if key in self.database.keys:
-            raise RunExistsError(key[2], self.database.keys[key])
+            named = self._runs[self.database.keys[key]]
+            if named.record.run_id != run.supersedes or named.record.status not in ENDED:
+                raise RunExistsError(key[2], named.record.run_id)
+            named.record = replace(named.record, run_key=None, updated_at=self._now())
         now = self._now()
         epoch = attempt = int(run.hold)
         record = RunRecord(
@@ -408,6 +418,82 @@ class MemoryCheckpointStore:
             self._make_due(held, held.cancel.requested_at)
             self._watches.wake(run_id)
         return self._record(held)
+
+    async def amend(self, amendment: Amendment) -> Receipt:
+        row, now = amendment.row, self._now()
+        held = held_run(self.database, row.run_id)
+        self._check_free(held, now)
+        if (held.epoch + 1, held.inbox_rev, held.rows[-1].seq + 1) != (row.epoch, amendment.inbox_rev, row.seq):
+            raise RunMovedError(row.run_id)
+        held.epoch += 1
+        held.rows.append(row)
+        held.times.append(now)
+        held.give_back(now)
+        for barrier in amendment.reworded:
+            asked = held.barriers[barrier.ticket]
+            held.barriers[barrier.ticket] = replace(asked, prompt=barrier.prompt, payload=barrier.payload, digest=barrier.digest)
+        self._watches.wake(row.run_id)
+        return Receipt(held.inbox_rev, now)
+
+    def _check_free(self, held: HeldRun, now: int) -> None:
+        """Raises RunEndedError, LeaseHeldError."""
+        record = held.record
+        if record.status in ENDED:
+            raise RunEndedError(record.run_id, record.status)
+        if record.owner is not None and (expires_at := self.database.workers.get(record.owner, 0)) > now:
+            raise LeaseHeldError(record.run_id, record.owner, datetime.fromtimestamp(expires_at / 1_000_000, UTC))
+
+    # --- the operator's side ----------------------------------------------------------------------------------------
+    async def delete(self, run_id: str) -> RunRecord:
+        record = self._record(held_run(self.database, run_id))
+        if record.status not in ENDED:
+            raise RunNotEndedError(run_id, record.status)
+        del self._runs[run_id]
+        if record.run_key is not None:
+            del self.database.keys[record.tenant, record.flow, record.run_key]
+        return record
+
+    async def drop_before(self, snapshot: Snapshot) -> int:
+        held = held_run(self.database, snapshot.run_id)
+        number = snapshot.seq + 1 - held.rows[0].seq
+        if not 0 < number < len(held.rows) or held.rows[number - 1].digest != snapshot.digest:
+            return 0
+        held.snapshots = [snapshot, *(kept for kept in held.snapshots if kept.seq > snapshot.seq)]
+        del held.rows[:number], held.times[:number]
+        return number
+
+    async def image(self, run_id: str) -> RunImage:
+        held = held_run(self.database, run_id)
+        return RunImage(
+            self._record(held), held.genesis, self.database.graphs.get(held.record.graph_hash, ""), held.cancel,
+            tuple(held.stored().rows), tuple(held.snapshots), tuple(held.barriers.values()), tuple(held.decisions.values()),
+            tuple(held.effects.values()),
+        )  # fmt: skip
+
+    async def admit(self, image: RunImage) -> RunRecord:
+        run = image.run
+        if run.run_id in self._runs:
+            raise RunExistsError(run.run_id, run.run_id)
+        if run.run_key is not None and (named := self.database.keys.get((run.tenant, run.flow, run.run_key))):
+            raise RunExistsError(run.run_key, named)
+        held = HeldRun(replace(run, owner=None, lease_expires_at=None, orphaned=False), image.genesis)
+        held.inbox_rev, held.cancel = run.inbox_rev, image.cancel
+        held.rows += image.rows
+        held.times += (row.committed_at for row in image.rows)
+        held.snapshots += image.snapshots
+        held.barriers.update((barrier.ticket, barrier) for barrier in image.barriers)
+        held.decisions.update((decision.id, decision) for decision in image.decisions)
+        held.effects.update((effect.key, effect) for effect in image.effects)
+        self._runs[run.run_id] = held
+        if run.run_key is not None:
+            self.database.keys[run.tenant, run.flow, run.run_key] = run.run_id
+        if image.definition:
+            self.database.graphs.setdefault(run.graph_hash, image.definition)
+        return self._record(held)
+
+    async def vacuum(self) -> tuple[int, int]:
+        size = int(stats_of(self.database)["bytes"])
+        return size, size
 
     def watch(self, run_id: str) -> LocalWatch:
         return self._watches.watch(run_id)

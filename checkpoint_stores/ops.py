@@ -41,6 +41,8 @@ Position ops (where the run stands)::
     ["error", error]                     what the next node (a fallback's) can read as its cause; None clears it
     ["decision", node, decision]         a barrier's outcome, readable by later nodes
     ["status", status]                   the run's status
+    ["edited", details]                  an operator wrote the values of this row (details: mapping: by, reason)
+    ["shows", path, details]             the open ticket of scope ``path`` shows something else (details: as in ``park``)
     ["restore", data]                    a fork begins: the parent's materialised state
     ["migrate", data, details]           the run goes over to another version of its flow: all of its state in the new names, and (details: mapping)
                                          graph_hash, flow_version, changed_from, versions, paths? (new paths of open scopes by their old ones)

@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from datetime import timedelta
 from typing import Any, Protocol, Self
 
+from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.records import (
+    Amendment,
     BarrierRecord,
     Changeover,
     Commit,
@@ -96,6 +98,10 @@ class CheckpointStore(Protocol):
         that the database confirmed.  No I/O.  An owner that gets False must `heartbeat` before it starts anything new."""
         ...
 
+    def holds(self, run_id: str) -> bool:
+        """Whether this process took the run and has not given it back, as far as it knows.  No I/O."""
+        ...
+
     async def heartbeat(self) -> None:
         """Extend this process's lease now.  Also done in the background while any lease is held."""
         ...
@@ -104,6 +110,7 @@ class CheckpointStore(Protocol):
         """Create a run with its first row, its graph's definition and (where ``hold``) its lease, in one transaction.
 
         A run created unheld in status ``created`` or ``ready`` is due at once (``wake_at`` is the first row's ``started_at``).
+        Where ``run.supersedes`` names an ended run, that run loses its ``run_key`` in the same transaction.
 
         Raises RunExistsError when (tenant, flow, run_key) or the run id is taken.
         """
@@ -308,6 +315,17 @@ class CheckpointStore(Protocol):
         """Ask the owner to end the run.  Idempotent.  Raises RunNotFoundError, RunEndedError."""
         ...
 
+    async def amend(self, amendment: Amendment) -> Receipt:
+        """Append one row to a run that nobody drives, and reword its open tickets, in one transaction.
+
+        The run's epoch becomes the row's, its owner (who must be gone) nobody, the anchor the row; a run whose owner died is ``ready``
+        then, as after `release`; attempt and any other status stay.
+
+        Raises RunNotFoundError, RunEndedError, LeaseHeldError (a living process drives it), RunMovedError (its epoch, its head or
+        its inbox is not what the amendment was made from).
+        """
+        ...
+
     def watch(self, run_id: str) -> Watch:
         """Be woken when an outsider (this process or another) writes to the run's inbox or its status changes."""
         ...
@@ -315,6 +333,41 @@ class CheckpointStore(Protocol):
     def watch_due(self) -> Watch:
         """Be woken when something may have become due, in this process or another, or is to become due earlier than `next_due` said.
         Time alone wakes nobody."""
+        ...
+
+    # --- the operator's side ----------------------------------------------------------------------------------------
+    async def delete(self, run_id: str) -> RunRecord:
+        """Delete a run that has ended with all that is kept of it, in one transaction; return what it was.  Its forks stay.
+
+        Raises RunNotFoundError, RunNotEndedError.
+        """
+        ...
+
+    async def drop_before(self, snapshot: Snapshot) -> int:
+        """Keep the snapshot and delete the rows up to its own, in one transaction; return how many went.
+
+        Nothing happens (0) where its row is gone, is another one, or is the head: a run keeps at least one row.  Live runs are not
+        disturbed.  The chain is checked from the snapshot's digest on.  Raises RunNotFoundError.
+        """
+        ...
+
+    async def image(self, run_id: str) -> RunImage:
+        """All that is kept of a run, as of one moment; without snapshots whose seal is broken.
+
+        Raises RunNotFoundError.
+        """
+        ...
+
+    async def admit(self, image: RunImage) -> RunRecord:
+        """Keep a run that came from another store, under its own id, with its rows as they were committed; nobody owns it.
+
+        All or nothing.  The image is one that `carrying.image_of` has checked with this store's chain.  Raises RunExistsError
+        where its id or its run_key is taken.
+        """
+        ...
+
+    async def vacuum(self) -> tuple[int, int]:
+        """Give the space of what was deleted back; the bytes before and after.  Writers may have to wait meanwhile."""
         ...
 
 

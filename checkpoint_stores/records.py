@@ -254,6 +254,17 @@ class Commit(NamedTuple):
     """Decisions this transition itself makes (a timeout default)."""
 
 
+class Amendment(NamedTuple):
+    """What somebody who holds no lease writes into a run that nobody drives: one row, under an epoch of its own."""
+
+    row: Row
+    """Its epoch is one more than the run's, so that whoever drove the run can write nothing more."""
+    inbox_rev: int
+    """What the run's was when the row was made."""
+    reworded: tuple[BarrierRecord, ...] = ()
+    """Open tickets that show something else from now on."""
+
+
 class Receipt(NamedTuple):
     """What a durable commit tells."""
 
@@ -322,6 +333,8 @@ class NewRun:
     """Whether the creator also takes the lease (epoch 1); a fork is created unheld (epoch 0)."""
     barriers: tuple[BarrierRecord, ...] = ()
     """Barriers already open at creation (a fork of a waiting run)."""
+    supersedes: str | None = None
+    """A run that has ended and gives its ``run_key`` up to this one."""
 
 
 class TicketMove(NamedTuple):

@@ -11,9 +11,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Self
 
+from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.errors import AmbiguousRunError, ArgumentError, RunNotFoundError, TenantError
 from checkpoint_stores.protocol import CheckpointStore, Decides, Transaction, Watch
 from checkpoint_stores.records import (
+    Amendment,
     BarrierRecord,
     Changeover,
     Commit,
@@ -93,12 +95,17 @@ class TenantStore:
     def lease_is_fresh(self) -> bool:
         return self._store.lease_is_fresh()
 
+    def holds(self, run_id: str) -> bool:
+        return run_id in self._own and self._store.holds(run_id)
+
     async def heartbeat(self) -> None:
         await self._store.heartbeat()
 
     async def create(self, run: NewRun, first: Row) -> Lease:
         if run.parent_run_id is not None:
             await self._check(run.parent_run_id)
+        if run.supersedes is not None:
+            await self._check(run.supersedes)
         lease = await self._store.create(replace(run, tenant=self._tenant(run.tenant)), first)
         self._remember(lease.run, run.run_id)
         return lease
@@ -217,6 +224,34 @@ class TenantStore:
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         await self._check(run_id)
         return await self._store.request_cancel(run_id, actor=actor, reason=reason)
+
+    async def amend(self, amendment: Amendment) -> Receipt:
+        await self._check(amendment.row.run_id)
+        return await self._store.amend(amendment)
+
+    # --- the operator's side ----------------------------------------------------------------------------------------
+    async def delete(self, run_id: str) -> RunRecord:
+        await self._check(run_id)
+        self._own.discard(run_id)
+        return await self._store.delete(run_id)
+
+    async def drop_before(self, snapshot: Snapshot) -> int:
+        await self._check(snapshot.run_id)
+        return await self._store.drop_before(snapshot)
+
+    async def image(self, run_id: str) -> RunImage:
+        await self._check(run_id)
+        return await self._store.image(run_id)
+
+    async def admit(self, image: RunImage) -> RunRecord:
+        """Raises TenantError where the run is another tenant's."""
+        if image.run.tenant != self.tenant:
+            raise TenantError(self.tenant, f"run {image.run.run_id} is not its own")
+        return self._remember(await self._store.admit(image), image.run.run_id)
+
+    async def vacuum(self) -> tuple[int, int]:
+        """Raises TenantError: it packs everybody's runs."""
+        raise TenantError(self.tenant, "its store holds the runs of all tenants; ask the store itself")
 
     def watch(self, run_id: str) -> Watch:
         """Of a run that was asked for before (`run`), since nothing can be looked up here.  Raises RunNotFoundError."""

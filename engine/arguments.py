@@ -6,7 +6,7 @@ Knows no graph and no store.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -54,6 +54,12 @@ def text(name: str, value: Any, *, or_none: bool = False) -> Any:
     if not (isinstance(value, str) or (or_none and value is None)):
         raise ArgumentError(name, value, "a text" + (" or None" if or_none else ""))
     return value
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Check that ``value`` is one of a few words."""
+    if value not in choices:
+        raise ArgumentError(name, value, " or ".join(map(repr, choices)))
 
 
 def somebody(name: str, value: Any) -> str:

@@ -2,8 +2,8 @@
 
 It decides nothing.  Each round it hands what happened to the walk, commits the
 batch that comes back, and only when that is durable does what the batch says:
-a body never starts before the checkpoint that made it ready is safe, and nobody
-is told of a step that could still be lost.
+a body never starts before the checkpoint that made it ready is safe (unless the
+executor's `SavePolicy` says otherwise), and nobody is told of a step that could still be lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.deciding import name_of
-from checkpoint_stores.errors import LeaseLostError, StoreError
+from checkpoint_stores.errors import LeaseLostError, StoreError, StoreUnavailableError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import Commit, DecisionRecord, Inbox, Receipt, Row, RunChange, RunStatus, SignalRecord, Snapshot
@@ -33,8 +33,9 @@ from engine.context import RunFacts
 from engine.driving import DriveTask, Strays
 from engine.effects import Effects
 from engine.events import BodyFailed, BodyReturned, BodyWaits, CancelAsked, DeadlinePassed, Event, Signalled, SuspendAsked, Voted, WaitOver
-from engine.notices import ObserverFailedWarning, TrailmarkWarning
+from engine.notices import NotSavedWarning, ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
+from engine.saving import HeldBack, SavePolicy, must_save
 from engine.threads import NodeThreads
 from engine.transacting import Held, Place, Transacting
 from engine.waiting import due_times, is_soon
@@ -67,9 +68,15 @@ class RunDriver:
     def __init__(
         self, store: CheckpointStore, walk: Walk, *, clock: Clock, threads: NodeThreads, strays: Strays, observers: Sequence[Observer],
         inbox: Inbox | None, hand_over: Callable[[], None], facts: RunFacts, watch: Watch | None = None, around: Around | None = None,
-        before_completion: Callable[[Sequence[Row]], Awaitable[None]] | None = None,
+        before_completion: Callable[[Sequence[Row]], Awaitable[None]] | None = None, saving: SavePolicy | None = None,
     ) -> None:  # fmt: skip
         self._store = store
+        self._held = HeldBack(saving) if saving is not None and saving.holds else None
+        """None under the default policy: then nothing is ever held back, and nothing is asked."""
+        self._turn = asyncio.Lock()
+        """What is held back is written in order: by the drive, or by whoever asks for a checkpoint."""
+        self._waiters: list[asyncio.Future[None]] = []
+        """Who asked for a checkpoint while one was being written."""
         self._before_completion = before_completion
         self._walk = walk
         self._clock = clock
@@ -84,6 +91,8 @@ class RunDriver:
             walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock),
             effects=self._effects, transacting=self._transacting, facts=facts._replace(warn=self._warn_from_anywhere), stop=self._stop,
         )  # fmt: skip
+        if self._held is not None:
+            self._effects.save_first = self._transacting.save_first = self.checkpoint
         self.live = self._bodies.live
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
@@ -176,7 +185,14 @@ class RunDriver:
                     await asyncio.wait([self._telling])
                 await self._let_go()
 
+    def _release_waiters(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
     async def _let_go(self) -> None:
+        self._release_waiters()
         self._listening.cancel()
         if self._listener is not None:
             self._listener.cancel()
@@ -198,9 +214,12 @@ class RunDriver:
                 batch.rows += walk.stop_at_limit(self._clock.now()).rows
             change = self._change(batch)
             if self._before_completion is not None and change is not None and change.status == "completed":
-                await self._before_completion(batch.rows)
+                await self._before_completion([*self._held.rows, *batch.rows] if self._held is not None else batch.rows)
         self._is_told = change is not None
-        moved = await self._write(batch, change) if batch.rows or change is not None else False
+        if self._held is not None:
+            moved = await self._save(self._held, batch, change)
+        else:
+            moved = await self._write(batch, change) if batch.rows or change is not None else False
         if self._within is not None:
             await self.drop_transaction("what the node returned came too late")
         if batch.error is not None:
@@ -217,7 +236,7 @@ class RunDriver:
             if change is not None and not self._mailbox:
                 # Somebody wrote to the inbox, but nothing that moves the run: park with the newer revision.
                 return await self._commit(Batch())
-        if state.weight > SMALLEST_SNAPSHOT and state.weight > 2 * state.stored:
+        if state.weight > SMALLEST_SNAPSHOT and state.weight > 2 * state.stored and not (self._held is not None and self._held.rows):
             await self._take_snapshot()
         if self.live.queues:
             await self._wait_for_consumers()
@@ -232,6 +251,42 @@ class RunDriver:
         if self._leaving is not None:
             self._hold(batch, at_once=self._leaving.at_once)
 
+    async def _save(self, held: HeldBack, batch: Batch, change: RunChange | None) -> bool:
+        """Write, unless the policy holds the rows back; True where somebody wrote to the inbox meanwhile."""
+        async with self._turn:
+            must = change is not None or must_save(batch) or bool(self.live.queues)
+            held.add(batch.rows, self._clock.now())
+            if not (must or held.is_due) or not (held.rows or change is not None):
+                return False
+            batch.rows = held.rows
+            try:
+                moved = await self._write(batch, change)
+            except StoreUnavailableError as error:
+                if must or held.policy.if_unavailable == "fail":
+                    raise
+                self._warn(NotSavedWarning(self._walk.state.run_id, len(held.rows), error))
+                return False
+            held.saved()
+            return moved
+
+    async def checkpoint(self) -> int:
+        """Make everything durable that has happened so far; the number of the newest checkpoint that is.
+
+        Raises LeaseLostError, StoreUnavailableError.
+        """
+        if self._held is not None:
+            async with self._turn:
+                if self._held.rows:
+                    batch = Batch()
+                    batch.rows = self._held.rows
+                    await self._write(batch, None)
+                    self._held.saved()
+        elif self.live.head < self._walk.state.seq:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter  # what has happened is just being written
+        return self.live.head
+
     async def _write(self, batch: Batch, change: RunChange | None) -> bool:
         """Commit, and tell who looks on; True where somebody wrote to the inbox meanwhile."""
         run_id, epoch = self._walk.state.run_id, self._walk.epoch
@@ -241,6 +296,8 @@ class RunDriver:
         if self._observers:
             self._tell(batch, receipt.committed_at, change, self._clock.now() - began)
         self.live.committed(batch.rows, receipt.committed_at, batch.cancels)
+        if self._waiters:
+            self._release_waiters()
         return receipt.inbox_rev != self._inbox_rev
 
     async def _wait_for_consumers(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -58,6 +58,8 @@ class Effects:
         self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._writing: set[asyncio.Task[Any]] = set()
+        self.save_first: Callable[[], Awaitable[int]] | None = None
+        """Makes durable what a `SavePolicy` holds back: an effect is never known of without the steps before it."""
         self.broken: StoreError | None = None
         """The store's error that a node was told instead of an outcome: no failure of the node."""
 
@@ -82,13 +84,18 @@ class Effects:
         return _outcome_of(ended)
 
     async def _begin(self, asked: Once) -> tuple[EffectRecord, bool]:
-        begun = self._keep(self._guarded(self._store.begin_effect(asked.effect, self._epoch, again=asked.again)))
+        begun = self._keep(self._guarded(self._begun(asked)))
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
             # It was not carried out, and nobody is to doubt that.
             self._keep(self._take_back(begun))
             raise
+
+    async def _begun(self, asked: Once) -> tuple[EffectRecord, bool]:
+        if self.save_first is not None:
+            await self.save_first()
+        return await self._store.begin_effect(asked.effect, self._epoch, again=asked.again)
 
     async def _take_back(self, begun: asyncio.Task[tuple[EffectRecord, bool]]) -> None:
         try:

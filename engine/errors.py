@@ -12,7 +12,7 @@ from datetime import datetime
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_stores.errors import LeaseHeldError
+from checkpoint_stores.errors import LeaseHeldError, RunExistsError
 from reducers.errors import TrailmarkError, how_many, with_article
 
 if TYPE_CHECKING:
@@ -71,6 +71,19 @@ class SlowConsumerError(TrailmarkError):
             f"{size} events of run {run_id} were waiting for this consumer and more came; take them faster, give a larger size, "
             "or read on from the last id you got (after=...)"
         )
+
+
+class RunKeyConflictError(RunExistsError):
+    """The key already names a run that was started with another input.  Nothing was changed, no run was made."""
+
+    def __init__(self, run_key: str, run_id: str, status: str, keys: Sequence[str] = ()) -> None:
+        self.status = status
+        self.keys = tuple(keys)
+        """The state keys whose values differ; empty where that is not known."""
+        differs = f" ({', '.join(self.keys)} differ{'s' if len(self.keys) == 1 else ''})" if self.keys else ""
+        detail = f" ({status}), which was started with another input{differs}; "
+        remedy = "use another key, or let this one take its place with if_exists='supersede'"
+        super().__init__(run_key, run_id, detail=detail + remedy)
 
 
 class ReadOnlyStateError(TrailmarkError, TypeError):

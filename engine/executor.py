@@ -15,7 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
-from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, StoreError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, StoreError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.ops import Op
@@ -27,7 +27,6 @@ from checkpoint_stores.records import (
     DecisionRecord,
     Inbox,
     Lease,
-    NewRun,
     Row,
     RunChange,
     RunRecord,
@@ -37,6 +36,7 @@ from checkpoint_stores.records import (
 from engine import arguments, beginning, operations
 from engine.admitting import ResumeMode, admitted, change_over, readmitted
 from engine.around import Around
+from engine.beginning import Beginning
 from engine.callables import is_coroutine
 from engine.checking import check_run
 from engine.clock import Clock, StoreClock
@@ -45,11 +45,13 @@ from engine.contracts import RunCheck
 from engine.decisions import Decision
 from engine.driver import Leaving, RunDriver
 from engine.driving import DriveTask, HandedOverError, Strays
+from engine.editing import edit_run
 from engine.errors import (
     ContractError,
     DrivenHereError,
     ExecutorClosedError,
     RunFailedError,
+    RunKeyConflictError,
     RunningLoopError,
     WrongFlowError,
 )
@@ -57,12 +59,14 @@ from engine.failures import error_data
 from engine.following import EventStream, OnLoss
 from engine.graph import FlowGraph
 from engine.handle import STOP_GRACE, RunHandle, Started
+from engine.keyed import IfExists, check_same_input
 from engine.live import Live
 from engine.loading import catch_up, load_state
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.queues import Delivery
 from engine.result import RunResult
+from engine.saving import SavePolicy
 from engine.statistics import ExecutorStatistics
 from engine.threads import NodeThreads
 from engine.waiting import retries, waits
@@ -88,6 +92,7 @@ class GraphExecutor:
         strict: check the whole run against the contracts (see `check`) before it may complete; where one is broken the run is
             quarantined instead, and whoever waits for it gets ContractError.  Reads the run's history once more.
         capabilities: what the runs it starts may do (`StepContext.require`); none is the default, and what is not held is denied.
+        saving: when steps become durable (see `SavePolicy`); by default each one as it ends.
 
     Use it as an async context manager, or call `aclose`, to let go of the runs it drives.
     """
@@ -103,6 +108,7 @@ class GraphExecutor:
         cancel_grace: timedelta = timedelta(seconds=5),
         strict: bool = False,
         capabilities: Collection[str] = (),
+        saving: SavePolicy | None = None,
     ) -> None:
         if not isinstance(graph, FlowGraph):
             raise ArgumentError("graph", graph, "what flow.compile() returns")
@@ -115,6 +121,9 @@ class GraphExecutor:
                 raise ArgumentError(
                     "an observer", observer, "a plain function: it is called, not awaited (let it put the checkpoint into a queue)"
                 )
+        if saving is not None and not isinstance(saving, SavePolicy):
+            raise ArgumentError("saving", saving, 'a SavePolicy, e.g. SavePolicy(when="every_n", n=10)')
+        self._saving = saving
         self.graph = graph
         self.store = store
         self.max_steps = arguments.step_limit(max_steps)
@@ -153,54 +162,109 @@ class GraphExecutor:
     # --- starting ---------------------------------------------------------------------------------------------------
     async def start(
         self, input: object = None, *, run_key: str | None = None, run_id: str | None = None, labels: Mapping[str, str] | None = None,  # noqa: A002
-        max_steps: int | None = None, tenant: str = "", capabilities: Collection[str] | None = None,
+        max_steps: int | None = None, tenant: str = "", capabilities: Collection[str] | None = None, if_exists: IfExists = "join", by: str = "",
     ) -> RunHandle:  # fmt: skip
         """Create a run and begin to drive it in this process.
 
-        ``input`` is a mapping or an instance of the flow's state class.  With ``run_key`` there can be one such run of this flow.
-        ``capabilities`` are what the run may do, instead of what the executor says; it keeps them over resumes.
+        With ``run_key`` there is one such run of this flow (and tenant), however often and in how many processes it is started: a
+        later start with the same input finds it (`RunHandle.created` is False) and gets its result, stored or still to come.
 
-        Raises InputError (all problems at once) and ArgumentError (no run is created), RunExistsError, StoreUnavailableError,
-        UnserialisableError, ExecutorClosedError.
+        Args:
+            input: a mapping, or an instance of the flow's state class.
+            run_key: your own name for the run.
+            run_id: its id; None makes one.
+            labels: what you want to find it by.
+            max_steps: its step limit; None is the executor's.
+            tenant: whose it is.
+            if_exists: ``join`` takes the run that has the key, if its input is the same; ``supersede`` does so too, but a run with
+                another input is cancelled, and it or one that failed or was cancelled gives the key up to a new run; ``error``
+                refuses a key that is taken.
+            by: who starts it; recorded where a run is superseded.  Default: this process.
+
+        Raises InputError (all problems at once) and ArgumentError (no run is created), RunKeyConflictError (the key's run has another
+        input), RunExistsError, StoreUnavailableError, UnserialisableError, ExecutorClosedError.
         """
-        new, row, folded = await self._begun(
-            input, held=True, run_key=run_key, run_id=run_id, labels=labels, max_steps=max_steps, tenant=tenant, capabilities=capabilities
+        run = await self._checked(
+            input, run_key=run_key, run_id=run_id, labels=labels, max_steps=max_steps, tenant=tenant, capabilities=capabilities
         )
-        lease = await self.store.create(new, row)
-        state = RunState(new.run_id)
+        created = await self._create(run, held=True, if_exists=if_exists, by=by)
+        if isinstance(created, RunRecord):
+            return await self._joined(created)
+        lease, row, folded = created
+        state = RunState(row.run_id)
         fold(state, row, folded)
         self._drive(state, lease, await self._ready_clock(), inbox=None)
-        return RunHandle(self, new.run_id, self._tasks[new.run_id], first=state.seq)
+        return RunHandle(self, row.run_id, self._tasks[row.run_id], first=state.seq, created=True)
 
     async def submit(
         self, input: object = None, *, run_key: str | None = None, run_id: str | None = None, labels: Mapping[str, str] | None = None,  # noqa: A002
-        max_steps: int | None = None, tenant: str = "", capabilities: Collection[str] | None = None,
+        max_steps: int | None = None, tenant: str = "", capabilities: Collection[str] | None = None, if_exists: IfExists = "join", by: str = "",
     ) -> str:  # fmt: skip
         """Create a run and leave it to a worker (`trailmark worker`); returns its id once it is durable.
 
-        Its status is ``created`` until a worker, or anybody's `resume`, takes it.
+        Its status is ``created`` until a worker, or anybody's `resume`, takes it.  Where ``run_key`` names a run that is there, its id is
+        returned, as it stands.
 
         Raises what `start` raises.
         """
-        new, row, _folded = await self._begun(
-            input, held=False, run_key=run_key, run_id=run_id, labels=labels, max_steps=max_steps, tenant=tenant, capabilities=capabilities
+        run = await self._checked(
+            input, run_key=run_key, run_id=run_id, labels=labels, max_steps=max_steps, tenant=tenant, capabilities=capabilities
         )
-        await self.store.create(new, row)
-        return new.run_id
+        created = await self._create(run, held=False, if_exists=if_exists, by=by)
+        return created.run_id if isinstance(created, RunRecord) else created[1].run_id
 
-    async def _begun(self, input: object, *, held: bool, **said: Any) -> tuple[NewRun, Row, list[Op]]:  # noqa: A002
+    async def _checked(self, input: object, **said: Any) -> Beginning:  # noqa: A002
         self._check_open()
         if said["capabilities"] is None:
             said["capabilities"] = self._capabilities
         run = beginning.checked(self.graph, input, default_max_steps=self.max_steps, **said)
-        clock = await self._ready_clock()
-        return run.sealed(
-            self.graph,
-            self.store.chain,
-            run_id=run.run_id or new_id(clock.now()),
-            owner=self.store.worker_id if held else None,
-            now=clock.now(),
-        )
+        return run if run.run_id is not None else replace(run, run_id=new_id((await self._ready_clock()).now()))
+
+    async def _create(self, run: Beginning, *, held: bool, if_exists: IfExists, by: str) -> tuple[Lease, Row, list[Op]] | RunRecord:
+        """Write a run's first row; or the run that has its key already, where that is the one."""
+        arguments.one_of("if_exists", if_exists, get_args(IfExists))
+        while True:
+            now = (await self._ready_clock()).now()
+            new, row, folded = run.sealed(
+                self.graph, self.store.chain, run_id=run.run_id or new_id(now), owner=self.store.worker_id if held else None, now=now
+            )
+            try:
+                return await self.store.create(new, row), row, folded
+            except RunExistsError as exists:
+                if run.run_key is None or if_exists == "error":
+                    raise
+                there = await self._already_there(exists, run, if_exists, by)
+                if there is not None:
+                    return there
+                run = replace(run, supersedes=exists.run_id)
+
+    async def _already_there(self, exists: RunExistsError, run: Beginning, if_exists: IfExists, by: str) -> RunRecord | None:
+        """The run that has the key; None where it has ended and is to give the key up."""
+        record = await self.store.run(exists.run_id)
+        tenant = getattr(self.store, "tenant", run.tenant)
+        if (record.tenant, record.flow, record.run_key) != (tenant, self.graph.name, run.run_key):
+            raise exists  # the run id is taken, by a run of another name
+        try:
+            await check_same_input(self.store, record, run.given)
+            if if_exists == "join" or record.status not in ("failed", "cancelled"):
+                return record
+        except RunKeyConflictError:
+            if if_exists != "supersede":
+                raise
+        reason = f"superseded by run {run.run_id} under the key {run.run_key!r}"
+        await self.cancel(record.run_id, by=by or self.store.worker_id, reason=reason)
+        return None
+
+    async def _joined(self, record: RunRecord) -> RunHandle:
+        """A handle of a run that is there; it is driven here where nobody else does, and nobody stopped it on purpose."""
+        run_id = record.run_id
+        is_free = run_id not in self._tasks and record.status not in _OVER and self._is_free(record)
+        if is_free and (record.status != "waiting" or await self._can_move(record, await self._ready_clock())):
+            try:
+                return await self.attach(run_id, takeover=record.owner == self.store.worker_id)
+            except (LeaseHeldError, RunEndedError):
+                pass  # somebody else was faster
+        return RunHandle(self, run_id, self._tasks.get(run_id))
 
     async def execute(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
         """`start`, then wait for the result.  Takes the options of `start`, and ``through_barriers``.
@@ -243,8 +307,7 @@ class GraphExecutor:
         self._check_open()
         if max_steps is not None:
             arguments.step_limit(max_steps)
-        if mode not in get_args(ResumeMode):
-            raise ArgumentError("mode", mode, " or ".join(map(repr, get_args(ResumeMode))))
+        arguments.one_of("mode", mode, get_args(ResumeMode))
         record = await self.store.run(arguments.run_named(run_id))
         self._check_flow(record)
         if record.status in ENDED:
@@ -341,7 +404,7 @@ class GraphExecutor:
         driver = RunDriver(
             self.store, walk, clock=clock, threads=self._threads, strays=self._strays, observers=self._observers, inbox=inbox, watch=watch,
             facts=facts, hand_over=partial(self._hand_over, state.run_id, epoch), around=self._around,
-            before_completion=partial(self._contracts_kept, state, epoch) if self._strict else None,
+            before_completion=partial(self._contracts_kept, state, epoch) if self._strict else None, saving=self._saving,
         )  # fmt: skip
         self._drivers[state.run_id] = driver
         self._tasks[state.run_id] = ended
@@ -501,9 +564,41 @@ class GraphExecutor:
                 result = task.result()
             else:
                 result = await self._stored_result(run_id)
+                if result.status == "running" and (await self.store.run(run_id)).status == "running":
+                    await self._outlast_owner(run_id)
+                    continue
             if result.status != "waiting" or not through_barriers:
                 return self._finished(result)
             await self._wait_to_go_on(run_id)
+
+    def _is_free(self, record: RunRecord) -> bool:
+        """Whether nobody drives the run; this process may own one without knowing, where the answer to its start was lost."""
+        is_unknown = record.owner == self.store.worker_id and not self.store.holds(record.run_id)
+        return record.owner is None or record.orphaned or is_unknown
+
+    async def _outlast_owner(self, run_id: str) -> None:
+        """Wait while another process drives a run; drive it on where that process is gone."""
+        watch = self.store.watch(run_id)
+        clock = await self._ready_clock()
+        try:
+            while True:
+                record = await self.store.run(run_id)
+                if record.status != "running" or run_id in self._tasks:
+                    return
+                if self._is_free(record):
+                    try:
+                        await self.attach(run_id, takeover=record.owner == self.store.worker_id)
+                    except (LeaseHeldError, RunEndedError):
+                        continue
+                    return
+                over = asyncio.Event()
+                timer = clock.call_at(record.lease_expires_at or clock.now(), over.set)
+                try:
+                    await _first_of(watch.changed(), over.wait())
+                finally:
+                    timer.cancel()
+        finally:
+            watch.close()
 
     async def _wait_to_go_on(self, run_id: str) -> None:
         """Wait until a parked run can move, and drive it on (unless somebody else does)."""
@@ -579,6 +674,11 @@ class GraphExecutor:
             # Nobody drives it here, or it parked in the very moment.
             await operations.cancel_run(self.store, run_id, actor=by, reason=reason, clock=await self._ready_clock())
         return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
+
+    async def checkpoint(self, run_id: str) -> int:
+        """See `RunHandle.checkpoint`."""
+        driver = self._drivers.get(run_id)
+        return await driver.checkpoint() if driver is not None else (await load_state(self.store, run_id)).seq
 
     async def suspend(self, run_id: str, reason: str = "") -> RunResult:
         """See `RunHandle.suspend`."""
@@ -681,6 +781,26 @@ class GraphExecutor:
             keys=tuple(schema.keys),
             plan=self.graph.plan,
         )
+
+    async def edit(self, run_id: str, edits: Mapping[str, Any], *, by: str, reason: str = "") -> int:
+        """Write other values into a run that nobody drives (waiting, suspended, at its step limit, or its process gone).
+
+        The edit is one checkpoint with who made it and why; its number is returned.  Values are checked as an input's are, model
+        validators included, and replace what is there (no reducer).  Open tickets that show an edited key show the new value
+        at once: who decides over the old one gets StalePayloadError.
+
+        Raises RunNotFoundError, AmbiguousRunError, RunEndedError, LeaseHeldError (somebody drives it; suspend it first), EditError
+        (all problems at once, nothing was changed), WrongFlowError, GraphChangedError, RunMovedError, CheckpointCorruptError.
+        """
+        record = await self.store.run(arguments.run_named(run_id))
+        self._check_flow(record)
+        if record.graph_hash != self.graph.graph_hash:
+            await admitted(self.store, record, await load_state(self.store, record.run_id), self.graph, "strict")
+        given = arguments.edits(edits)
+        if not given:
+            raise ArgumentError("edits", edits, "at least one value by state key")
+        who, why = arguments.somebody("by", by), arguments.text("reason", reason)
+        return await edit_run(self.store, record.run_id, given, by=who, reason=why, plan=self.graph.plan)
 
 
 def _value(state: RunState, key: str) -> Any:

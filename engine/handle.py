@@ -27,6 +27,7 @@ class Drives(Protocol):
     async def decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord: ...
     async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord: ...
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult: ...
+    async def checkpoint(self, run_id: str) -> int: ...
     async def suspend(self, run_id: str, reason: str = "") -> RunResult: ...
     async def begin(self, run_id: str) -> Started: ...
     def drive_of(self, run_id: str) -> object: ...
@@ -47,20 +48,22 @@ STOP_GRACE: Final = timedelta(seconds=30)
 
 
 class RunHandle:
-    """A run, as this process sees it: mostly one that it drives, or has just driven.
+    """A run, as this process sees it: mostly one that it drives, has just driven, or found under its key.
 
     Everything that stops a run may be asked again and again, of a run in any status, and comes back: what is in flight gets its time and
     no more.  A harder word overrides a softer one (stop, then suspend, then cancel), never the other way round.
     """
 
-    def __init__(self, executor: Drives, run_id: str, drive: object = None, *, first: int = 0) -> None:
+    def __init__(self, executor: Drives, run_id: str, drive: object = None, *, first: int = 0, created: bool = False) -> None:
         self._executor = executor
         self._drive = drive  # kept, so that the executor can still tell how it ended
         self._first = first  # the checkpoint with which this process took the run
         self.run_id = run_id
+        self.created = created
+        """Whether this very start made the run; False where its key named one that was there, and where it was taken over."""
 
     async def result(self, *, through_barriers: bool = False) -> RunResult:
-        """Wait until the run ends or stops.
+        """Wait until the run ends or stops; one that another process drives is waited for, and gone on with where that process dies.
 
         A run that waits for people is parked and this returns with status ``waiting``; with ``through_barriers`` it
         stays, and goes on when a decision, a deadline or a retry's time comes, from whatever process.
@@ -129,6 +132,13 @@ class RunHandle:
     async def shutdown(self, *, grace: timedelta = STOP_GRACE) -> RunResult:
         """As `stop`, but leave the run ``ready``: whoever takes it next, a worker for example, goes on with it."""
         return await self._executor.give_back(self.run_id, grace=grace)
+
+    async def checkpoint(self) -> int:
+        """Make everything durable that has happened so far, under whatever `SavePolicy`; the number of the newest checkpoint.
+
+        Raises LeaseLostError, StoreUnavailableError.
+        """
+        return await self._executor.checkpoint(self.run_id)
 
     async def suspend(self, reason: str = "") -> RunResult:
         """Stop driving the run; it stays resumable.  Bodies in flight are cancelled and will run again."""

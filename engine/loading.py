@@ -32,6 +32,11 @@ async def catch_up(store: CheckpointStore, state: RunState, upto: int | None = N
     before = state.seq
     if upto is None or upto > before:
         async for row in store.history(state.run_id, after=before):
+            if row.seq != state.seq + 1:  # what comes next was pruned meanwhile
+                newest = await load_state(store, state.run_id, upto)
+                for name in RunState.__slots__:
+                    setattr(state, name, getattr(newest, name))
+                break
             apply_row(state, row)
             if row.seq == upto:
                 break

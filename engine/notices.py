@@ -45,6 +45,19 @@ class NodeWarning(TrailmarkWarning):
         super().__init__(run_id, f"{place(node, path)} of run {run_id} warns: {said}")
 
 
+class NotSavedWarning(TrailmarkWarning):
+    """The store could not be written (``error``, also chained).  The run goes on, its newest steps are kept for the next try."""
+
+    def __init__(self, run_id: str, held: int, error: BaseException) -> None:
+        self.held = held
+        self.error = error
+        super().__init__(
+            run_id,
+            f"{held} checkpoint(s) of run {run_id} could not be saved ({error}); they are kept for the next try, a crash now loses them",
+        )
+        self.__cause__ = error
+
+
 class StrayBodyWarning(TrailmarkWarning):
     """An async node was told to stop and was still running when the grace was over.  Its result will not be used."""
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from checkpoint_stores.codec import pack, to_json, unpack
+from checkpoint_stores.codec import pack, unpack
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError
 from checkpoint_stores.fold import PARKED, RunState
 from checkpoint_stores.ids import new_id
@@ -18,13 +18,13 @@ from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED, Commit, NewRun, Row, RunChange, RunRecord
 from checkpoint_stores.statuses import after
-from engine.barriers import payload_digest, record_of, worded
+from engine.barriers import record_of
 from engine.clock import Clock
-from engine.errors import EditError, ForkError
+from engine.editing import edited, reworded
+from engine.errors import ForkError
 from engine.events import CancelAsked, Event
 from engine.loading import catch_up, load_state
 from engine.plan import Plan
-from engine.updates import first_line
 from engine.walk import Walk
 from reducers.changes import ABSENT
 
@@ -103,8 +103,8 @@ async def fork_run(
     if state.status in ENDED:
         raise ForkError(record.run_id, state.seq, state.status)
     if edits:
-        _edit(state, record.flow, edits, validate, keys)
-        _show_edited(state, edits, plan)
+        edited(state, record.flow, edits, validate, keys)
+        reworded(state, edits, plan)
     state.status = "suspended"
     state.details = {name: value for name, value in state.details.items() if name != "keys"}  # its effects are its own
     new_run_id = new_id(clock.now())
@@ -138,36 +138,6 @@ async def _graph_at(store: CheckpointStore, record: RunRecord, state: RunState) 
                 if op[0] in ("attempt", "migrate") and "changed_from" in op[2]:
                     return str(op[2]["changed_from"])
     return record.graph_hash
-
-
-def _edit(state: RunState, flow: str, edits: Mapping[str, Any], validate: Callable[[str, Any], Any] | None, keys: Sequence[str]) -> None:
-    problems: list[str] = []
-    ops: list[Op] = []
-    for key, value in edits.items():
-        if keys and key not in keys:
-            problems.append(f"{key!r} is not declared (declared are: {', '.join(keys)})")
-            continue
-        try:
-            ops.append(["set", key, validate(key, value) if validate else value])
-        except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
-            problems.append(f"{key}: {first_line(error)}")
-    if problems:
-        raise EditError(flow, problems)
-    for _kind, key, value in pack(ops)[1]:
-        state.root.values[key] = value
-
-
-def _show_edited(state: RunState, edits: Mapping[str, Any], plan: Plan | None) -> None:
-    """Nobody may decide over what a ticket showed before the edits."""
-    for scope in state.frontier():
-        if scope.phase != PARKED:
-            continue
-        details = scope.detail[1]
-        details["payload"] |= {key: to_json(scope.read(key)) for key in edits if key in details["payload"]}
-        node = None if plan is None else plan.at(scope.path).nodes.get(scope.node)
-        if node is not None and node.barrier is not None:
-            details["prompt"], details["payload"] = worded(node, scope)
-        details["digest"] = payload_digest(details["prompt"], details["payload"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -212,7 +182,7 @@ def _key(op: Op) -> str:
     return str(op[2]) if op[0] == "take" else ""
 
 
-def _detail(ops: list[Op]) -> str:
+def _detail(ops: list[Op]) -> str:  # noqa: C901 - a table of what ops say
     said = []
     for op in ops:
         match op:
@@ -224,6 +194,8 @@ def _detail(ops: list[Op]) -> str:
                 said.append(f"{action} by {by}")
             case ["status", status]:
                 said.append(str(status))
+            case ["edited", {"by": by, "reason": reason}]:
+                said.append(f"edited by {by}" + (f": {reason}" if reason else ""))
             case ["attempt", _, {"quarantined": str(reason)}]:
                 said.append(reason)
             case ["attempt", _, {"released": {"actor": actor, "reason": reason}}]:

@@ -145,14 +145,21 @@ class StateSchema:
             raise InputError(flow, [*unknown, *problems])
         return values
 
+    def given(self, input: object) -> tuple[str, ...]:  # noqa: A002 - the word users know
+        """The keys that an input which `validate_input` takes gives itself; the others have their defaults."""
+        if self.model is not None and isinstance(input, self.model):
+            return tuple(name for name in self.keys if name in input.model_fields_set)
+        offered: Any = input or ()
+        return tuple(name for name in self.keys if not self._names_of(name).isdisjoint(offered))
+
     def _input_names(self) -> set[str]:
-        names = set(self.keys)
-        if self.model is not None:
-            for field in self.model.__pydantic_fields__.values():
-                alias = field.validation_alias
-                choices = getattr(alias, "choices", None) or [alias]
-                names |= {choice if isinstance(choice, str) else choice.path[0] for choice in choices if choice is not None}
-        return names
+        return {named for name in self.keys for named in self._names_of(name)}
+
+    def _names_of(self, key: str) -> set[str]:
+        """By which names an input may give the key."""
+        alias = self.model.__pydantic_fields__[key].validation_alias if self.model is not None else None
+        choices = getattr(alias, "choices", None) or [alias]
+        return {key, *(choice if isinstance(choice, str) else choice.path[0] for choice in choices if choice is not None)}
 
     def _model_values(self, given: Any) -> tuple[dict[str, Any], list[str]]:
         model: Any = self.model

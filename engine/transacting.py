@@ -62,6 +62,8 @@ class Transacting:
         self._wake = wake
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_lent = False
+        self.save_first: Callable[[], Awaitable[int]] | None = None
+        """Makes durable what a `SavePolicy` holds back."""
         self.held: Held | None = None
         """What has begun and is neither committed nor rolled back."""
         self.broken: dict[Place, Exception | None] = {}
@@ -114,6 +116,12 @@ class Transacting:
             self._waiting.append(called)
             await called
         self.held = held
+        if self.save_first is not None:
+            try:
+                await self.save_first()  # later would be too late: a transaction may hold the only lock there is
+            except BaseException:
+                self._end(held)
+                raise
 
     def _end(self, held: Held) -> None:
         if held.is_handed_over and not held.is_known:

@@ -204,11 +204,75 @@ def test_a_cancelled_run_ends_with_5_when_it_is_asked_for(cli: Cli) -> None:
 
 def test_a_run_key_names_one_run(cli: Cli) -> None:
     run_id = started(cli, LARGE, "--run-key", "order-1", "--label", "team=billing")
-    again = cli("run", "shop.py:flow", "--input", LARGE, "--run-key", "order-1")
-    assert again.code == ExitCode.CONFLICT
-    assert one_line(again.err).endswith(f"next: trailmark resume {run_id} --flow shop.py:flow")
+    again = cli("run", "shop.py:flow", "--input", LARGE, "--key", "order-1")
+    assert again.code == ExitCode.WAITING
+    assert f"run {run_id} is already there under the key 'order-1'" in again.err
+    other = cli("run", "shop.py:flow", "--input", SMALL, "--key", "order-1")
+    assert other.code == ExitCode.CONFLICT
+    assert "amount differs" in one_line(other.err)
+    assert one_line(other.err).endswith(f"--supersede; next: trailmark runs show {run_id}")
+    placed = cli("run", "shop.py:flow", "--input", SMALL, "--key", "order-1", "--supersede", "--by", "ana", "-o", "ids")
+    assert placed.code == ExitCode.OK
+    assert cli("runs", "show", run_id, "-o", "json").json["status"] == "cancelled"
+    (new_id,) = placed.out.split()
     listed = cli("runs", "ls", "-o", "json").json
-    assert [(run["run_key"], run["labels"]) for run in listed] == [("order-1", {"team": "billing"})]
+    assert {run["run_id"]: run["run_key"] for run in listed} == {new_id: "order-1", run_id: None}
+
+
+def test_an_operator_edits_a_waiting_run(cli: Cli) -> None:
+    run_id = started(cli, LARGE)
+    edit = ("runs", "edit", run_id, "--flow", "shop.py:flow")
+    assert cli("runs", "edit", run_id, "--set", "amount=5", "--by", "ana").code == ExitCode.USAGE
+    assert cli(*edit, "--set", "amount=5").code == ExitCode.USAGE
+    assert cli(*edit, "--set", "amount=many", "--by", "ana").code == ExitCode.USAGE
+    edited = cli(*edit, "--set", "amount=2000", "--by", "ana", "--reason", "a typo", "-o", "json")
+    assert (edited.code, edited.json["keys"]) == (ExitCode.OK, ["amount"])
+    assert cli("approvals", "ls", "-o", "json").json[0]["payload"]["amount"] == 2000
+    last = cli("runs", "steps", run_id, "-o", "json").json[-1]
+    assert (last["kind"], last["seq"]) == ("edit", edited.json["seq"])
+    assert "edited by ana: a typo" in cli("runs", "steps", run_id).out
+
+
+def test_a_store_is_pruned_packed_and_its_runs_are_deleted(cli: Cli) -> None:
+    ended, waiting = started(cli, SMALL, "--label", "team=audit"), started(cli, LARGE)
+    assert cli("db", "prune").code == ExitCode.USAGE
+    assert cli("db", "prune", "--older-than", "soon").code == ExitCode.USAGE
+    tried = cli("db", "prune", "--older-than", "0s", "--keep-checkpoints", "1", "--dry-run")
+    assert tried.code == ExitCode.OK
+    assert "1 run(s) would be deleted (1 completed)" in tried.out
+    assert len(cli("runs", "ls", "-o", "json").json) == 2
+    kept = cli("db", "prune", "--older-than", "0s", "--keep-label", "team=audit", "--status", "failed", "-o", "json").json
+    assert (kept["runs"], kept["cuts"]) == ([], [])
+    done = cli("db", "prune", "--older-than", "0s", "--keep-checkpoints", "1", "-o", "json").json
+    assert done["runs"] == [ended]
+    assert [cut["run_id"] for cut in done["cuts"]] == [waiting]
+    verified = cli("db", "verify", waiting)
+    assert verified.code == ExitCode.OK
+    assert f"its checkpoints up to {done['cuts'][0]['last']} were pruned" in verified.out
+    assert cli("db", "vacuum").code == ExitCode.OK
+    refused = cli("runs", "delete", waiting)
+    assert refused.code == ExitCode.CONFLICT
+    assert one_line(refused.err).endswith(f"next: trailmark runs cancel {waiting}")
+    cli("runs", "cancel", waiting, "--by", "ana")
+    assert "would be deleted" in cli("runs", "delete", waiting, "--dry-run").out
+    assert cli("runs", "delete", waiting, "-o", "ids").out.split() == [waiting]
+    assert cli("runs", "ls", "-o", "json").json == []
+
+
+def test_a_run_is_carried_to_another_store_in_a_file(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli, LARGE)
+    written = cli("runs", "export", run_id)
+    (tmp_path / "run.jsonl").write_text(written.out)
+    assert cli("runs", "export", run_id, "--to", "also.jsonl").code == ExitCode.OK
+    assert cli("runs", "export", run_id, "--to", "also.jsonl").code == ExitCode.USAGE  # never over a file that is there
+    assert (tmp_path / "also.jsonl").read_text() == written.out
+    assert cli("runs", "import", "run.jsonl").code == ExitCode.CONFLICT
+    taken = cli("runs", "import", "run.jsonl", "--store", "other.db", "-o", "ids")
+    assert taken.out.split() == [run_id]
+    assert cli("db", "verify", run_id, "--store", "other.db").code == ExitCode.OK
+    (tmp_path / "cut.jsonl").write_text(written.out[:-200])
+    assert cli("runs", "import", "cut.jsonl", "--store", "third.db").code == ExitCode.CORRUPT
+    assert cli("runs", "import", "nothing.jsonl").code == ExitCode.USAGE
 
 
 def test_resume_without_a_flow_says_which_flow_and_how(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

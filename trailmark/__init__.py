@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import NotAnApproverError as NotAnApproverError
     from checkpoint_stores.errors import RunEndedError as RunEndedError
     from checkpoint_stores.errors import RunExistsError as RunExistsError
+    from checkpoint_stores.errors import RunFileError as RunFileError
+    from checkpoint_stores.errors import RunMovedError as RunMovedError
+    from checkpoint_stores.errors import RunNotEndedError as RunNotEndedError
     from checkpoint_stores.errors import RunNotFoundError as RunNotFoundError
     from checkpoint_stores.errors import SchemaVersionError as SchemaVersionError
     from checkpoint_stores.errors import StalePayloadError as StalePayloadError
@@ -115,6 +118,7 @@ if TYPE_CHECKING:
     from engine.errors import RejectedError as RejectedError
     from engine.errors import ReturnTypeError as ReturnTypeError
     from engine.errors import RunFailedError as RunFailedError
+    from engine.errors import RunKeyConflictError as RunKeyConflictError
     from engine.errors import RunningLoopError as RunningLoopError
     from engine.errors import SignalTypeError as SignalTypeError
     from engine.errors import SlowConsumerError as SlowConsumerError
@@ -149,6 +153,7 @@ if TYPE_CHECKING:
     from engine.middleware import without as without
     from engine.migration import Migration as Migration
     from engine.notices import NodeWarning as NodeWarning
+    from engine.notices import NotSavedWarning as NotSavedWarning
     from engine.notices import ObserverFailedWarning as ObserverFailedWarning
     from engine.notices import StrayBodyWarning as StrayBodyWarning
     from engine.notices import TrailmarkWarning as TrailmarkWarning
@@ -160,8 +165,12 @@ if TYPE_CHECKING:
     from engine.outcomes import Update as Update
     from engine.plan import END as END
     from engine.plan import Retry as Retry
+    from engine.pruning import Pruned as Pruned
+    from engine.pruning import Retention as Retention
+    from engine.pruning import prune as prune
     from engine.result import PendingRetry as PendingRetry
     from engine.result import RunResult as RunResult
+    from engine.saving import SavePolicy as SavePolicy
     from engine.statistics import ExecutorStatistics as ExecutorStatistics
     from engine.statistics import MiddlewareStatistics as MiddlewareStatistics
     from reducers.errors import ReducerAnnotationError as ReducerAnnotationError
@@ -176,7 +185,7 @@ _HOMES = {
     "checkpoint_stores.errors": (
         "AmbiguousEffectError", "AmbiguousRunError", "AmbiguousTicketError", "ArgumentError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
         "DecisionConflictError", "DuplicateTypeError", "EffectError", "EffectNotInDoubtError", "IllegalTransitionError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
-        "RunExistsError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError", "TenantError", "TransactionError", "TransactionOverError", "TransactionTimeoutError", "TransactionUnavailableError",
+        "RunExistsError", "RunFileError", "RunMovedError", "RunNotEndedError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError", "TenantError", "TransactionError", "TransactionOverError", "TransactionTimeoutError", "TransactionUnavailableError",
         "UnknownBarrierError", "UnknownEffectError", "UnserialisableError",
     ),
     "checkpoint_stores.registered": ("register_type",),
@@ -191,7 +200,7 @@ _HOMES = {
         "ContractError", "DrivenHereError", "EditError", "EffectInDoubtError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
         "MergeError", "MiddlewareError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "NoStepError", "ReadOnlyStateError", "RejectedError",
-        "ReturnTypeError", "RunFailedError", "RunningLoopError", "SignalTypeError", "SlowConsumerError", "StaleContextError", "TimerError",
+        "ReturnTypeError", "RunFailedError", "RunKeyConflictError", "RunningLoopError", "SignalTypeError", "SlowConsumerError", "StaleContextError", "TimerError",
         "UndeclaredKeyError", "UndeclaredSignalError", "UndeclaredWriteError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError",
         "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError", "WrongThreadError", "YieldedAfterResultError",
     ),
@@ -200,9 +209,11 @@ _HOMES = {
     "engine.flow": ("Flow", "best_effort", "branch"),
     "engine.graph": ("FlowGraph",),
     "engine.handle": ("RunHandle",),
+    "engine.pruning": ("Pruned", "Retention", "prune"),
+    "engine.saving": ("SavePolicy",),
     "engine.result": ("PendingRetry", "RunResult"),
     "engine.migration": ("Migration",),
-    "engine.notices": ("NodeWarning", "ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
+    "engine.notices": ("NodeWarning", "NotSavedWarning", "ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
     "engine.middleware": ("Backpressure", "Bulkhead", "CircuitBreaker", "Middleware", "NodeCall", "RateLimit", "Timeout", "without"),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),

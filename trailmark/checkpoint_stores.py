@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from checkpoint_stores.carrying import RunImage, image_of, lines_of
     from checkpoint_stores.chain import Chain
     from checkpoint_stores.errors import (
         AmbiguousEffectError,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
         NotAnApproverError,
         RunEndedError,
         RunExistsError,
+        RunFileError,
+        RunMovedError,
+        RunNotEndedError,
         RunNotFoundError,
         SchemaVersionError,
         StalePayloadError,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.memory_database import MemoryDatabase
     from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, Watch
     from checkpoint_stores.records import (
+        Amendment,
         BarrierRecord,
         CancelRequest,
         Changeover,
@@ -72,6 +77,7 @@ __all__ = [
     "DEFAULT_LEASE",
     "AmbiguousEffectError",
     "AmbiguousTicketError",
+    "Amendment",
     "BarrierClosedError",
     "BarrierError",
     "BarrierRecord",
@@ -104,6 +110,10 @@ __all__ = [
     "RunChange",
     "RunEndedError",
     "RunExistsError",
+    "RunFileError",
+    "RunImage",
+    "RunMovedError",
+    "RunNotEndedError",
     "RunNotFoundError",
     "RunRecord",
     "RunStatus",
@@ -124,6 +134,8 @@ __all__ = [
     "UnknownEffectError",
     "UnserialisableError",
     "Watch",
+    "image_of",
+    "lines_of",
     "open_store",
 ]
 
@@ -135,7 +147,10 @@ _HOMES: Final = {
     "MemoryDatabase": "checkpoint_stores.memory_database",
     "SQLCheckpointStore": "checkpoint_stores.sql.store",
     "TenantStore": "checkpoint_stores.tenancy",
+    "RunImage": "checkpoint_stores.carrying",
     "Watch": "checkpoint_stores.protocol",
+    "image_of": "checkpoint_stores.carrying",
+    "lines_of": "checkpoint_stores.carrying",
 }
 
 

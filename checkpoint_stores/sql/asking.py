@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from checkpoint_stores.deciding import check_asked
-from checkpoint_stores.errors import RunNotFoundError
+from checkpoint_stores.errors import RunMovedError, RunNotFoundError, StoreUnavailableError
 from checkpoint_stores.protocol import Decides
-from checkpoint_stores.records import BarrierRecord, DecisionRecord, Inbox, RunRecord, SignalRecord
+from checkpoint_stores.records import Amendment, BarrierRecord, DecisionRecord, Inbox, Receipt, RunRecord, SignalRecord
 from checkpoint_stores.signalling import apart
-from checkpoint_stores.sql import statements, transactions
+from checkpoint_stores.sql import faults, statements, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of
 from checkpoint_stores.sql.matters import Asked, Looking
@@ -78,6 +78,16 @@ class Asking:
         if is_new:
             self._database.outside.watches.wake(id_of(key_of(run_id)))
         return await self._reading.run(run_id)
+
+    async def amend(self, amendment: Amendment) -> Receipt:
+        try:
+            receipt = await self._database.transact(transactions.amend, amendment)
+        except StoreUnavailableError as error:
+            if error.__cause__ is None or not faults.is_taken(error.__cause__):
+                raise
+            raise RunMovedError(amendment.row.run_id) from error  # a row of an owner that is gone got in first
+        self._database.outside.watches.wake(amendment.row.run_id)
+        return receipt
 
     def watch(self, run_id: str) -> LocalWatch:
         self._database.check_open()

@@ -145,6 +145,13 @@ class Database(ABC):
             await self._engine.dispose()
             return await read()
 
+    async def vacuum(self) -> None:
+        """Give unused space back; outside any transaction."""
+        if not self.is_open:
+            await self.open()
+        with faults.typed_errors(self.url):
+            await self._vacuum()
+
     # --- what a subclass says ---------------------------------------------------------------------------------------
     @abstractmethod
     def _step(self, **options: Any) -> StepTransaction: ...
@@ -154,6 +161,8 @@ class Database(ABC):
     async def _close(self, last: Callable[[sa.Connection], object]) -> None: ...
     @abstractmethod
     async def _write(self, work: Callable[[sa.Connection], T]) -> T: ...
+    @abstractmethod
+    async def _vacuum(self) -> None: ...
     @abstractmethod
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]: ...
 

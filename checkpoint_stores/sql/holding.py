@@ -52,6 +52,9 @@ class Holding:
                 if not self.is_fresh():
                     await self.beat()
 
+    def holds(self, run_id: str) -> bool:
+        return run_id in self._runs
+
     def hold(self, run_id: str) -> None:
         self._runs.add(run_id)
         if self._beating is None or self._beating.done():

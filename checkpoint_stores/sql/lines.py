@@ -173,6 +173,21 @@ def run_line(run: NewRun, first: Row, *, genesis: bytes, owner: str | None) -> A
     )
 
 
+def admitted_line(run: RunRecord, *, genesis: bytes, cancel: CancelRequest | None) -> Any:
+    """The `RunLine` of a run that comes from another store: as it was, owned by nobody."""
+    stated = {name: getattr(run, name) for name in RunLine._fields if hasattr(run, name)}
+    stated |= {
+        "run_id": new_key_of(run.run_id),
+        "owner": None,
+        "parent_run_id": key_of(run.parent_run_id) if run.parent_run_id is not None else None,
+        "labels": encoded(run.labels),
+        "error": encoded(run.error),
+        "genesis": genesis,
+        "cancel": cancel_line(cancel) if cancel is not None else None,
+    }
+    return RunLine(**stated)
+
+
 def row_of(line: Any) -> Row:
     """The row of a line that has all columns of ``checkpoints``, in their order."""
     return Row(id_of(line[0]), *line[1:])

@@ -124,6 +124,11 @@ class PostgresDatabase(Database):
         async with self._engine.connect() as connection:
             yield connection, (await connection.get_raw_connection()).driver_connection
 
+    async def _vacuum(self) -> None:
+        async with self._engine.connect() as connection:
+            for table in statements.TABLES:
+                await connection.execute(sa.text(f"VACUUM (ANALYZE) {table}"))
+
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]:
         texts = [(for_postgres(text), values) for text, values in wanted]
 

@@ -16,7 +16,6 @@ from checkpoint_stores.sql import migrate, statements
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.lines import id_of, key_of, span_of, stored_of, tail_of, watched_run_of
 
-_NEWEST: Final = 2**31 - 1
 _PAGE: Final = 500
 _MANY_ROWS: Final = 300
 """From so many rows on the chain is checked in a thread, so that nobody blocks the loop for long."""
@@ -64,10 +63,13 @@ class Reading:
     # --- what is written of one -------------------------------------------------------------------------------------
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
         key = key_of(run_id)
-        last = _NEWEST if upto is None else upto
+        last = statements.NEWEST if upto is None else upto
         stored, _ = stored_of(key, await self._database.fetch(statements.newest_part(key, last)), self._chain)
         if not _is_enough(stored, last):
             stored, _ = stored_of(key, await self._database.fetch(statements.whole_part(key, last)), self._chain)
+        if upto is not None and not stored.rows and not stored.snapshots:
+            # It was pruned, or cut away: what is left tells which.
+            stored, _ = stored_of(key, await self._database.fetch(statements.whole_part(key, statements.NEWEST)), self._chain)
         if len(stored.rows) > _MANY_ROWS:
             return await asyncio.to_thread(sound_part, self._chain, stored, upto)
         return sound_part(self._chain, stored, upto)
@@ -76,7 +78,7 @@ class Reading:
         key = key_of(run_id)
         is_known = False
         while True:
-            lines = (await self._database.fetch([(statements.LOAD_ROWS, (key, after + 1, _NEWEST, _PAGE))]))[0]
+            lines = (await self._database.fetch([(statements.LOAD_ROWS, (key, after + 1, statements.NEWEST, _PAGE))]))[0]
             if not lines and not is_known:
                 await self.run(id_of(key))
             is_known = True
@@ -93,7 +95,7 @@ class Reading:
     # --- whether it is sound, and how much there is -----------------------------------------------------------------
     async def verify(self, run_id: str) -> list[Problem]:
         key = key_of(run_id)
-        stored, unsound = stored_of(key, await self._database.fetch(statements.whole_part(key, _NEWEST)), self._chain)
+        stored, unsound = stored_of(key, await self._database.fetch(statements.whole_part(key, statements.NEWEST)), self._chain)
         problems = await asyncio.to_thread(problems_of, self._chain, stored)
         problems.extend(
             Problem(stored.run_id, snapshot.seq, "its snapshot was edited (or the chain key is another)") for snapshot in unsound

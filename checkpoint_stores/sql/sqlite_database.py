@@ -92,6 +92,14 @@ class SQLiteDatabase(Database):
             found: list[list[Any]] = await self.reader.submit(lambda raw: [raw.execute(*for_sqlite(*asked)).fetchall() for asked in wanted])
             return found
 
+    async def _vacuum(self) -> None:
+        await asyncio.to_thread(self._pack)
+
+    def _pack(self) -> None:
+        with contextlib.closing(self._connect()) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     # --- connections ------------------------------------------------------------------------------------------------
     def _connect(self) -> sqlite3.Connection:
         args, options = self.address.get_dialect()().create_connect_args(self.address)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from checkpoint_stores.addressing import MOST_CANDIDATES
-from checkpoint_stores.records import DRIVEN, UNDRIVEN
+from checkpoint_stores.records import DRIVEN, ENDED, UNDRIVEN
 from checkpoint_stores.sql.places import POSTGRES_CLOCK, places
 from checkpoint_stores.sql.schema import (
     barriers,
@@ -31,6 +31,8 @@ from checkpoint_stores.sql.schema import (
 CHANNEL: Final = "trailmark_runs"
 """Where PostgreSQL tells that a run changed; the payload is the run id in hexadecimal."""
 
+NEWEST: Final = 2**31 - 1
+"""A seq no run reaches: all of a run."""
 ROW_COLUMNS: Final = tuple(column.name for column in checkpoints.columns)
 ROWS: Final = ", ".join(ROW_COLUMNS)
 
@@ -291,6 +293,7 @@ PENDING_DECISIONS: Final = (
 
 
 SQLITE_SIZE: Final = "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()"
+TABLES: Final = tuple(table.name for table in metadata.sorted_tables)
 POSTGRES_SIZE: Final = "SELECT " + " + ".join(f"pg_total_relation_size('{table.name}')" for table in metadata.sorted_tables) + " AS bytes"
 
 # --- what transactions say, as text for the bare drivers ------------------------------------------------------------
@@ -319,11 +322,34 @@ INSERT_RUN: Final = (
     f" WHERE true ON CONFLICT DO NOTHING RETURNING {TIMES[0]}"
 )
 """Returns created_at, or no line where the run's id or its run_key is taken."""
+GIVE_KEY_UP: Final = (
+    f"UPDATE {runs.name} SET run_key = NULL, updated_at = {{now:3}}"
+    f" WHERE run_id = %1 AND run_key = %2 AND status IN ({', '.join(repr(status) for status in sorted(ENDED))})"
+)
 TAKE_RUN: Final = (
     f"UPDATE {runs.name} SET epoch = epoch + 1, attempt = attempt + 1, status = 'running', owner = %2, wake_at = NULL,"
     " max_steps = coalesce(%3, max_steps), graph_hash = coalesce(%4, graph_hash), head_seq = %5, head_digest = %6,"
     f" updated_at = {{now:7}} WHERE run_id = %1 RETURNING {RUN}"
 )
+_DRIVEN: Final = ", ".join(repr(status) for status in sorted(DRIVEN))
+WHOLE_RUN: Final = f"SELECT {RUN} FROM {runs.name} WHERE run_id = %1"
+GRAPH_OF_RUN: Final = f"SELECT g.definition FROM {graphs.name} g JOIN {runs.name} r ON r.graph_hash = g.graph_hash WHERE r.run_id = %1"
+ALL_BARRIERS: Final = f"SELECT {', '.join(BARRIERS)} FROM {barriers.name} WHERE run_id = %1 ORDER BY opened_seq, ticket"
+ALL_DECISIONS: Final = f"SELECT {', '.join(DECISIONS)} FROM {decisions.name} WHERE run_id = %1 ORDER BY decided_at, id"
+ADMIT_RUN: Final = f"INSERT INTO {runs.name} ({RUN}) VALUES ({places(len(RUN_COLUMNS))})"
+ADMIT_ROW: Final = f"INSERT INTO {checkpoints.name} ({ROWS}) VALUES ({places(len(ROW_COLUMNS))})"
+DELETE_RUN: Final = tuple(
+    f"DELETE FROM {table.name} WHERE run_id = %1" for table in reversed(metadata.sorted_tables) if "run_id" in table.columns
+)
+"""One after another, the run's own line last."""
+DROP_ROWS: Final = f"DELETE FROM {checkpoints.name} WHERE run_id = %1 AND seq <= %2 RETURNING seq"
+DROP_SNAPSHOTS: Final = f"DELETE FROM {snapshots.name} WHERE run_id = %1 AND seq < %2"
+AMEND_RUN: Final = (
+    f"UPDATE {runs.name} SET epoch = %2, owner = NULL, head_seq = %3, head_digest = %4, updated_at = {{now:5}},"
+    f" status = CASE WHEN status IN ({_DRIVEN}) THEN 'ready' ELSE status END,"
+    f" wake_at = CASE WHEN status IN ({_DRIVEN}) THEN {{now:5}} ELSE wake_at END WHERE run_id = %1"
+)
+REWORD_BARRIER: Final = f"UPDATE {barriers.name} SET digest = %3, details = %4 WHERE run_id = %1 AND ticket = %2"
 BUMP_INBOX: Final = (
     f"UPDATE {runs.name} SET inbox_rev = inbox_rev + 1, updated_at = %2, cancel = coalesce(%3, cancel),"
     f" wake_at = CASE WHEN %4 AND status = 'waiting' THEN %2 ELSE wake_at END WHERE run_id = %1 RETURNING {RUN}"

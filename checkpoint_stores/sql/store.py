@@ -15,11 +15,13 @@ from typing import Any, Final, Self, cast
 
 import sqlalchemy as sa
 
+from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.ids import new_worker_id
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
 from checkpoint_stores.records import (
+    Amendment,
     BarrierRecord,
     Changeover,
     Commit,
@@ -47,6 +49,7 @@ from checkpoint_stores.sql.reading import Reading
 from checkpoint_stores.sql.sqlite_database import SQLiteDatabase, Synchronous, checked_synchronous
 from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transactions import Scribe
+from checkpoint_stores.sql.upkeep import Upkeep
 from checkpoint_stores.tenancy import TenantStore
 from checkpoint_stores.watching import LocalWatch
 
@@ -98,6 +101,7 @@ class SQLCheckpointStore:
         self._asking = Asking(self._database, self._reading)
         self._effecting = Effecting(self._database, self._holding, self._reading)
         self._dues = Dues(self._database)
+        self._upkeep = Upkeep(self._database)
 
     # --- opening and closing ----------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
@@ -132,6 +136,9 @@ class SQLCheckpointStore:
 
     def lease_is_fresh(self) -> bool:
         return self._holding.is_fresh()
+
+    def holds(self, run_id: str) -> bool:
+        return self._holding.holds(run_id)
 
     async def heartbeat(self) -> None:
         await self._holding.beat()
@@ -236,6 +243,25 @@ class SQLCheckpointStore:
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         return await self._asking.request_cancel(run_id, actor=actor, reason=reason)
+
+    async def amend(self, amendment: Amendment) -> Receipt:
+        return await self._asking.amend(amendment)
+
+    # --- the operator's side ----------------------------------------------------------------------------------------
+    async def delete(self, run_id: str) -> RunRecord:
+        return await self._upkeep.delete(run_id)
+
+    async def drop_before(self, snapshot: Snapshot) -> int:
+        return await self._upkeep.drop_before(snapshot)
+
+    async def image(self, run_id: str) -> RunImage:
+        return await self._upkeep.image(run_id)
+
+    async def admit(self, image: RunImage) -> RunRecord:
+        return await self._upkeep.admit(image)
+
+    async def vacuum(self) -> tuple[int, int]:
+        return await self._upkeep.vacuum()
 
     def watch(self, run_id: str) -> LocalWatch:
         return self._asking.watch(run_id)

@@ -19,11 +19,20 @@ from checkpoint_stores import effects
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
 from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, tickets_counting_for
-from checkpoint_stores.errors import CheckpointCorruptError, LeaseHeldError, LeaseLostError, RunEndedError, RunExistsError, RunNotFoundError
+from checkpoint_stores.errors import (
+    CheckpointCorruptError,
+    LeaseHeldError,
+    LeaseLostError,
+    RunEndedError,
+    RunExistsError,
+    RunMovedError,
+    RunNotFoundError,
+)
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import (
     ENDED,
+    Amendment,
     BarrierRecord,
     CancelRequest,
     Changeover,
@@ -78,7 +87,7 @@ class Scribe:
 
 def beat(connection: sa.Connection, scribe: Scribe) -> int:
     """Extend this process's lease; return until when."""
-    extended = _fetch(connection, statements.BEAT, *worker_line(scribe.worker_id).values(), scribe.time(), scribe.lease)
+    extended = fetch(connection, statements.BEAT, *worker_line(scribe.worker_id).values(), scribe.time(), scribe.lease)
     return int(extended[0][0])
 
 
@@ -109,21 +118,23 @@ def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *
     now = scribe.time()
     genesis = scribe.chain.genesis(run.run_id)
     if run.parent_run_id is not None:
-        parent = _fetch(connection, statements.ROW_DIGEST, key_of(run.parent_run_id), run.forked_at_seq)
+        parent = fetch(connection, statements.ROW_DIGEST, key_of(run.parent_run_id), run.forked_at_seq)
         genesis = scribe.chain.genesis(run.run_id, bytes(parent[0][0])) if parent else b""
+    if run.supersedes is not None:
+        fetch(connection, statements.GIVE_KEY_UP, key_of(run.supersedes), run.run_key, now)
     line = run_line(run, first, genesis=genesis, owner=scribe.worker_id)
-    made = _fetch(connection, statements.INSERT_RUN, *line[: statements.NEW_RUN_WIDTH], now)
+    made = fetch(connection, statements.INSERT_RUN, *line[: statements.NEW_RUN_WIDTH], now)
     if not made:
         check_name_free(connection, run)
         raise RunExistsError(run.run_key or run.run_id, run.run_id)  # whoever had the name is gone again
     if store_graph and run.definition:
         put_graph(connection, scribe, run.graph_hash, run.definition)
     created_at = made[0][0]
-    _fetch(connection, statements.INSERT_ROW, line.run_id, *first[1:11], now)
+    fetch(connection, statements.INSERT_ROW, line.run_id, *first[1:11], now)
     for barrier in run.barriers:
         opened = barrier_line(barrier, tenant=run.tenant)
         opened["opened_at"] = opened["opened_at"] or created_at
-        _fetch(connection, statements.INSERT_BARRIER, *(opened[name] for name in BarrierLine._fields))
+        fetch(connection, statements.INSERT_BARRIER, *(opened[name] for name in BarrierLine._fields))
     if line.wake_at is not None:
         _tell(connection, line.run_id)
     return lease_of(line, first, created_at)
@@ -136,7 +147,7 @@ def lease_of(line: Any, first: Row, created_at: int) -> Lease:
 
 def check_name_free(connection: sa.Connection, run: NewRun) -> None:
     """Raises RunExistsError."""
-    taken = _fetch(connection, statements.NAME_TAKEN, new_key_of(run.run_id), run.tenant, run.flow, run.run_key)
+    taken = fetch(connection, statements.NAME_TAKEN, new_key_of(run.run_id), run.tenant, run.flow, run.run_key)
     if taken:
         raise RunExistsError(run.run_key or run.run_id, id_of(taken[0][0]))
 
@@ -146,24 +157,53 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
 
     Raises RunNotFoundError, RunEndedError, LeaseHeldError, or the driver's own error where a stale owner's row got in first.
     """
-    line, clock = _locked(connection, scribe, run_id)
+    line, clock = locked(connection, scribe, run_id)
     if line.status in ENDED:
         raise RunEndedError(run_id, line.status)
-    if line.owner is not None and not takeover:
-        # A second statement, behind the lock: joined to the first it would show the owner of before the wait.
-        for expires_at, host, pid, pid_started in _fetch(connection, statements.WORKER, line.owner):
-            if not is_over(expires_at, clock, host, pid, pid_started):
-                raise LeaseHeldError(run_id, line.owner, datetime.fromtimestamp(expires_at / 1_000_000, UTC))
-    heads = _fetch(connection, statements.HEAD, line.run_id)
+    if not takeover:
+        check_owner_gone(connection, line, clock)
+    heads = fetch(connection, statements.HEAD, line.run_id)
     if not heads:
         raise CheckpointCorruptError(run_id, line.head_seq, "the run has no checkpoint at all")
     row, given = attempt_row(scribe, line, heads[0], details)
     # The row at once behind the reading of the head: a rival that goes on committing gets in between seldom, and waits behind it.
-    _fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
+    fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
     changed = (scribe.worker_id, given.get("max_steps"), given.get("graph_hash"), row.seq, row.digest, scribe.time())
-    taken = RunLine(*_fetch(connection, statements.TAKE_RUN, line.run_id, *changed)[0])
+    taken = RunLine(*fetch(connection, statements.TAKE_RUN, line.run_id, *changed)[0])
     _tell(connection, line.run_id)
     return Lease(run_of(taken), taken.epoch, row.seq, row.digest)
+
+
+def check_owner_gone(connection: sa.Connection, line: Any, clock: int) -> None:
+    """Raises LeaseHeldError where a living process owns the run of ``line``, which is locked."""
+    if line.owner is None:
+        return
+    # A second statement, behind the lock: joined to the first it would show the owner of before the wait.
+    for expires_at, host, pid, pid_started in fetch(connection, statements.WORKER, line.owner):
+        if not is_over(expires_at, clock, host, pid, pid_started):
+            raise LeaseHeldError(id_of(line.run_id), line.owner, datetime.fromtimestamp(expires_at / 1_000_000, UTC))
+
+
+def amend(connection: sa.Connection, scribe: Scribe, amendment: Amendment) -> Receipt:
+    """Append a row under an epoch of its own, and reword open tickets.
+
+    Raises RunNotFoundError, RunEndedError, LeaseHeldError, RunMovedError, or the driver's own error where a stale owner's row got in first.
+    """
+    row = amendment.row
+    line, clock = locked(connection, scribe, row.run_id)
+    if line.status in ENDED:
+        raise RunEndedError(row.run_id, line.status)
+    check_owner_gone(connection, line, clock)
+    heads = fetch(connection, statements.HEAD, line.run_id)
+    if (line.epoch + 1, line.inbox_rev, heads[0][0] + 1 if heads else None) != (row.epoch, amendment.inbox_rev, row.seq):
+        raise RunMovedError(row.run_id)
+    fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
+    fetch(connection, statements.AMEND_RUN, line.run_id, row.epoch, row.seq, row.digest, scribe.time())
+    for barrier in amendment.reworded:
+        values = barrier_line(barrier, tenant=line.tenant)
+        fetch(connection, statements.REWORD_BARRIER, line.run_id, barrier.ticket, values["digest"], values["details"])
+    _tell(connection, line.run_id)
+    return Receipt(line.inbox_rev, clock)
 
 
 def attempt_row(scribe: Scribe, line: Any, head: Sequence[Any], details: Mapping[str, Any]) -> tuple[Row, dict[str, Any]]:
@@ -182,21 +222,21 @@ def change_over(connection: sa.Connection, scribe: Scribe, changeover: Changeove
     """Write a run's changeover to another graph.  Raises LeaseLostError."""
     try:
         # Behind the lock nobody votes, and nobody takes the run.
-        line, clock = _locked(connection, scribe, changeover.run_id)
+        line, clock = locked(connection, scribe, changeover.run_id)
     except RunNotFoundError:
         raise LeaseLostError(changeover.run_id, changeover.epoch) from None
     row = changeover.row
-    if line.epoch != changeover.epoch or _fetch(connection, statements.HEAD, line.run_id)[0][0] + 1 != row.seq:
+    if line.epoch != changeover.epoch or fetch(connection, statements.HEAD, line.run_id)[0][0] + 1 != row.seq:
         raise LeaseLostError(changeover.run_id, changeover.epoch, owner=line.owner, current_epoch=line.epoch)
-    _fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
+    fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
     put_graph(connection, scribe, changeover.graph_hash, changeover.definition)
-    _fetch(connection, statements.CHANGE_GRAPH, line.run_id, changeover.graph_hash, row.seq, row.digest, clock)
+    fetch(connection, statements.CHANGE_GRAPH, line.run_id, changeover.graph_hash, row.seq, row.digest, clock)
     for move in changeover.tickets:
-        _fetch(connection, statements.MOVE_BARRIER, line.run_id, *move)
-    for values in _fetch(connection, statements.PENDING_DECISIONS, line.run_id):
+        fetch(connection, statements.MOVE_BARRIER, line.run_id, *move)
+    for values in fetch(connection, statements.PENDING_DECISIONS, line.run_id):
         vote = decision_of(DecisionLine(*values))
         if changeover.vote(vote.ticket) != vote.ticket:
-            _fetch(connection, statements.MOVE_VOTE, line.run_id, vote.id, changeover.vote(vote.ticket))
+            fetch(connection, statements.MOVE_VOTE, line.run_id, vote.id, changeover.vote(vote.ticket))
     _tell(connection, line.run_id)
     return Receipt(line.inbox_rev, clock)
 
@@ -205,12 +245,12 @@ def put_snapshot(connection: sa.Connection, scribe: Scribe, snapshot: Snapshot, 
     """Keep a snapshot while the epoch is current."""
     seal = scribe.chain.seal_snapshot(snapshot)
     line = (key_of(snapshot.run_id), snapshot.seq, snapshot.digest, seal, snapshot.payload)
-    _fetch(connection, statements.PUT_SNAPSHOT, *line, epoch)
+    fetch(connection, statements.PUT_SNAPSHOT, *line, epoch)
 
 
 def put_graph(connection: sa.Connection, _scribe: Scribe, graph_hash: str, definition: str) -> None:
     """Keep a graph's definition; nothing happens where it is already there."""
-    _fetch(connection, statements.PUT_GRAPH, graph_hash, definition)
+    fetch(connection, statements.PUT_GRAPH, graph_hash, definition)
 
 
 def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str, decision: Decides) -> tuple[DecisionRecord, bool]:
@@ -219,22 +259,22 @@ def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str,
     Raises what `deciding.find_ticket` and `deciding.judge` raise, and RunNotFoundError.
     """
     # The run's line is locked first, as in every writer: two people are judged one after the other.
-    line, clock = _locked(connection, scribe, run_id)
+    line, clock = locked(connection, scribe, run_id)
     run = run_of(line)
-    found = _fetch(connection, statements.BARRIERS_OF_NODE, line.run_id, node_of(barrier), barrier)
+    found = fetch(connection, statements.BARRIERS_OF_NODE, line.run_id, node_of(barrier), barrier)
     known = [barrier_of(BarrierLine(*values)) for values in found]
-    definitions = [] if is_known(barrier, known) else _fetch(connection, statements.GRAPH, run.graph_hash)
+    definitions = [] if is_known(barrier, known) else fetch(connection, statements.GRAPH, run.graph_hash)
     ticket = find_ticket(run, barrier, known, definitions[0][0] if definitions else None)
     counting = tickets_counting_for(ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name)
-    cast = [decision_of(DecisionLine(*values)) for values in _fetch(connection, statements.VOTES, line.run_id, *counting)]
+    cast = [decision_of(DecisionLine(*values)) for values in fetch(connection, statements.VOTES, line.run_id, *counting)]
     verdict = judge(run, ticket, cast, decision, now=clock, decision_id=new_id(clock))
     if not verdict.is_new:
         return verdict.record, False
     values = decision_line(verdict.record)
-    _fetch(connection, statements.INSERT_DECISION, *(values[name] for name in DecisionLine._fields))
+    fetch(connection, statements.INSERT_DECISION, *(values[name] for name in DecisionLine._fields))
     if isinstance(ticket, BarrierRecord) and verdict.status != ticket.status:
-        _fetch(connection, statements.SET_BARRIER, line.run_id, ticket.ticket, verdict.status)
-    _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, verdict.status == "decided")
+        fetch(connection, statements.SET_BARRIER, line.run_id, ticket.ticket, verdict.status)
+    fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, verdict.status == "decided")
     _tell(connection, line.run_id)
     return verdict.record, True
 
@@ -246,18 +286,18 @@ def signal(
 
     Raises what `signalling.judge_signal` raises, and RunNotFoundError.
     """
-    line, clock = _locked(connection, scribe, run_id)
+    line, clock = locked(connection, scribe, run_id)
     signal_id = id_of_signal(id_of(line.run_id), given_id) if given_id is not None else new_id(clock)
-    before = [decision_of(DecisionLine(*values)) for values in _fetch(connection, statements.DECISION_BY_ID, signal_id)]
-    definitions = _fetch(connection, statements.GRAPH, line.graph_hash)
+    before = [decision_of(DecisionLine(*values)) for values in fetch(connection, statements.DECISION_BY_ID, signal_id)]
+    definitions = fetch(connection, statements.GRAPH, line.graph_hash)
     definition = definitions[0][0] if definitions else None
     record, is_new = judge_signal(
         run_of(line), name, payload, definition, before[0] if before else None, by=by, signal_id=signal_id, now=clock
     )
     if is_new:
         values = decision_line(record)
-        _fetch(connection, statements.INSERT_DECISION, *(values[column] for column in DecisionLine._fields))
-        _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, True)
+        fetch(connection, statements.INSERT_DECISION, *(values[column] for column in DecisionLine._fields))
+        fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, True)
         _tell(connection, line.run_id)
     return signal_of(record), is_new
 
@@ -267,13 +307,13 @@ def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor
 
     Raises RunNotFoundError, RunEndedError.
     """
-    line, clock = _locked(connection, scribe, run_id)
+    line, clock = locked(connection, scribe, run_id)
     if line.status in ENDED:
         raise RunEndedError(run_id, line.status)
     if line.cancel is not None:
         return False
     request = cancel_line(CancelRequest(actor, reason, clock))
-    _fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request, True)
+    fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request, True)
     _tell(connection, line.run_id)
     return True
 
@@ -284,7 +324,7 @@ def begin_effect(connection: sa.Connection, scribe: Scribe, effect: EffectRecord
     held = _effect(connection, effect)
     record, may_run = effects.begin(held, effect, epoch, clock, again=again)
     if record is not held:
-        _fetch(connection, statements.PUT_EFFECT, *effect_line(record))
+        fetch(connection, statements.PUT_EFFECT, *effect_line(record))
     return record, may_run
 
 
@@ -294,17 +334,17 @@ def end_effect(connection: sa.Connection, scribe: Scribe, effect: EffectRecord, 
     held = _effect(connection, effect)
     ended = effects.end(held, effect, clock)
     if ended is not None:
-        _fetch(connection, statements.PUT_EFFECT, *effect_line(ended))
+        fetch(connection, statements.PUT_EFFECT, *effect_line(ended))
     return ended or held or effect
 
 
 def effects_of(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[RunRecord, list[EffectRecord], int]:
     """The run, locked, with its side effects as readers are told them, and the clock.  Raises RunNotFoundError."""
-    line, clock = _locked(connection, scribe, run_id)
-    workers = _fetch(connection, statements.WORKER, line.owner) if line.owner is not None else []
+    line, clock = locked(connection, scribe, run_id)
+    workers = fetch(connection, statements.WORKER, line.owner) if line.owner is not None else []
     is_orphaned = line.owner is not None and all(is_over(worker[0], clock, *worker[1:]) for worker in workers)
     run = run_of(line, orphaned=is_orphaned)
-    found = _fetch(connection, statements.EFFECTS_OF, line.run_id)
+    found = fetch(connection, statements.EFFECTS_OF, line.run_id)
     return run, [effects.seen(run, effect_of(EffectLine(*values))) for values in found], clock
 
 
@@ -319,25 +359,26 @@ def resolve_effect(
     held = effects.find(run.run_id, known, effect)
     settled = effects.settle(run, held, done=done, outcome=outcome, by=by, reason=reason, now=clock)
     if settled is not held:
-        _fetch(connection, statements.PUT_EFFECT, *effect_line(settled))
+        fetch(connection, statements.PUT_EFFECT, *effect_line(settled))
     return settled
 
 
 def _owned(connection: sa.Connection, scribe: Scribe, run_id: str, epoch: int) -> int:
     """Lock a run that is still its owner's; the clock."""
-    line, clock = _locked(connection, scribe, run_id)
+    line, clock = locked(connection, scribe, run_id)
     if line.epoch != epoch:
         raise LeaseLostError(run_id, epoch, owner=line.owner, current_epoch=line.epoch)
     return clock
 
 
 def _effect(connection: sa.Connection, effect: EffectRecord) -> EffectRecord | None:
-    found = _fetch(connection, statements.EFFECT, key_of(effect.run_id), effect.key)
+    found = fetch(connection, statements.EFFECT, key_of(effect.run_id), effect.key)
     return effect_of(EffectLine(*found[0])) if found else None
 
 
-def _locked(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[Any, int]:
-    found = _fetch(connection, statements.LOCK_RUN, key_of(run_id), scribe.time())
+def locked(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[Any, int]:
+    """The line of a run, locked until the transaction ends, and the clock.  Raises RunNotFoundError."""
+    found = fetch(connection, statements.LOCK_RUN, key_of(run_id), scribe.time())
     if not found:
         raise RunNotFoundError(run_id)
     *values, clock = found[0]
@@ -346,10 +387,10 @@ def _locked(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[Any
 
 def _tell(connection: sa.Connection, key: bytes) -> None:
     if connection.dialect.name == "postgresql":
-        _fetch(connection, statements.NOTIFY, key.hex())
+        fetch(connection, statements.NOTIFY, key.hex())
 
 
-def _fetch(connection: sa.Connection, template: str, *values: Any) -> list[Any]:
+def fetch(connection: sa.Connection, template: str, *values: Any) -> list[Any]:
     """Run a statement on the bare driver under ``connection``: a tenth of what SQLAlchemy's own execution takes."""
     if connection.dialect.name == "postgresql":
         adapted: Any = connection.connection.dbapi_connection

@@ -30,7 +30,7 @@ import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from flows_under_fire import GRAPHS, Fire, die
 
-from trailmark import Committed, Decision, GraphExecutor, RunResult
+from trailmark import Committed, Decision, GraphExecutor, Retention, RunResult, prune
 from trailmark.checkpoint_stores import (
     Commit,
     DecisionRecord,
@@ -41,6 +41,7 @@ from trailmark.checkpoint_stores import (
     Receipt,
     Row,
     RunRecord,
+    Snapshot,
     SQLCheckpointStore,
 )
 from trailmark.worker import Worker
@@ -57,6 +58,7 @@ class MortalStore(SQLCheckpointStore):
     ticks: int | None = None
     """Die after so many instructions of SQLite's machine, counted from the beginning of the commit of ``dies_before``."""
     _armed: int | None = None
+    _done: dict[str, int]
 
     async def create(self, run: NewRun, first: Row) -> Lease:
         return await self._around(super().create(run, first), "create")
@@ -94,6 +96,17 @@ class MortalStore(SQLCheckpointStore):
 
     async def commit(self, commit: Commit, **options: Any) -> Receipt:
         return await self._around(super().commit(commit, **options), *(row.seq for row in commit.rows))
+
+    async def delete(self, run_id: str) -> RunRecord:
+        return await self._around(super().delete(run_id), *self._next("delete"))
+
+    async def drop_before(self, snapshot: Snapshot) -> int:
+        return await self._around(super().drop_before(snapshot), *self._next("drop"))
+
+    def _next(self, what: str) -> list[Any]:
+        """The first, second ... thing of its kind this process does: ``delete 1``."""
+        self._done[what] = self._done.get(what, 0) + 1
+        return [f"{what} {self._done[what]}"]
 
     async def _around(self, work: Any, *names: Any) -> Any:
         if self.dies_before in names:
@@ -182,6 +195,7 @@ class Child:
         store = MortalStore(request["url"], lease=timedelta(seconds=request.get("lease", 30)), synchronous="OFF")
         store.dies_before, store.dies_after = request.get("dies_before"), request.get("dies_after")
         store.stops_after = request.get("stops_after")
+        store._done = {}
         store.ticks = request.get("ticks")
         if store.ticks is not None:
             store.count_ticks()
@@ -211,7 +225,7 @@ class Child:
     async def start(self, store: MortalStore, request: dict[str, Any]) -> None:
         async with GraphExecutor(GRAPHS[request["flow"]], store=store, observers=self._observers(request)) as executor:
             await self._ready(request)
-            options = {name: request[name] for name in ("run_id", "run_key", "through_barriers") if name in request}
+            options = {name: request[name] for name in ("run_id", "run_key", "if_exists", "through_barriers") if name in request}
             self._show(await executor.execute(request.get("input"), **options))
 
     async def resume(self, store: MortalStore, request: dict[str, Any]) -> None:
@@ -259,6 +273,12 @@ class Child:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
         await self._ready(request)
         await worker.run(until_idle=request.get("until_idle", True))
+
+    async def prune(self, store: MortalStore, request: dict[str, Any]) -> None:
+        days = request.get("runs_for")
+        retention = Retention(runs_for=None if days is None else timedelta(days=days), checkpoints=request.get("checkpoints"))
+        done = await prune(store, retention)
+        self.tell({"pruned": {"runs": [run.run_id for run in done.runs], "cuts": [cut.run_id for cut in done.cuts]}})
 
     def _show(self, result: RunResult) -> None:
         self.tell(

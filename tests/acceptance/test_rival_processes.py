@@ -88,11 +88,27 @@ async def test_of_two_people_who_decide_one_barrier_differently_exactly_one_wins
     assert len(winners) == ROUNDS
 
 
-async def test_of_two_processes_that_start_one_run_key_exactly_one_wins(children: Any, store_url: str) -> None:
+async def test_two_processes_that_start_one_run_key_get_one_run(children: Any, store_url: str) -> None:
     async with SQLCheckpointStore(store_url) as store:
         for number in range(5):
             key = f"order-{number}"
             rivals = [children.start("start", store_url, flow="relay", input={}, run_key=key, on_a_word=True) for _ in range(2)]
+            begin(*rivals)
+            one, other = [rival.end()["result"] for rival in rivals]
+
+            assert one["run_id"] == other["run_id"]
+            assert one["status"] == other["status"] == "completed"
+            assert Counter(children.places(one["run_id"])) == Counter(["first", "second", "third"])
+        assert len(await store.runs()) == 5
+
+
+async def test_of_two_processes_that_insist_on_a_new_run_exactly_one_wins(children: Any, store_url: str) -> None:
+    async with SQLCheckpointStore(store_url) as store:
+        for number in range(5):
+            key = f"order-{number}"
+            rivals = [
+                children.start("start", store_url, flow="relay", input={}, run_key=key, if_exists="error", on_a_word=True) for _ in range(2)
+            ]
             begin(*rivals)
             answers = [rival.end() for rival in rivals]
 

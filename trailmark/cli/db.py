@@ -1,12 +1,14 @@
-"""`trailmark db`: the store itself: its schema, whether it is sound, how much it holds."""
+"""`trailmark db`: the store itself: its schema, whether it is sound, how much it holds, what may go."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trailmark.cli import shapes, tables
+from checkpoint_stores.records import ENDED
+from trailmark.cli import given, shapes, tables
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.given import UsageError
 from trailmark.cli.terminal import Output, Terminal
@@ -15,7 +17,7 @@ from trailmark.cli.verbs import group, verb
 if TYPE_CHECKING:
     from checkpoint_stores.protocol import CheckpointStore
 
-app = group("db", "Upgrade, verify and measure the store.")
+app = group("db", "Upgrade, verify, measure and prune the store.")
 
 _PAGE = 500
 
@@ -50,10 +52,16 @@ async def verify(
     async with terminal.opened_store() as store:
         ids = await _all_runs(store) if run is None else [(await store.run(run)).run_id]
         problems = [problem for run_id in ids for problem in await store.verify(run_id)]
+        pruned = {run_id: oldest for run_id in ids if (oldest := await _first_seq(store, run_id)) > 1}
     unsound = dict.fromkeys(problem.run_id for problem in problems)
     if terminal.output is Output.JSON:
         terminal.write_json(
-            {"runs": len(ids), "sound": len(ids) - len(unsound), "problems": [shapes.of_problem(each) for each in problems]}
+            {
+                "runs": len(ids),
+                "sound": len(ids) - len(unsound),
+                "problems": [shapes.of_problem(each) for each in problems],
+                "pruned": [{"run_id": run_id, "upto": first - 1} for run_id, first in pruned.items()],
+            }
         )
     elif terminal.output is Output.IDS:
         terminal.write_ids(unsound)
@@ -61,12 +69,100 @@ async def verify(
         terminal.show(tables.problems(problems))
     else:
         terminal.write(f"{len(ids)} run{'s' if len(ids) != 1 else ''} verified: sound")
+        if run is not None and pruned:
+            terminal.write(
+                f"its checkpoints up to {pruned[ids[0]] - 1} were pruned; the chain goes on from the snapshot that stands for them"
+            )
+        elif pruned:
+            terminal.write(f"of {len(pruned)} of them the oldest checkpoints were pruned; their chains go on from a snapshot")
     if problems:
         first = problems[0]
         earlier = terminal.command("runs", "state", first.run_id, "--at", str(max(first.seq - 1, 0)))
         terminal.say(f"trailmark: {len(unsound)} of {len(ids)} runs are damaged; what came before is still readable; next: {earlier}")
         return ExitCode.CORRUPT
     return ExitCode.OK
+
+
+@verb(app, "prune")
+async def prune(
+    terminal: Terminal,
+    *,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="Delete runs that ended longer ago than this: 30d, 12h, 90m.")
+    ] = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", metavar="STATUS", help=f"Only runs that ended so: {', '.join(sorted(ENDED))}; may be repeated."),
+    ] = None,
+    newest: Annotated[int, typer.Option("--keep-newest", metavar="N", min=0, help="Keep the N newest of them, in each flow.")] = 0,
+    checkpoints: Annotated[
+        int | None, typer.Option("--keep-checkpoints", metavar="N", min=1, help="Of every run that stays, keep the N newest checkpoints.")
+    ] = None,
+    checkpoints_for: Annotated[
+        str | None,
+        typer.Option("--checkpoints-for", metavar="TIME", help="Of every run that stays, keep the checkpoints younger than this."),
+    ] = None,
+    keep_label: Annotated[
+        list[str] | None, typer.Option("--keep-label", metavar="NAME[=VALUE]", help="Leave runs with this label alone; may be repeated.")
+    ] = None,
+    flow: Annotated[str | None, typer.Option("--flow", metavar="NAME", help="Only runs of the flow with this name.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would go.")] = False,
+) -> ExitCode:
+    """Delete old runs, and old checkpoints of the runs that stay (behind a snapshot).  Safe beside live runs.
+
+    May be interrupted and done again. Nothing goes without --older-than, --keep-checkpoints or --checkpoints-for.
+    """
+    from engine.pruning import Retention
+    from engine.pruning import prune as pruned_by
+
+    if older_than is None and checkpoints is None and checkpoints_for is None:
+        raise UsageError("say what may go: --older-than TIME, --keep-checkpoints N or --checkpoints-for TIME")
+    retention = Retention(
+        runs_for=given.time_of(older_than, "--older-than") if older_than is not None else None,
+        statuses=tuple(status) if status else tuple(sorted(ENDED)),
+        newest_runs=newest,
+        checkpoints=checkpoints,
+        checkpoints_for=given.time_of(checkpoints_for, "--checkpoints-for") if checkpoints_for is not None else None,
+        keep_labels=tuple(keep_label or ()),
+        flow=flow,
+    )
+    async with terminal.opened_store() as store:
+        done = await pruned_by(store, retention, dry_run=dry_run)
+    dropped = sum(cut.last - cut.first + 1 for cut in done.cuts)
+    if terminal.output is Output.JSON:
+        terminal.write_json(
+            {
+                "dry_run": dry_run,
+                "runs": [run.run_id for run in done.runs],
+                "cuts": [{"run_id": cut.run_id, "first": cut.first, "last": cut.last} for cut in done.cuts],
+                "left": [{"run_id": run_id, "reason": reason} for run_id, reason in done.left],
+            }
+        )
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([*(run.run_id for run in done.runs), *(cut.run_id for cut in done.cuts)])
+    else:
+        would = "would be " if dry_run else ""
+        ended = ", ".join(f"{number} {word}" for word, number in sorted(Counter(run.status for run in done.runs).items()))
+        terminal.write(f"{len(done.runs)} run(s) {would}deleted{f' ({ended})' if ended else ''}")
+        terminal.write(f"{dropped} checkpoint(s) of {len(done.cuts)} run(s) {would}dropped")
+        if dry_run and (done.runs or done.cuts):
+            terminal.say("trailmark: nothing was changed; leave out --dry-run to do it")
+        elif done.runs or done.cuts:
+            terminal.next_steps([terminal.command("db", "vacuum")])
+    for run_id, reason in done.left:
+        terminal.say(f"trailmark: run {run_id} was left as it is: {reason}")
+    return ExitCode.CORRUPT if done.left else ExitCode.OK
+
+
+@verb(app, "vacuum")
+async def vacuum(terminal: Terminal) -> None:
+    """Give the space of what was deleted back to the disk (SQLite), or to the tables (PostgreSQL).  Writers wait meanwhile."""
+    async with terminal.opened_store() as store:
+        before, after = await store.vacuum()
+    if terminal.output is Output.JSON:
+        terminal.write_json({"url": store.url, "before": before, "after": after})
+    else:
+        terminal.write(f"{store.url}: {before:,} bytes before, {after:,} now")
 
 
 @verb(app, "stats")
@@ -84,6 +180,13 @@ async def stats(terminal: Terminal) -> None:
         terminal.show(tables.facts([("store", store.url), ("runs", by_status), *others]))
     else:
         terminal.write_json({"url": store.url, **found})
+
+
+async def _first_seq(store: CheckpointStore, run_id: str) -> int:
+    """The oldest checkpoint that is there."""
+    async for row in store.history(run_id):
+        return row.seq
+    return 0
 
 
 async def _all_runs(store: CheckpointStore) -> list[str]:

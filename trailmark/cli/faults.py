@@ -54,6 +54,9 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (store_errors.RunEndedError, ExitCode.CONFLICT),
     (store_errors.IllegalTransitionError, ExitCode.CONFLICT),
     (store_errors.LeaseHeldError, ExitCode.CONFLICT),
+    (store_errors.RunMovedError, ExitCode.CONFLICT),
+    (store_errors.RunFileError, ExitCode.CORRUPT),
+    (store_errors.RunNotEndedError, ExitCode.CONFLICT),
     (store_errors.LeaseLostError, ExitCode.CONFLICT),
     (engine_errors.ForkError, ExitCode.CONFLICT),
     (FlowLoadError, ExitCode.FLOW),
@@ -115,6 +118,18 @@ def _run_exists(error: Any, terminal: Terminal) -> tuple[str, str]:
     return f"run_key {error.run_key!r} already names run {error.run_id}", terminal.resume_command(error.run_id)
 
 
+def _not_ended(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return f"run {error.run_id} is {error.status}, and only runs that have ended are deleted", terminal.command(
+        "runs", "cancel", error.run_id
+    )
+
+
+def _run_key_conflict(error: Any, terminal: Terminal) -> tuple[str, str]:
+    differs = f" ({', '.join(error.keys)} differ{'s' if len(error.keys) == 1 else ''})" if error.keys else ""
+    said = f"run_key {error.run_key!r} already names run {error.run_id} ({error.status}), which was started with another input{differs}"
+    return f"{said}; use another key, or let this one take its place with --supersede", terminal.command("runs", "show", error.run_id)
+
+
 def _corrupt(error: Any, terminal: Terminal) -> tuple[str, str]:
     return f"checkpoint {error.seq} of run {error.run_id} is corrupt: {error.reason}", terminal.command("db", "verify", error.run_id)
 
@@ -159,7 +174,9 @@ _TOLD: Final[dict[type[BaseException], Callable[[Any, Terminal], tuple[str, str]
     store_errors.AmbiguousRunError: _ambiguous_run,
     store_errors.LeaseHeldError: _lease_held,
     store_errors.RunExistsError: _run_exists,
+    engine_errors.RunKeyConflictError: _run_key_conflict,
     store_errors.RunEndedError: _ended,
+    store_errors.RunNotEndedError: _not_ended,
     store_errors.CheckpointCorruptError: _corrupt,
     store_errors.CheckpointNotFoundError: _checkpoint_not_found,
     store_errors.UnknownBarrierError: _unknown_barrier,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from reducers.errors import TrailmarkError
 
@@ -81,6 +82,25 @@ def value_of(text: str, option: str = "the payload") -> Any:
         if text.lstrip()[:1] in ("{", "[", '"'):
             raise UsageError(f"{option}: the value is no JSON") from None
         return text
+
+
+def time_of(given: str, option: str) -> timedelta:
+    """A length of time.
+
+    >>> time_of("30d", "--older-than"), time_of("90m", "--older-than")
+    (datetime.timedelta(days=30), datetime.timedelta(seconds=5400))
+
+    Raises UsageError.
+    """
+    number, unit = given[:-1], given[-1:]
+    if unit not in _UNITS or not number.isdigit():
+        raise UsageError(f"{option} {given}: write a number and s, m, h, d or w, for example 30d")
+    return int(number) * _UNITS[unit]
+
+
+_UNITS: Final = {
+    "s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1),
+}  # fmt: skip
 
 
 def labels_of(given: Sequence[str]) -> dict[str, str]:

@@ -48,8 +48,23 @@ async def run(
         typer.Option("--input", "-i", metavar="JSON|FILE|-", help="The input: JSON text, a JSON file, or - for stdin. Default: nothing."),
     ] = None,
     run_key: Annotated[
-        str | None, typer.Option("--run-key", metavar="KEY", help="A name of your own; there can be one such run of this flow.")
+        str | None,
+        typer.Option(
+            "--key",
+            "--run-key",
+            metavar="KEY",
+            help="A name of your own: the same command again finds the same run, and starts no second one.",
+        ),
     ] = None,
+    supersede: Annotated[
+        bool,
+        typer.Option(
+            "--supersede", help="Where the key names a run with another input (or one that failed), cancel it and take its place."
+        ),
+    ] = False,
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who starts it; recorded where a run is superseded.")
+    ] = "",
     max_steps: MaxSteps = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
     through_barriers: ThroughBarriers = False,
@@ -67,7 +82,12 @@ async def run(
         return await _submitted(terminal, graph, values, run_key=run_key, labels=labels, max_steps=max_steps)
 
     async def begin(executor: GraphExecutor) -> RunHandle:
-        return await executor.start(values, run_key=run_key, labels=labels, max_steps=max_steps)
+        handle = await executor.start(
+            values, run_key=run_key, labels=labels, max_steps=max_steps, if_exists="supersede" if supersede else "join", by=by
+        )
+        if not handle.created:
+            terminal.say(f"trailmark: run {handle.run_id} is already there under the key {run_key!r}")
+        return handle
 
     return _shown(terminal, await _driven(terminal, graph, begin, create=True, through_barriers=through_barriers))
 

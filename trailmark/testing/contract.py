@@ -44,6 +44,8 @@ from checkpoint_stores.errors import (
     NotAnApproverError,
     RunEndedError,
     RunExistsError,
+    RunMovedError,
+    RunNotEndedError,
     RunNotFoundError,
     SignalConflictError,
     StalePayloadError,
@@ -56,6 +58,7 @@ from checkpoint_stores.errors import (
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import (
+    Amendment,
     BarrierRecord,
     Changeover,
     Commit,
@@ -172,6 +175,14 @@ async def _quiet(watch: Watch) -> None:
     with contextlib.suppress(TimeoutError):
         while True:
             await asyncio.wait_for(watch.changed(), 0.1)
+
+
+def replace_epoch(run: OwnedRun, epoch: int) -> Row:
+    """The next row of a run, made under another epoch."""
+    run.epoch = epoch
+    row = run.row("edit", node="")
+    run.epoch = epoch - 1
+    return row
 
 
 async def all_rows(store: CheckpointStore, run_id: str, *, after: int = -1) -> list[Row]:
@@ -337,6 +348,99 @@ class StoreContract:
         run = await new_run(store)
         with pytest.raises(RunExistsError):
             await new_run(store, run_id=run.run_id)
+
+    async def test_a_run_that_ended_gives_its_key_up_to_the_run_that_supersedes_it(self, store: CheckpointStore) -> None:
+        old = await new_run(store, run_key="4711")
+        with pytest.raises(RunExistsError):
+            await new_run(store, run_key="4711", supersedes=old.run_id)  # it has not ended
+        await old.end("cancelled")
+        new = await new_run(store, run_key="4711", supersedes=old.run_id)
+        found = await store.run_by_key("invoice", "4711")
+        assert found is not None
+        assert (found.run_id, (await store.run(old.run_id)).run_key) == (new.run_id, None)
+        with pytest.raises(RunExistsError) as caught:
+            await new_run(store, run_key="4711", supersedes=old.run_id)  # somebody else was faster
+        assert caught.value.run_id == new.run_id
+
+    async def test_a_process_knows_which_runs_it_holds(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        assert (store.holds(run.run_id), other.holds(run.run_id)) == (True, False)
+        await store.release(run.run_id, run.epoch)
+        assert not store.holds(run.run_id)
+
+    async def test_an_amendment_is_one_row_of_a_run_that_nobody_drives(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        asked = await run.open_barrier()
+        row = replace_epoch(run, run.epoch + 1)
+        reworded = replace(asked, prompt="Pay more?", payload={"amount": 1000}, digest="e" * 64)
+        with pytest.raises(RunMovedError):
+            await other.amend(Amendment(row, 7, (reworded,)))
+        receipt = await other.amend(Amendment(row, 0, (reworded,)))
+        record = await store.run(run.run_id)
+        assert (record.status, record.epoch, record.owner, record.head_seq) == ("waiting", run.epoch + 1, None, row.seq)
+        assert (receipt.inbox_rev, record.head_digest, record.attempt) == (0, row.digest, 1)
+        (shown,) = await store.barriers(run_id=run.run_id)
+        assert (shown.prompt, shown.payload, shown.digest, shown.status) == ("Pay more?", {"amount": 1000}, "e" * 64, "open")
+        assert (shown.opened_at, shown.opened_seq) == ((await store.barriers(run_id=run.run_id))[0].opened_at, asked.opened_seq)
+        with pytest.raises(RunMovedError):
+            await other.amend(Amendment(row, 0))
+        assert await store.verify(run.run_id) == []
+
+    async def test_a_run_that_ended_is_deleted_with_all_that_is_kept_of_it(self, store: CheckpointStore) -> None:
+        run = await new_run(store, run_key="4711")
+        await run.open_barrier(park=False)
+        await store.decide(run.run_id, "review#1", Verdict())
+        await store.put_snapshot(Snapshot(run.run_id, run.seq, b"1{}", run.digest), run.epoch)
+        with pytest.raises(RunNotEndedError):
+            await store.delete(run.run_id)
+        await run.end()
+        kept = await new_run(store)
+        assert (await store.delete(run.run_id)).status == "completed"
+        with pytest.raises(RunNotFoundError):
+            await store.delete(run.run_id)
+        for reading in (store.run, store.decisions, store.inbox, store.load, store.verify):
+            with pytest.raises(RunNotFoundError):
+                await reading(run.run_id)
+        counted = await store.stats()
+        assert [counted[name] for name in ("checkpoints", "snapshots", "barriers_open", "decisions")] == [1, 0, 0, 0]
+        assert [each.run_id for each in await store.runs()] == [kept.run_id]
+        await new_run(store, run_key="4711", run_id=run.run_id)
+
+    async def test_rows_are_dropped_behind_a_snapshot_and_the_chain_goes_on_from_it(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
+        run = await new_run(store)
+        digests = {run.seq: run.digest}
+        for _ in range(5):
+            await run.step()
+            digests[run.seq] = run.digest
+        for wrong in (Snapshot(run.run_id, 3, b"1{}", b"x" * 32), Snapshot(run.run_id, 6, b"1{}", digests[6])):
+            assert await other.drop_before(wrong) == 0
+        assert await other.drop_before(Snapshot(run.run_id, 3, b"1{}", digests[3])) == 3
+        assert await other.drop_before(Snapshot(run.run_id, 3, b"1{}", digests[3])) == 0
+        assert [row.seq for row in await all_rows(store, run.run_id)] == [4, 5, 6]
+        assert await store.verify(run.run_id) == []
+        snapshot, rows = await store.load(run.run_id)
+        assert (snapshot, [row.seq for row in rows]) == (Snapshot(run.run_id, 3, b"1{}", digests[3]), [4, 5, 6])
+        for gone in (1, 2):
+            with pytest.raises(CheckpointNotFoundError):
+                await store.load(run.run_id, gone)
+        await run.step()  # its owner goes on
+        assert await store.verify(run.run_id) == []
+
+    async def test_a_store_is_packed(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        assert all(size >= 0 for size in await store.vacuum())
+        assert await store.verify(run.run_id) == []
+
+    async def test_a_run_that_is_driven_or_has_ended_is_not_amended(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        with pytest.raises(LeaseHeldError):
+            await other.amend(Amendment(replace_epoch(run, run.epoch + 1), 0))
+        run.seq, run.digest = 1, (await all_rows(store, run.run_id))[0].digest
+        await run.end()
+        with pytest.raises(RunEndedError):
+            await other.amend(Amendment(replace_epoch(run, run.epoch + 1), 0))
 
     async def test_of_two_creators_of_one_run_key_one_wins(self, store: CheckpointStore, other: CheckpointStore) -> None:
         both = await asyncio.gather(new_run(store, run_key="k"), new_run(other, run_key="k"), return_exceptions=True)
