@@ -20,12 +20,14 @@ from checkpoint_stores.errors import (
     DecisionConflictError,
     InvalidDecisionError,
     NotAnApproverError,
+    NotDelegatedError,
     RunEndedError,
     StalePayloadError,
     UnknownBarrierError,
 )
+from checkpoint_stores.grants import covers, is_live
 from checkpoint_stores.protocol import Decides
-from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, RunRecord
+from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Grant, RunRecord
 
 ACTIONS: Final = ("approve", "reject", "modify", "reroute", "skip")
 EARLY_ACTIONS: Final = ("approve", "reject", "skip")
@@ -191,12 +193,14 @@ def judge(
     *,
     now: int,
     decision_id: str,
+    delegations: Iterable[Grant] = (),
 ) -> Verdict:
     """Return what is to be stored for ``decision``, or raise why it does not count.
 
-    ``votes`` are the stored decisions under `tickets_counting_for` the ticket.
+    ``votes`` are the stored decisions under `tickets_counting_for` the ticket; ``delegations`` those to whoever decides, oldest
+    first: only `needs_delegations` says whether they are asked for.
 
-    Raises BarrierClosedError, DecisionConflictError, NotAnApproverError, StalePayloadError, InvalidDecisionError.
+    Raises BarrierClosedError, DecisionConflictError, NotAnApproverError, NotDelegatedError, StalePayloadError, InvalidDecisionError.
     """
     name = ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name
     cast = _counting(ticket, name, votes)
@@ -205,11 +209,11 @@ def judge(
             return Verdict(vote, is_new=False, status=ticket.status if isinstance(ticket, BarrierRecord) else "open")
     _check_open(run, ticket, name, cast, now)
     for vote in cast:
-        if vote.actor == decision.by or _settles(vote):
+        if decision.by in (vote.actor, vote.on_behalf_of) or _settles(vote):
             raise _conflict(run, name, vote)
     if sum(vote.approves for vote in cast) >= ticket.quorum:
         raise _conflict(run, name, cast[-1])
-    _check_actor(run, name, ticket.approvers, decision)
+    delegation = _right_of(run, ticket, cast, decision, delegations, now)
     _check_quorum(run, name, ticket.quorum, decision)
     _check_content(run, ticket, name, decision)
     record = DecisionRecord(
@@ -226,6 +230,8 @@ def judge(
         approves=_approves(decision),
         payload_digest=ticket.digest if isinstance(ticket, BarrierRecord) else None,
         decided_at=now,
+        on_behalf_of=delegation.actor if delegation is not None else None,
+        grant=delegation.id if delegation is not None else None,
     )
     is_enough = _settles(record) or sum(vote.approves for vote in cast) + 1 >= ticket.quorum
     return Verdict(record, is_new=True, status="decided" if is_enough else "open")
@@ -253,11 +259,53 @@ def _check_open(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: str, 
         raise BarrierClosedError(run.run_id, name, "expired", detail=f"its deadline was {_moment(ticket.deadline).isoformat()}")
 
 
-def _check_actor(run: RunRecord, name: str, approvers: tuple[str, ...], decision: Decides) -> None:
-    if decision.by in RESERVED_ACTORS:
-        raise InvalidDecisionError(run.run_id, name, f"by={decision.by!r} names nobody; say who decides")
-    if approvers and decision.by not in approvers and not set(approvers).intersection(decision.roles):
-        raise NotAnApproverError(run.run_id, name, decision.by, approvers)
+def may_decide(actor: str, roles: Iterable[str], approvers: tuple[str, ...]) -> bool:
+    """Whether the barrier's approvers (none: anybody) name this person, or a role they act in.
+
+    >>> may_decide("ana", ["finance"], ("finance", "ben")), may_decide("ana", [], ("ben",)), may_decide("ana", [], ())
+    (True, False, True)
+    """
+    return not approvers or actor in approvers or not set(approvers).isdisjoint(roles)
+
+
+def needs_delegations(error: BaseException | None, decision: Decides) -> bool:
+    """Whether a decision is to be judged again with the delegations to whoever makes it: it was refused for want of a right of their own."""
+    return isinstance(error, NotDelegatedError) or (isinstance(error, NotAnApproverError) and decision.on_behalf_of is None)
+
+
+def _right_of(
+    run: RunRecord,
+    ticket: BarrierRecord | EarlyTicket,
+    cast: Sequence[DecisionRecord],
+    decision: Decides,
+    delegations: Iterable[Grant],
+    now: int,
+) -> Grant | None:
+    """By whose right the person decides: None is their own, else the delegation."""
+    name = ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name
+    person, principal = decision.by, decision.on_behalf_of
+    if person in RESERVED_ACTORS:
+        raise InvalidDecisionError(run.run_id, name, f"by={person!r} names nobody; say who decides")
+    if principal == person:
+        raise InvalidDecisionError(run.run_id, name, f"{person!r} decides for themselves; leave on_behalf_of out")
+    if principal is None and may_decide(person, decision.roles, ticket.approvers):
+        return None
+    path = ticket.path if isinstance(ticket, BarrierRecord) else name_of(name).rpartition(".")[0]
+    # Only what the giver may do by right counts: who has been handed a right cannot hand it on.
+    usable = [
+        each for each in delegations
+        if each.to == person and principal in (None, each.actor) and is_live(each, now)
+        and covers(each, run, ticket=name, node=node_of(name), path=path) and may_decide(each.actor, each.roles, ticket.approvers)
+    ]  # fmt: skip
+    if not usable:
+        if principal is not None:
+            raise NotDelegatedError(run.run_id, name, person, principal)
+        raise NotAnApproverError(run.run_id, name, person, ticket.approvers)
+    seats = {each.id: next((vote for vote in cast if each.actor in (vote.actor, vote.on_behalf_of)), None) for each in usable}
+    free = next((each for each in usable if seats[each.id] is None), None)
+    if free is None:
+        raise _conflict(run, name, next(vote for vote in seats.values() if vote is not None))
+    return free
 
 
 def _check_quorum(run: RunRecord, name: str, quorum: int, decision: Decides) -> None:

@@ -252,11 +252,14 @@ class BarrierError(StoreError):
 class UnknownBarrierError(BarrierError, LookupError):
     """The run's flow has no such barrier."""
 
-    def __init__(self, run_id: str, barrier: str, known: tuple[str, ...]) -> None:
+    def __init__(self, run_id: str, barrier: str, known: tuple[str, ...], *, flow: str = "") -> None:
         self.run_id = run_id
+        """Empty where a whole flow was meant."""
+        self.flow = flow
         self.barrier = barrier
         self.known = known
-        super().__init__(f"run {run_id} has no barrier {barrier!r}; its barriers are: {', '.join(known) or 'none'}")
+        where = f"run {run_id}" if run_id else f"flow {flow!r}"
+        super().__init__(f"{where} has no barrier {barrier!r}; its barriers are: {', '.join(known) or 'none'}")
 
 
 class AmbiguousTicketError(BarrierError):
@@ -303,6 +306,20 @@ class NotAnApproverError(BarrierError, PermissionError):
         self.actor = actor
         self.approvers = approvers
         super().__init__(f"{actor!r} may not decide ticket {ticket} of run {run_id}; approvers are: {', '.join(approvers)}")
+
+
+class NotDelegatedError(BarrierError, PermissionError):
+    """Nobody of that name has given this person the right to decide, or may not decide themselves."""
+
+    def __init__(self, run_id: str, ticket: str, actor: str, principal: str) -> None:
+        self.run_id = run_id
+        self.ticket = ticket
+        self.actor = actor
+        self.principal = principal
+        super().__init__(
+            f"{actor!r} may not decide ticket {ticket} of run {run_id} on behalf of {principal!r}:"
+            f" there is no delegation from one to the other that covers it and is still good"
+        )
 
 
 class StalePayloadError(BarrierError):
@@ -403,3 +420,34 @@ class TenantError(StoreError, PermissionError):
         self.tenant = tenant
         self.reason = reason
         super().__init__(f"the view of tenant {tenant!r} was refused something: {reason}")
+
+
+class GrantError(StoreError):
+    """The root of the errors of giving rights in advance.  Nothing was given."""
+
+
+class InvalidGrantError(GrantError, ValueError):
+    """The right cannot be given so: it is not the giver's, it is over, or it says more than may be said unseen."""
+
+    def __init__(self, barrier: str, reason: str) -> None:
+        self.barrier = barrier
+        self.reason = reason
+        super().__init__(f"the grant for barrier {barrier!r} cannot be made: {reason}")
+
+
+class UnknownFlowError(GrantError, LookupError):
+    """No graph of a flow of this name is in the store."""
+
+    def __init__(self, flow: str) -> None:
+        self.flow = flow
+        super().__init__(
+            f"this store knows no flow {flow!r}; its graph is kept with its first run, or by store.put_graph(graph.graph_hash, graph.definition_text)"
+        )
+
+
+class UnknownGrantError(GrantError, LookupError):
+    """No grant has this id."""
+
+    def __init__(self, grant_id: str) -> None:
+        self.grant_id = grant_id
+        super().__init__(f"there is no grant {grant_id!r} in this store; `trailmark approvals allowed` lists them")

@@ -534,6 +534,14 @@ def _park(_state: RunState, scope: Scope, op: Op) -> None:
     scope.detail = [op[1], op[2]]
 
 
+def _nudge(_state: RunState, scope: Scope, op: Op) -> None:
+    _word, nudged, approvers = op
+    details = scope.detail[1]
+    details["nudged"] = nudged
+    if approvers:
+        details["approvers"] = [*details["approvers"], *approvers]
+
+
 def _retry(_state: RunState, scope: Scope, op: Op) -> None:
     scope.phase = RETRY
     scope.failed = op[1]
@@ -620,7 +628,7 @@ def read_anew(state: RunState) -> None:
 
 _POSITION: Final = {
     "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "each": _each, "close": _close,
-    "park": _park, "retry": _retry, "wait": _wait, "heard": _heard, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
+    "park": _park, "nudge": _nudge, "retry": _retry, "wait": _wait, "heard": _heard, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
     "index": _index, "said": _said, "migrate": _migrate,
     "edited": _edited, "shows": _shows,
 }  # fmt: skip

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from checkpoint_stores import effects
+from checkpoint_stores import effects, granting
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode, pack
@@ -29,7 +29,9 @@ from checkpoint_stores.errors import (
     RunNotEndedError,
     StoreUnavailableError,
     TransactionUnavailableError,
+    UnknownGrantError,
 )
+from checkpoint_stores.grants import is_live
 from checkpoint_stores.ids import new_id, new_worker_id
 from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, due_at, found_run, held_run, stats_of
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
@@ -43,6 +45,7 @@ from checkpoint_stores.records import (
     Commit,
     DecisionRecord,
     EffectRecord,
+    Grant,
     Inbox,
     Lease,
     NewRun,
@@ -218,8 +221,9 @@ class MemoryCheckpointStore:
         now = self._now()
         rows += commit.rows
         held.times += (now,) * len(commit.rows)
-        if commit.change is not None or commit.opened or commit.closed or commit.consumed or commit.voted:
-            held.change(commit, now)
+        if commit.change is not None or commit.opened or commit.closed or commit.consumed or commit.voted or commit.nudged:
+            uses = self._uses(held, commit, now) if commit.opened and self.database.grants else []
+            held.change(commit, now, uses)
             if held.record.owner is None:
                 self._drop(commit.run_id)
             if commit.change is not None and commit.change.status is not None:
@@ -365,7 +369,8 @@ class MemoryCheckpointStore:
         counting = tickets_counting_for(ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name)
         votes = [vote for vote in held.decisions.values() if vote.ticket in counting]
         now = self._now()
-        verdict = judge(held.record, ticket, votes, decision, now=now, decision_id=new_id(now))
+        delegations = [grant for grant in self.database.grants.values() if grant.to == decision.by]
+        verdict = judge(held.record, ticket, votes, decision, now=now, decision_id=new_id(now), delegations=delegations)
         if verdict.is_new:
             # Through the codec like everywhere else: what is no data is refused, and nobody can change it afterwards.
             held.decisions[verdict.record.id] = replace(verdict.record, edits=decode(encode(verdict.record.edits)))
@@ -407,6 +412,80 @@ class MemoryCheckpointStore:
         )
         held.effects[found.key] = settled
         return settled
+
+    # --- rights given in advance ------------------------------------------------------------------------------------
+    async def allow(
+        self, barrier: str, decision: Decides, *, uses: int, until: datetime | timedelta, flow: str | None = None,
+        run_id: str | None = None, tenant: str = "", path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        return self._grant(
+            granting.allowance_asked(barrier, decision, uses=uses, until=until, flow=flow, run_id=run_id, tenant=tenant, path=path)
+        )
+
+    async def delegate(
+        self, barrier: str, *, to: str, by: str, roles: Sequence[str] = (), reason: str = "", source: str = "api",
+        until: datetime | timedelta | None = None, flow: str | None = None, run_id: str | None = None, tenant: str = "",
+        path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        asked = granting.delegation_asked(
+            barrier,
+            to=to,
+            by=by,
+            roles=roles,
+            reason=reason,
+            source=source,
+            until=until,
+            flow=flow,
+            run_id=run_id,
+            tenant=tenant,
+            path=path,
+        )
+        return self._grant(asked)
+
+    def _grant(self, asked: granting.GrantAsked) -> Grant:
+        now = self._now()
+        if asked.run_id is None:
+            grant = granting.given_for_flow(asked, self.database.graphs.values(), now=now, grant_id=new_id(now))
+        else:
+            held = held_run(self.database, asked.run_id)
+            known = [record for record in held.barriers.values() if record.node == node_of(asked.barrier)]
+            definition = self.database.graphs.get(held.record.graph_hash)
+            grant = granting.given_for_run(asked, held.record, known, definition, now=now, grant_id=new_id(now))
+        self.database.grants[grant.id] = grant
+        return grant
+
+    async def grants(
+        self, *, flow: str | None = None, run_id: str | None = None, tenant: str = "", live: bool = True, limit: int = 100
+    ) -> list[Grant]:
+        now = self._now()
+        return [
+            grant
+            for grant in sorted(self.database.grants.values(), key=lambda grant: (grant.made_at, grant.id))
+            if grant.tenant == tenant
+            and flow in (None, grant.flow)
+            and run_id in (None, grant.run_id)
+            and (is_live(grant, now) or not live)
+        ][:limit]
+
+    async def revoke(self, grant_id: str, *, by: str, reason: str = "") -> Grant:
+        if grant_id not in self.database.grants:
+            raise UnknownGrantError(grant_id)
+        grant = granting.revoked(self.database.grants[grant_id], by=by, reason=reason, now=self._now())
+        self.database.grants[grant_id] = grant
+        return grant
+
+    def _uses(self, held: HeldRun, commit: Commit, now: int) -> list[granting.Use]:
+        """Use the allowances that decide what this commit opens."""
+        over = {ticket for ticket, _ in commit.closed}
+        opened = [barrier for barrier in commit.opened if barrier.ticket not in over]
+        consumed = {decision_id for decision_id, _ in commit.consumed}
+        pending = [each for each in held.decisions.values() if each.consumed_seq is None and each.id not in consumed]
+        grants = self.database.grants
+        uses = granting.uses_of(held.record, opened, list(grants.values()), pending, now=now, new_id=lambda: new_id(now))
+        for record, _ in uses:
+            grant = grants[record.grant or ""]
+            grants[grant.id] = replace(grant, used=grant.used + 1)
+        return uses
 
     async def request_cancel(self, run_id: str, *, actor: str, reason: str = "") -> RunRecord:
         held = held_run(self.database, run_id)

@@ -5,12 +5,13 @@ Pure data and its changes; knows no lease, no clock and no one who waits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, RunNotFoundError
+from checkpoint_stores.granting import Use
 from checkpoint_stores.records import (
     DRIVEN,
     ENDED,
@@ -22,6 +23,7 @@ from checkpoint_stores.records import (
     Commit,
     DecisionRecord,
     EffectRecord,
+    Grant,
     Row,
     RunChange,
     RunRecord,
@@ -66,12 +68,19 @@ class HeldRun:
         return Stored(record.run_id, self.genesis, first_seq, record.head_seq, record.head_digest, self.snapshots, rows)
 
     # --- changes ----------------------------------------------------------------------------------------------------
-    def change(self, commit: Commit, now: int) -> None:
-        """All that a commit writes beside its rows, which are there already."""
+    def change(self, commit: Commit, now: int, uses: Sequence[Use] = ()) -> None:
+        """All that a commit writes beside its rows, which are there already; and what allowances decide at once."""
         for barrier in commit.opened:
             self.barriers[barrier.ticket] = replace(barrier, opened_at=barrier.opened_at or now)
         for ticket, status in commit.closed:
             self.set_barrier(ticket, status)
+        for nudged in commit.nudged:
+            known = self.barriers[nudged.ticket]
+            self.barriers[nudged.ticket] = replace(known, approvers=nudged.approvers, nudged=nudged.nudged)
+        for use in uses:
+            self.decisions[use.record.id] = use.record
+            self.set_barrier(use.record.ticket, use.status)
+            self.inbox_rev += 1
         for vote in commit.voted:
             self.decisions[vote.id] = replace(vote, decided_at=vote.decided_at or now)
         for decision_id, seq in commit.consumed:
@@ -128,6 +137,7 @@ class MemoryDatabase:
         self.runs: dict[str, HeldRun] = {}
         self.keys: dict[tuple[str, str, str], str] = {}
         self.graphs: dict[str, str] = {}
+        self.grants: dict[str, Grant] = {}
         self.workers: dict[str, int] = {}
         """When each worker's lease expires."""
         self.watches = LocalWatches()

@@ -34,6 +34,8 @@ Position ops (where the run stands)::
                                          branch is); ``due``: the time the child must be over, or None
     ["close"]                            the child scopes are gone
     ["park",  ticket, details]           a barrier is open (details: mapping, all of BarrierRecord that is not identity)
+    ["nudge", n, approvers]              people were reminded of the open ticket: ``n`` of its reminders and escalations have come; ``approvers`` may
+                                         decide it from now on as well (None: it was no escalation)
     ["retry", n, due, error]             attempt ``n`` failed; try again at ``due`` (microseconds)
     ["wait", kind, name, due]            the scope waits for a time (kind timer), for the signal ``name`` (kind signal), or its node's body does (kind body);
                                          ``due``: until when (microseconds), or None

@@ -8,7 +8,7 @@ them, for our stores and for anybody else's.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
 from checkpoint_stores.carrying import RunImage
@@ -21,6 +21,7 @@ from checkpoint_stores.records import (
     Commit,
     DecisionRecord,
     EffectRecord,
+    Grant,
     Inbox,
     Lease,
     NewRun,
@@ -278,9 +279,49 @@ class CheckpointStore(Protocol):
         approver and has not voted differently, edits fit the form, the target is allowed, the payload digest fits.
         The same decision again by the same actor returns the stored record.  Any reject decides; otherwise ``quorum``
         votes do (one per actor).  A run that waits and can now move becomes due: its ``wake_at`` is now.  With a quorum above 1 only approve and reject are taken, so that nobody decides alone.
+        Who is no approver decides by a delegation, where one is live: the record says on whose behalf, and the vote is that person's.
 
         Raises RunNotFoundError, RunEndedError, UnknownBarrierError, AmbiguousTicketError, BarrierClosedError,
-        DecisionConflictError, NotAnApproverError, StalePayloadError, InvalidDecisionError.
+        DecisionConflictError, NotAnApproverError, NotDelegatedError, StalePayloadError, InvalidDecisionError.
+        """
+        ...
+
+    async def allow(
+        self, barrier: str, decision: Decides, *, uses: int, until: datetime | timedelta, flow: str | None = None,
+        run_id: str | None = None, tenant: str = "", path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        """Decide the next ``uses`` tickets of a barrier that open until ``until`` (a span counts from now, by the store's clock).
+
+        For every run of ``flow`` (of this tenant), or for one run.  The decision is approve, reject or skip.  It is taken in the very
+        transaction that opens the ticket, recorded unseen and under the grant's id, and never more than ``uses`` times, however many
+        processes open tickets at once.  What people said about the ticket before comes first, then the oldest allowance; a barrier's
+        approvers and quorum hold for it as for the person, and ``early=False`` refuses it.  Tickets that are open already stay as they are.
+
+        Raises ArgumentError, InvalidGrantError, UnknownFlowError, UnknownBarrierError, RunNotFoundError, RunEndedError.
+        """
+        ...
+
+    async def delegate(
+        self, barrier: str, *, to: str, by: str, roles: Sequence[str] = (), reason: str = "", source: str = "api",
+        until: datetime | timedelta | None = None, flow: str | None = None, run_id: str | None = None, tenant: str = "",
+        path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        """Let ``to`` decide what ``by`` may decide: a ticket of a run, a barrier in a run, or in every run of a flow until ``until``.
+
+        Raises ArgumentError, InvalidGrantError, UnknownFlowError, UnknownBarrierError, AmbiguousTicketError, RunNotFoundError, RunEndedError.
+        """
+        ...
+
+    async def grants(
+        self, *, flow: str | None = None, run_id: str | None = None, tenant: str = "", live: bool = True, limit: int = 100
+    ) -> list[Grant]:
+        """Allowances and delegations, oldest first; with ``live`` only those that can still be used."""
+        ...
+
+    async def revoke(self, grant_id: str, *, by: str, reason: str = "") -> Grant:
+        """Take a grant back: it is used no more.  Decisions it has made stay.  Idempotent.
+
+        Raises UnknownGrantError, InvalidGrantError.
         """
         ...
 
@@ -393,6 +434,11 @@ class Decides(Protocol):
     @property
     def seen(self) -> str | None:
         """Digest of the payload the person saw; None = bind to what the open ticket shows now."""
+        ...
+
+    @property
+    def on_behalf_of(self) -> str | None:
+        """Who delegated the right to decide; None = their own right, or the oldest delegation that fits where they have none."""
         ...
 
 

@@ -150,6 +150,10 @@ class BarrierRecord:
     on_timeout: str | None = None
     opened_at: int = 0
     opened_seq: int = 0
+    nudges: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """When nobody has decided until then (microseconds), in order: who may then decide as well (an escalation); nobody: a reminder."""
+    nudged: int = 0
+    """How many of them have come."""
 
 
 DecisionAction: TypeAlias = Literal["approve", "reject", "modify", "reroute", "skip"]
@@ -178,10 +182,14 @@ class DecisionRecord:
     """Digest of the payload the person saw; None = decided unseen (early)."""
     decided_at: int = 0
     consumed_seq: int | None = None
+    on_behalf_of: str | None = None
+    """Whose right it was, where the actor decided for somebody who had delegated it."""
+    grant: str | None = None
+    """Id of the allowance that made it, or of the delegation it rests on."""
 
     @property
     def is_early(self) -> bool:
-        """Whether it was made before its ticket opened: nobody saw a payload, and it counts when the run comes there."""
+        """Whether it was made before its ticket opened (by a person, or by an allowance): nobody saw a payload."""
         return self.payload_digest is None
 
 
@@ -227,6 +235,44 @@ class EffectRecord:
         return f"{self.path}.{self.node}#{self.visit}" if self.path else f"{self.node}#{self.visit}"
 
 
+GrantKind: TypeAlias = Literal["allowance", "delegation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A right given in advance: to decide tickets that are yet to open (an allowance), or to decide for somebody (a delegation)."""
+
+    id: str
+    kind: GrantKind
+    barrier: str
+    """The barrier's name."""
+    actor: str
+    """Whose right it is; checked against the approvers of each ticket it is used for."""
+    roles: tuple[str, ...] = ()
+    reason: str = ""
+    source: str = "api"
+    tenant: str = ""
+    flow: str | None = None
+    """For every run of this flow; None where it is for one run."""
+    run_id: str | None = None
+    path: str | None = None
+    """Only for tickets in branches whose path fits this pattern; see `checkpoint_stores.grants.fits_path`."""
+    ticket: str | None = None
+    """Of a delegation: only this ticket."""
+    action: str | None = None
+    """Of an allowance: approve, reject or skip."""
+    uses: int | None = None
+    """Of an allowance: how many tickets it may decide."""
+    used: int = 0
+    to: str | None = None
+    """Of a delegation: who may decide."""
+    expires_at: int | None = None
+    made_at: int = 0
+    revoked_at: int | None = None
+    revoked_by: str = ""
+    revoked_because: str = ""
+
+
 class Snapshot(NamedTuple):
     """A materialised prefix of the fold."""
 
@@ -252,6 +298,8 @@ class Commit(NamedTuple):
     """(id, seq) of decisions and signals this transition consumes."""
     voted: tuple[DecisionRecord, ...] = ()
     """Decisions this transition itself makes (a timeout default)."""
+    nudged: tuple[BarrierRecord, ...] = ()
+    """Open tickets of which people were reminded, or which others may now decide too; their status stays as it is."""
 
 
 class Amendment(NamedTuple):

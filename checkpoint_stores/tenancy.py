@@ -6,13 +6,13 @@ the tenant's.  Knows no database: it stands before any store.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from checkpoint_stores.carrying import RunImage
-from checkpoint_stores.errors import AmbiguousRunError, ArgumentError, RunNotFoundError, TenantError
+from checkpoint_stores.errors import AmbiguousRunError, ArgumentError, RunNotFoundError, TenantError, UnknownGrantError
 from checkpoint_stores.protocol import CheckpointStore, Decides, Transaction, Watch
 from checkpoint_stores.records import (
     Amendment,
@@ -21,6 +21,7 @@ from checkpoint_stores.records import (
     Commit,
     DecisionRecord,
     EffectRecord,
+    Grant,
     Inbox,
     Lease,
     NewRun,
@@ -34,6 +35,9 @@ from checkpoint_stores.records import (
 
 _REMEMBERED: Final = 100_000
 """How many of the tenant's runs are remembered to be its own."""
+
+_ALL_GRANTS: Final = 1_000_000
+"""How many of the tenant's grants are looked through for one that is to be taken back."""
 
 
 class TenantStore:
@@ -218,6 +222,41 @@ class TenantStore:
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
         await self._check(run_id)
         return await self._store.decide(run_id, barrier, decision)
+
+    async def allow(
+        self, barrier: str, decision: Decides, *, uses: int, until: datetime | timedelta, flow: str | None = None,
+        run_id: str | None = None, tenant: str = "", path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        if run_id is not None:
+            await self._check(run_id)
+        return await self._store.allow(
+            barrier, decision, uses=uses, until=until, flow=flow, run_id=run_id, tenant=self._tenant(tenant), path=path
+        )
+
+    async def delegate(
+        self, barrier: str, *, to: str, by: str, roles: Sequence[str] = (), reason: str = "", source: str = "api",
+        until: datetime | timedelta | None = None, flow: str | None = None, run_id: str | None = None, tenant: str = "",
+        path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        if run_id is not None:
+            await self._check(run_id)
+        return await self._store.delegate(
+            barrier, to=to, by=by, roles=roles, reason=reason, source=source, until=until, flow=flow, run_id=run_id,
+            tenant=self._tenant(tenant), path=path,
+        )  # fmt: skip
+
+    async def grants(
+        self, *, flow: str | None = None, run_id: str | None = None, tenant: str = "", live: bool = True, limit: int = 100
+    ) -> list[Grant]:
+        if run_id is not None:
+            await self._check(run_id)
+        return await self._store.grants(flow=flow, run_id=run_id, tenant=self._tenant(tenant), live=live, limit=limit)
+
+    async def revoke(self, grant_id: str, *, by: str, reason: str = "") -> Grant:
+        own = await self._store.grants(tenant=self.tenant, live=False, limit=_ALL_GRANTS)
+        if all(grant.id != grant_id for grant in own):
+            raise UnknownGrantError(grant_id)
+        return await self._store.revoke(grant_id, by=by, reason=reason)
 
     async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
         await self._check(run_id)

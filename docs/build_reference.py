@@ -322,6 +322,7 @@ WHO: dict[str, str] = {
     "UnserialisableError": "Whoever gave the value: plain data, or `register_type`; the message says which.",
     "DuplicateTypeError": "Whoever registers the type: another `name=`.",
     "BarrierError": _DECIDER,
+    "GrantError": _DECIDER,
     "ReducerError": _NODE,
     "DuplicateReducerError": "Whoever registers the reducer: another name.",
     "ReducerFunctionError": "Whoever registers the reducer. Nothing was registered.",
@@ -355,7 +356,7 @@ def public_errors() -> list[type[BaseException]]:
 def _home_order(kind: type) -> int:
     if issubclass(kind, Warning):
         return 5
-    if issubclass(kind, store_errors.BarrierError):
+    if issubclass(kind, store_errors.BarrierError | store_errors.GrantError):
         return 2
     return ["reducers", "engine", "", "checkpoint_stores", "trailmark"].index(kind.__module__.split(".")[0])
 
@@ -518,6 +519,8 @@ KINDS = {
     "begin": "The first checkpoint of a flow with a state of its own: what its state class adds to what it was lent.",
     "join": "The branches are over and merged.",
     "barrier": "A ticket was opened.",
+    "reminded": "Nobody had decided a ticket for so long that people are reminded of it.",
+    "escalated": "Nobody had decided a ticket for so long that others may decide it, too.",
     "decision": "A decision was used.",
     "decision_refused": "A decision did not fit the state's own rules; the ticket is open again.",
     "retry": "An attempt of a node failed and will be tried again.",

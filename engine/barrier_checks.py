@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from string import Formatter
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from engine.declared import Barrier
 from engine.option_checks import at_least_one, span, text, undeclared_keys
+from engine.plan import Escalation
 from engine.resolve import Scope
 
 ON_TIMEOUT: Final = ("approve", "reject", "skip", "fail")
@@ -34,8 +36,26 @@ def barrier_settings(node: Barrier, scope: Scope) -> Iterator[str]:
         yield f"{where}: on_timeout={node.on_timeout!r} never happens without a timeout; give timeout=timedelta(...)"
     if node.on_reject is not None and node.on_reject not in ON_REJECT:
         yield f"{where}: on_reject={node.on_reject!r} is none of {', '.join(ON_REJECT)}"
+    yield from _nudges(node, where)
     if node.on_reject == "route" and not scope.ways[node.name].conditional:
         yield f"{where}: on_reject='route' needs an edge that says so; add_edge({node.name!r}, ..., when=rejected)"
+
+
+def _nudges(node: Barrier, where: str) -> Iterator[str]:
+    times: list[tuple[str, Any]] = [("remind", after) for after in node.remind]
+    for step in node.escalate:
+        if not isinstance(step, Escalation):
+            yield f"{where}: escalate={step!r} must be an Escalation, e.g. Escalation(after=timedelta(days=1), approvers={{'director'}})"
+            continue
+        times.append(("escalate", step.after))
+        if isinstance(step.approvers, str) or not step.approvers or not all(isinstance(who, str) and who for who in step.approvers):
+            yield f"{where}: an escalation needs approvers, as names; not {step.approvers!r}"
+    if node.escalate and not node.approvers:
+        yield f"{where}: anybody may decide it, so an escalation changes nothing; give approvers="
+    for option, after in times:
+        yield from span(where, option, after) if after is not None else (f"{where}: {option}=None is no time",)
+        if isinstance(after, timedelta) and isinstance(node.timeout, timedelta) and after >= node.timeout:
+            yield f"{where}: {option} after {after} never happens, its timeout of {node.timeout} comes first"
 
 
 def _shown(node: Barrier, where: str, scope: Scope) -> Iterator[str]:

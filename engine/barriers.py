@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from checkpoint_stores.codec import encode, materialise, to_json
@@ -32,8 +33,11 @@ def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord
         run_id=run_id, ticket=ticket, node=node.name, path=scope.path, status="open", prompt=prompt, payload=payload,
         digest=payload_digest(prompt, payload), form=barrier.form, approvers=barrier.approvers, quorum=barrier.quorum,
         early=barrier.early, targets=targets, deadline=deadline, on_timeout=barrier.on_timeout if barrier.timeout else None,
-        opened_at=now,
+        opened_at=now, nudges=tuple((now + after // _MICROSECOND, who) for after, who in barrier.nudges),
     )  # fmt: skip
+
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def worded(node: NodePlan, scope: Scope) -> tuple[str, dict[str, Any]]:
@@ -68,14 +72,26 @@ _IDENTITY = ("run_id", "ticket", "node", "path", "status", "opened_seq")
 def details_of(record: BarrierRecord) -> dict[str, Any]:
     """What the checkpoint keeps of a ticket: enough to open it again elsewhere (`record_of`)."""
     details = {name: getattr(record, name) for name in BarrierRecord.__slots__ if name not in _IDENTITY}
-    return {**details, "approvers": list(record.approvers), "targets": list(record.targets)}
+    details |= {"approvers": list(record.approvers), "targets": list(record.targets)}
+    if record.nudges:
+        return details | {"nudges": [[due, list(who)] for due, who in record.nudges]}
+    del details["nudges"], details["nudged"]
+    return details
 
 
 def record_of(run_id: str, scope: Scope, *, seq: int) -> BarrierRecord:
     """The ticket a parked scope waits for, from the fold alone (a fork opens its parent's tickets anew)."""
     ticket, details = scope.detail
     fields = {**details, "approvers": tuple(details["approvers"]), "targets": tuple(details["targets"])}
+    if "nudges" in details:
+        fields["nudges"] = tuple((due, tuple(who)) for due, who in details["nudges"])
     return BarrierRecord(run_id=run_id, ticket=ticket, node=scope.node, path=scope.path, status="open", opened_seq=seq, **fields)
+
+
+def next_nudge(details: Mapping[str, Any]) -> int | None:
+    """When people are to be reminded of an open ticket, or others may decide it too, next (microseconds); None where that is all."""
+    to_come = details.get("nudges", ())[details.get("nudged", 0) :]
+    return to_come[0][0] if to_come else None
 
 
 def verdict(quorum: int, records: Sequence[DecisionRecord]) -> DecisionRecord | None:

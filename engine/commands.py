@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from checkpoint_stores.records import BarrierRecord, BarrierStatus, DecisionRecord
-from engine.events import BranchTimedOut, DeadlinePassed, RetryDue, WaitOver
+from engine.events import BranchTimedOut, DeadlinePassed, NudgeDue, RetryDue, WaitOver
 
 
 class StartBody(NamedTuple):
@@ -26,7 +26,7 @@ class SetTimer(NamedTuple):
     """Feed ``event`` back at ``due`` (microseconds, the store's clock)."""
 
     due: int
-    event: RetryDue | DeadlinePassed | BranchTimedOut | WaitOver
+    event: RetryDue | DeadlinePassed | NudgeDue | BranchTimedOut | WaitOver
 
 
 class OpenBarrier(NamedTuple):
@@ -40,6 +40,12 @@ class CloseBarrier(NamedTuple):
 
     ticket: str
     status: BarrierStatus
+
+
+class NudgePeople(NamedTuple):
+    """Let the open ticket show that people were reminded of it, and who may decide it now."""
+
+    record: BarrierRecord
 
 
 class Consume(NamedTuple):
@@ -91,5 +97,17 @@ class Fail(NamedTuple):
 
 
 Command: TypeAlias = (
-    StartBody | BeginItems | SetTimer | OpenBarrier | CloseBarrier | Consume | Hear | Vote | CancelBelow | CancelBody | Starve | Fail
+    StartBody
+    | BeginItems
+    | SetTimer
+    | OpenBarrier
+    | CloseBarrier
+    | NudgePeople
+    | Consume
+    | Hear
+    | Vote
+    | CancelBelow
+    | CancelBody
+    | Starve
+    | Fail
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -182,8 +183,16 @@ def _barrier_plan(node: Barrier, schema: StateSchema, *, routes: bool) -> Barrie
         early=node.early,
         timeout=node.timeout,
         on_timeout=node.on_timeout or "fail",
+        nudges=_nudges(node),
         on_reject=on_reject,
     )
+
+
+def _nudges(node: Barrier) -> tuple[tuple[timedelta, tuple[str, ...]], ...]:
+    """Reminders and escalations in the order of their times."""
+    reminders: list[tuple[timedelta, tuple[str, ...]]] = [(after, ()) for after in node.remind]
+    escalations = [(step.after, tuple(sorted(step.approvers))) for step in node.escalate]
+    return tuple(sorted(reminders + escalations, key=lambda nudge: nudge[0]))
 
 
 def _form(node: Barrier, schema: StateSchema) -> tuple[dict[str, Any] | None, tuple[str, ...], type[BaseModel] | None]:

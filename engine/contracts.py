@@ -40,6 +40,8 @@ _UNCOUNTED: Final = frozenset(
         "join",
         "decision",
         "decision_refused",
+        "reminded",
+        "escalated",
         "retry",
         "limit",
         "cancelled",
@@ -54,7 +56,7 @@ _BEFORE: Final = (AT, RETRY)
 _ANY: Final = (AT, RETRY, OPEN, PARKED, WAIT)
 _PHASE_OF: Final = {
     "retry": _BEFORE, "begin": (AT,), "join": (OPEN,), "decision": (PARKED,),
-    "decision_refused": (PARKED,), "wait": _BEFORE, "signal": (WAIT,), "timer": (WAIT,), "heard": (WAIT,),
+    "decision_refused": (PARKED,), "reminded": (PARKED,), "escalated": (PARKED,), "wait": _BEFORE, "signal": (WAIT,), "timer": (WAIT,), "heard": (WAIT,),
 }  # fmt: skip
 """In which phases a scope can be when a checkpoint of this kind, which counts no step, is about its node."""
 

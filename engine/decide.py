@@ -22,6 +22,7 @@ One event makes at most one checkpoint.  An event that no longer fits the state
     BodyWaits ───── wait ──────▶ SetTimer
     Signalled, WaitOver: signal, timer ─▶ Arrived   (of a body: heard ─▶ StartBody, again)
     BranchEnded ─── join ──────▶ Arrived            (or fallback, failure)
+    NudgeDue ────── reminded, escalated ─▶ NudgePeople, SetTimer
     Voted ───────── decision ──▶ Arrived            (or fallback, failure)
 """
 
@@ -64,6 +65,7 @@ from engine.events import (
     DeadlinePassed,
     Event,
     LimitReached,
+    NudgeDue,
     QuarantineAsked,
     ReleaseAsked,
     RetryDue,
@@ -76,6 +78,7 @@ from engine.events import (
 from engine.failures import error_data, fallback_for
 from engine.identity import key_of
 from engine.leaving import NOTHING, Decision, Draft, chosen, counted, give_up, leave, not_storable
+from engine.nudging import nudge_due
 from engine.outcomes import End, Fallback
 from engine.plan import END, NodePlan, Plan
 from engine.resolving import deadline_passed, voted
@@ -241,6 +244,9 @@ def _open_barrier(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now
     commands: tuple[Command, ...] = (OpenBarrier(record),)
     if record.deadline is not None:
         commands += (SetTimer(record.deadline, DeadlinePassed(scope.path, record.ticket)),)
+    if record.nudges:
+        first = record.nudges[0][0]
+        commands += (SetTimer(first, NudgeDue(scope.path, record.ticket, first)),)
     ops: list[Op] = [["park", record.ticket, barriers.details_of(record)]]
     return Decision(Draft("barrier", scope.path, node.name, node.name, ops, entered=True), (), commands)
 
@@ -343,6 +349,7 @@ _DECIDERS: Final[dict[type, Callable[[Plan, RunState, Any, int], Decision]]] = {
     BranchTimedOut: _branch_timed_out,
     Voted: voted,
     DeadlinePassed: deadline_passed,
+    NudgeDue: nudge_due,
     CancelAsked: _cancel_asked,
     SuspendAsked: _suspend_asked,
     QuarantineAsked: _quarantine_asked,

@@ -62,6 +62,10 @@ class Decision:
     """Whether it lets the run pass."""
     seen: str | None = None
     """Digest of the payload the person saw; None binds to what the open ticket shows."""
+    on_behalf_of: str | None = None
+    """Whose right it is, where somebody delegated it; None is one's own, or the oldest delegation where one has none."""
+    grant: str | None = None
+    """When the store took it: the allowance that made it, or the delegation it rests on."""
     at: datetime | None = None
     """When the store took it (UTC); None before."""
 
@@ -70,7 +74,7 @@ class Decision:
         for name in ("action", "by", "reason", "source"):
             if not isinstance(getattr(self, name), str):
                 raise ArgumentError(name, getattr(self, name), "a text")
-        for name in ("target", "seen"):
+        for name in ("target", "seen", "on_behalf_of"):
             if not isinstance(getattr(self, name), str | None):
                 raise ArgumentError(name, getattr(self, name), "a text or None")
         if not isinstance(self.roles, tuple) or not all(isinstance(role, str) for role in self.roles):
@@ -82,39 +86,45 @@ class Decision:
 
     @classmethod
     def approve(
-        cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api"
-    ) -> Decision:
+        cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api",
+        on_behalf_of: str | None = None,
+    ) -> Decision:  # fmt: skip
         """Let the run pass."""
-        return cls("approve", by, reason, source, _roles(roles), approves=True, seen=seen)
+        return cls("approve", by, reason, source, _roles(roles), approves=True, seen=seen, on_behalf_of=on_behalf_of)
 
     @classmethod
     def reject(
-        cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api"
-    ) -> Decision:
+        cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api",
+        on_behalf_of: str | None = None,
+    ) -> Decision:  # fmt: skip
         """Do not let the run pass."""
-        return cls("reject", by, reason, source, _roles(roles), seen=seen)
+        return cls("reject", by, reason, source, _roles(roles), seen=seen, on_behalf_of=on_behalf_of)
 
     @classmethod
     def modify(
         cls, *, by: str, edits: Mapping[str, Any], approve: bool = False, reason: str = "", roles: str | Iterable[str] = (),
-        seen: str | None = None, source: str = "api",
+        seen: str | None = None, source: str = "api", on_behalf_of: str | None = None,
     ) -> Decision:  # fmt: skip
         """Write ``edits`` (they must fit the barrier's form); it approves only where ``approve`` says so."""
         if not isinstance(edits, Mapping):
             raise ArgumentError("edits", edits, 'a mapping of state keys to new values, e.g. {"amount": 10}')
-        return cls("modify", by, reason, source, _roles(roles), edits=dict(edits), approves=approve, seen=seen)
+        return cls("modify", by, reason, source, _roles(roles), edits=dict(edits), approves=approve, seen=seen, on_behalf_of=on_behalf_of)
 
     @classmethod
     def reroute(
-        cls, *, by: str, to: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api"
-    ) -> Decision:
+        cls, *, by: str, to: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api",
+        on_behalf_of: str | None = None,
+    ) -> Decision:  # fmt: skip
         """Go to ``to`` instead; an edge from the barrier to it must be declared."""
-        return cls("reroute", by, reason, source, _roles(roles), target=to, seen=seen)
+        return cls("reroute", by, reason, source, _roles(roles), target=to, seen=seen, on_behalf_of=on_behalf_of)
 
     @classmethod
-    def skip(cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api") -> Decision:
+    def skip(
+        cls, *, by: str, reason: str = "", roles: str | Iterable[str] = (), seen: str | None = None, source: str = "api",
+        on_behalf_of: str | None = None,
+    ) -> Decision:  # fmt: skip
         """Go on without approving or rejecting."""
-        return cls("skip", by, reason, source, _roles(roles), seen=seen)
+        return cls("skip", by, reason, source, _roles(roles), seen=seen, on_behalf_of=on_behalf_of)
 
     @classmethod
     def of_record(cls, record: DecisionRecord) -> Decision:
@@ -122,19 +132,21 @@ class Decision:
         return cls(
             record.action, record.actor, record.reason,  # type: ignore[arg-type]  # no signal is handed out as a decision
             record.source, record.roles, record.edits, record.target, record.approves,
-            record.payload_digest, moment(record.decided_at),
+            record.payload_digest, record.on_behalf_of, record.grant, moment(record.decided_at),
         )  # fmt: skip
 
     def data(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `of_data` reads it back."""
-        return {
+        data = {
             "action": self.action, "by": self.by, "reason": self.reason, "source": self.source, "roles": list(self.roles),
             "edits": dict(self.edits) if self.edits is not None else None, "target": self.target, "approves": self.approves,
             "seen": self.seen, "at": self.at.isoformat() if self.at else None,
         }  # fmt: skip
+        # Most decisions rest on nobody's grant: their rows do not say so.
+        return data | {name: value for name in ("on_behalf_of", "grant") if (value := getattr(self, name)) is not None}
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> Decision:
-        fields = {name: data[name] for name in cls.__slots__}
+        fields = {name: data[name] for name in cls.__slots__ if name in data}
         at = data["at"]
         return cls(**{**fields, "roles": _roles(data["roles"]), "at": datetime.fromisoformat(at) if at else None})

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
 from engine.migration import Migration
-from engine.plan import OnError, Retry
+from engine.plan import Escalation, OnError, Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Barrier:
     on_timeout: str | None = None
     on_reject: str | None = None
     early: bool = True
+    remind: tuple[timedelta, ...] = ()
+    escalate: tuple[Escalation, ...] = ()
     max_visits: int | None = None
     description: str = ""
     kind: Literal["barrier"] = "barrier"

@@ -113,7 +113,7 @@ def _branch(scope: Scope, plan: Plan, node: str, index: int) -> dict[str, Any]:
 
 
 def _barrier(barrier: BarrierPlan) -> dict[str, Any]:
-    return {
+    said: dict[str, Any] = {
         "prompt": barrier.prompt,
         "show": list(barrier.show),
         "form": barrier.form,
@@ -125,6 +125,9 @@ def _barrier(barrier: BarrierPlan) -> dict[str, Any]:
         "on_timeout": barrier.on_timeout,
         "on_reject": barrier.on_reject,
     }
+    if barrier.nudges:
+        said["nudges"] = [{"after": after.total_seconds(), "approvers": list(who)} for after, who in barrier.nudges]
+    return said
 
 
 def _edge(edge: Edge) -> dict[str, Any]:

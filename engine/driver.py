@@ -32,7 +32,19 @@ from engine.commands import SetTimer
 from engine.context import RunFacts
 from engine.driving import DriveTask, Strays
 from engine.effects import Effects
-from engine.events import BodyFailed, BodyReturned, BodyWaits, CancelAsked, DeadlinePassed, Event, Signalled, SuspendAsked, Voted, WaitOver
+from engine.events import (
+    BodyFailed,
+    BodyReturned,
+    BodyWaits,
+    CancelAsked,
+    DeadlinePassed,
+    Event,
+    NudgeDue,
+    Signalled,
+    SuspendAsked,
+    Voted,
+    WaitOver,
+)
 from engine.notices import NotSavedWarning, ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.saving import HeldBack, SavePolicy, must_save
@@ -290,7 +302,7 @@ class RunDriver:
     async def _write(self, batch: Batch, change: RunChange | None) -> bool:
         """Commit, and tell who looks on; True where somebody wrote to the inbox meanwhile."""
         run_id, epoch = self._walk.state.run_id, self._walk.epoch
-        commit = Commit(run_id, epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted)
+        commit = Commit(run_id, epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted, batch.nudged)
         began = self._clock.now() if self._observers else 0
         receipt = await (self._store.commit(commit) if self._within is None else self._commit_within(commit))
         if self._observers:
@@ -463,7 +475,7 @@ class RunDriver:
     async def _people_first(self, events: list[Event]) -> list[Event]:
         """A decision that the store took before a deadline counts, though nobody has read it yet."""
         self._timers_rang = False
-        if not any(isinstance(event, DeadlinePassed | WaitOver) for event in events):
+        if not any(isinstance(event, DeadlinePassed | NudgeDue | WaitOver) for event in events):
             return events
         self._read(await self._store.inbox(self._walk.state.run_id))
         return [*self._happened(), *events]

@@ -80,6 +80,15 @@ class DeadlinePassed(NamedTuple):
     ticket: str
 
 
+class NudgeDue(NamedTuple):
+    """Nobody has decided a barrier for so long that people are to be reminded, or others asked."""
+
+    path: str
+    ticket: str
+    due: int
+    """That time (microseconds): a ticket may have several."""
+
+
 class BranchTimedOut(NamedTuple):
     """A branch was still going on when its time was over."""
 
@@ -154,6 +163,7 @@ Event: TypeAlias = (
     | WaitOver
     | RetryDue
     | DeadlinePassed
+    | NudgeDue
     | BranchTimedOut
     | Voted
     | CancelAsked

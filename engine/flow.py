@@ -15,7 +15,7 @@ from engine.callables import name_of
 from engine.errors import FlowError
 from engine.graph import FlowGraph
 from engine.migration import Migration
-from engine.plan import OnError, Retry
+from engine.plan import Escalation, OnError, Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -346,6 +346,8 @@ class Flow:
         on_timeout: Literal["approve", "reject", "skip", "fail"] | None = None,
         on_reject: Literal["route", "fail", "continue"] | None = None,
         early: bool = True,
+        remind: timedelta | Iterable[timedelta] = (),
+        escalate: Iterable[Escalation] = (),
         max_visits: int | None = None,
         description: str = "",
     ) -> Flow:
@@ -362,16 +364,22 @@ class Flow:
             on_timeout: what happens then: ``approve``, ``reject`` or ``skip`` by nobody, or ``fail`` (the default) the node.
             on_reject: what a rejection does: ``fail`` the node, ``continue`` along the edges as if approved, or ``route``
                 along them (the default where a condition asks for the decision; otherwise ``fail``).
-            early: whether decisions made before the barrier opens count.
+            early: whether decisions made before the barrier opens count, those of allowances too.
+            remind: when to remind people, from the opening of the ticket: each time is a row ``reminded``.
+            escalate: who else may decide after so long; each time is a row ``escalated``.
             max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
             description: for people; no part of the graph's hash.
         """
         kept = tuple(form) if isinstance(form, list | tuple | set | frozenset) else form
         people = tuple(sorted(self._several(approvers, f"barrier {name!r}: approvers", "names"), key=str))
         shown = self._several(show, f"barrier {name!r}: show", "state keys")
+        reminders = (remind,) if isinstance(remind, timedelta) else self._several(remind, f"barrier {name!r}: remind", "timedeltas")
+        escalations = self._several(escalate, f"barrier {name!r}: escalate", "Escalations")
         self._nodes.append(
-            declared.Barrier(name, prompt, shown, kept, people, quorum, timeout, on_timeout, on_reject, early, max_visits, description)
-        )
+            declared.Barrier(
+                name, prompt, shown, kept, people, quorum, timeout, on_timeout, on_reject, early, reminders, escalations, max_visits, description
+            )
+        )  # fmt: skip
         return self
 
     # --- edges ------------------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ class StepLine:
         return "" if row.next == row.node and row.kind in _STAYING else row.next
 
 
-_STAYING: Final = frozenset({"barrier", "begin", "retry", "decision_refused"})
+_STAYING: Final = frozenset({"barrier", "begin", "retry", "decision_refused", "reminded", "escalated"})
 """Kinds of checkpoints after which the scope still stands in the same visit of its node."""
 
 
@@ -190,8 +190,8 @@ def _detail(ops: list[Op]) -> str:  # noqa: C901 - a table of what ops say
                 said.append(f"{kind}: {message}")
             case ["retry", number, _due, {"type": kind, "message": message}]:
                 said.append(f"attempt {number} failed: {kind}: {message}")
-            case ["decision", _node, {"action": action, "by": by}]:
-                said.append(f"{action} by {by}")
+            case ["decision", _node, {"action": action, "by": by, **more}]:
+                said.append(f"{action} by {by}{_by_right_of(more)}")
             case ["status", status]:
                 said.append(str(status))
             case ["edited", {"by": by, "reason": reason}]:
@@ -200,10 +200,8 @@ def _detail(ops: list[Op]) -> str:  # noqa: C901 - a table of what ops say
                 said.append(reason)
             case ["attempt", _, {"released": {"actor": actor, "reason": reason}}]:
                 said.append(f"released by {actor}" + (f": {reason}" if reason else ""))
-            case ["attempt", number, {"recoveries": recoveries}]:
-                said.append(f"attempt {number}, recovery {recoveries} without progress")
-            case ["attempt", number, _details]:
-                said.append(f"attempt {number}")
+            case ["attempt", number, details]:
+                said.append(_attempt(number, details))
             case ["wait", _kind, name, _due]:
                 said.append(f"waits for {f'the signal {name}' if name else 'its time'}")
             case ["heard", name, _payload, in_time]:
@@ -212,7 +210,27 @@ def _detail(ops: list[Op]) -> str:  # noqa: C901 - a table of what ops say
                 said.append(f"version {' -> '.join(versions)}")
             case ["park", ticket, _details]:
                 said.append(f"waits for {ticket}")
+            case ["nudge", _number, approvers]:
+                said.append(_nudge(approvers))
     return "; ".join(said)
+
+
+def _attempt(number: int, details: Any) -> str:
+    match details:
+        case {"recoveries": recoveries}:
+            return f"attempt {number}, recovery {recoveries} without progress"
+        case _:
+            return f"attempt {number}"
+
+
+def _nudge(approvers: Sequence[str] | None) -> str:
+    return "still undecided" if approvers is None else f"still undecided: {', '.join(approvers) or 'nobody new'} may decide too"
+
+
+def _by_right_of(decision: Mapping[Any, Any]) -> str:
+    if "on_behalf_of" in decision:
+        return f" on behalf of {decision['on_behalf_of']}"
+    return f", allowed in advance ({decision['grant']})" if "grant" in decision else ""
 
 
 def values_of(state: RunState) -> dict[str, Any]:

@@ -7,7 +7,7 @@ no loop, no running state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -149,6 +149,21 @@ class EachPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Escalation:
+    """Who may decide a barrier as well, when nobody has for so long.
+
+    >>> from datetime import timedelta
+    >>> Escalation(after=timedelta(days=1), approvers={"director"}).after.days
+    1
+    """
+
+    after: timedelta
+    """From the opening of the ticket."""
+    approvers: Iterable[str]
+    """People or roles; they are added to the barrier's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class BarrierPlan:
     """What a barrier shows, whom it asks, and until when."""
 
@@ -167,6 +182,8 @@ class BarrierPlan:
     timeout: timedelta | None = None
     on_timeout: str = "fail"
     """approve, reject, skip or fail."""
+    nudges: tuple[tuple[timedelta, tuple[str, ...]], ...] = ()
+    """What comes while nobody decides, in order: after how long, and who may decide as well from then on (nobody: a reminder)."""
     on_reject: Literal["route", "fail", "continue"] = "fail"
     """Resolved at compile time: ``route`` where a condition of the barrier asks for the decision, else ``fail``; what the author says comes first."""
 

@@ -277,7 +277,7 @@ class Teller:
             self._ask(path, step, "")
         elif row.kind == "decision_refused":
             self._ask(path, step, label(words["error"][1]))
-        elif step.ticket:
+        elif step.ticket and "nudge" not in words:
             self._resolve(path, step, words["decision"][2] if "decision" in words else {"action": _undecided(words)})
         if "close" in words:
             self._close(self._below(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from checkpoint_stores.fold import DONE, FAILED, PARKED, RETRY, WAIT, RunState
+from engine.barriers import next_nudge
 from engine.result import PendingRetry, PendingWait
 from engine.signals import TIMER
 
@@ -33,13 +34,14 @@ def is_soon(state: RunState, soon: int) -> bool:
 
 
 def due_times(state: RunState) -> list[int]:
-    """When time alone moves a run that is at rest (microseconds): branches that must be over, retries, timers, deadlines."""
+    """When time alone moves a run that is at rest (microseconds): branches that must be over, retries, timers, deadlines, reminders."""
     due = [scope.due for scope in state.scopes.values() if scope.due is not None and scope.phase not in (DONE, FAILED)]
     for scope in state.frontier():
         if scope.phase == RETRY:
             due.append(scope.detail[1])
         elif scope.phase == WAIT and scope.detail[2] is not None:
             due.append(scope.detail[2])
-        elif scope.phase == PARKED and scope.detail[1]["deadline"] is not None:
-            due.append(scope.detail[1]["deadline"])
+        elif scope.phase == PARKED:
+            details = scope.detail[1]
+            due += [at for at in (details["deadline"], next_nudge(details)) if at is not None]
     return due

@@ -21,6 +21,7 @@ from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import AT, BEGIN_EARLY, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope, begin_child, fold
 from checkpoint_stores.ops import Op
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Row
+from engine.barriers import next_nudge
 from engine.commands import (
     BeginItems,
     CancelBelow,
@@ -30,6 +31,7 @@ from engine.commands import (
     Consume,
     Fail,
     Hear,
+    NudgePeople,
     OpenBarrier,
     SetTimer,
     StartBody,
@@ -47,6 +49,7 @@ from engine.events import (
     DeadlinePassed,
     Event,
     LimitReached,
+    NudgeDue,
     RetryDue,
     Unstorable,
     WaitOver,
@@ -58,7 +61,7 @@ from engine.plan import Plan
 class Batch:
     """What one round of events led to: rows to commit together, and what to do once they are durable."""
 
-    __slots__ = ("cancels", "closed", "consumed", "error", "opened", "rows", "starts", "timers", "voted")
+    __slots__ = ("cancels", "closed", "consumed", "error", "nudged", "opened", "rows", "starts", "timers", "voted")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -69,6 +72,7 @@ class Batch:
         self.closed: tuple[tuple[str, BarrierStatus], ...] = ()
         self.consumed: tuple[tuple[str, int], ...] = ()
         self.voted: tuple[DecisionRecord, ...] = ()
+        self.nudged: tuple[BarrierRecord, ...] = ()
         self.cancels: tuple[str, ...] = ()
         """Paths of bodies in flight that must be cancelled."""
         self.error: BaseException | None = None
@@ -172,8 +176,8 @@ class Walk:
                 batch.timers += (SetTimer(scope.detail[1], RetryDue(scope.path)),)
             elif scope.phase == WAIT and scope.detail[2] is not None:
                 batch.timers += (SetTimer(scope.detail[2], WaitOver(scope.path, scope.detail[2])),)
-            elif scope.phase == PARKED and scope.detail[1]["deadline"] is not None:
-                batch.timers += (SetTimer(scope.detail[1]["deadline"], DeadlinePassed(scope.path, scope.detail[0])),)
+            elif scope.phase == PARKED:
+                batch.timers += _timers_of(scope)
             if scope.due is not None and scope.phase not in (DONE, FAILED):
                 batch.timers += (SetTimer(scope.due, BranchTimedOut(scope.path)),)
         self._feed(events, now, batch)
@@ -291,10 +295,10 @@ class Walk:
                 batch.opened += (record,)
             case CloseBarrier(ticket=ticket, status=status):
                 batch.closed += ((ticket, status),)
-            case Consume(decision_id=decision_id):
-                batch.consumed += ((decision_id, self.state.seq),)
-            case Hear(signal_id=signal_id):
-                batch.consumed += ((signal_id, self.state.seq),)
+            case NudgePeople(record=record):
+                batch.nudged += (record,)
+            case Consume(decision_id=told) | Hear(signal_id=told):
+                batch.consumed += ((told, self.state.seq),)
             case Vote(record=record):
                 batch.voted += (record,)
                 batch.consumed += ((record.id, self.state.seq),)
@@ -439,3 +443,15 @@ class Walk:
             del self._gates[key]
         for key in [key for key in self._items if key == path or key.startswith(prefix)]:
             del self._items[key]
+
+
+def _timers_of(scope: Scope) -> tuple[SetTimer, ...]:
+    """What an open ticket waits for that no person does."""
+    ticket, details = scope.detail
+    timers: tuple[SetTimer, ...] = ()
+    if details["deadline"] is not None:
+        timers += (SetTimer(details["deadline"], DeadlinePassed(scope.path, ticket)),)
+    due = next_nudge(details)
+    if due is not None:
+        timers += (SetTimer(due, NudgeDue(scope.path, ticket, due)),)
+    return timers

@@ -454,6 +454,43 @@ def test_a_rejection_takes_the_other_way(cli: Cli) -> None:
     assert cli("resume", run_id, "--flow", "shop.py:flow", "-o", "json").json["values"]["notes"][-1] == "refused"
 
 
+def test_what_is_allowed_in_advance_is_listed_used_and_revoked(cli: Cli) -> None:
+    started(cli)
+    allow = ("approvals", "allow", "manager", "--flow", "order", "--uses", "2", "--until", "2d", "--by", "ana", "--role", "finance")
+    grant = cli(*allow, "--reason", "known vendors", "-o", "json").json
+    assert (grant["kind"], grant["action"], grant["uses"], grant["source"]) == ("allowance", "approve", 2, "cli")
+    run_id = cli("run", "shop.py:flow", "--input", '{"amount": 3000, "vendor": "ACME"}', "-o", "json").json["run_id"]
+    shown = cli("approvals", "show", run_id, "manager", "-o", "json").json["decisions"]
+    assert [(each["by"], each["grant"], each["source"]) for each in shown] == [("ana", grant["id"], "allowance")]
+    assert "unseen" in cli("approvals", "show", run_id, "manager").out
+    assert cli("approvals", "allowed", "-o", "ids").out == f"{grant['id']}\n"
+    assert "approve 2" in cli("approvals", "allowed").out
+    assert cli("approvals", "revoke", grant["id"], "--by", "ben", "-o", "json").json["revoked_by"] == "ben"
+    assert cli("approvals", "allowed", "-o", "json").json == []
+    assert "revoked by ben" in " ".join(cli("approvals", "allowed", "--all").out.split())
+
+
+def test_an_allowance_that_makes_no_sense_is_refused_in_one_line(cli: Cli) -> None:
+    started(cli)
+    allow = ("approvals", "allow", "manager", "--flow", "order", "--uses", "2", "--until", "2d", "--by", "ana")
+    changed = {"manager": "boss", "order": "ordre", "2d": "soon"}
+    codes = {old: cli(*[new if word == old else word for word in allow], "--role", "finance").code for old, new in changed.items()}
+    assert codes == {"manager": ExitCode.NOT_FOUND, "order": ExitCode.NOT_FOUND, "2d": ExitCode.USAGE}
+    assert cli(*allow).code == ExitCode.USAGE  # ana is no approver without her role
+    assert cli(*allow[:-2]).code == ExitCode.USAGE
+    assert cli("approvals", "revoke", "nothing", "--by", "ana").code == ExitCode.NOT_FOUND
+    assert cli("approvals", "allowed", "--all", "-o", "json").json == []
+
+
+def test_a_delegate_decides_on_somebodys_behalf(cli: Cli) -> None:
+    run_id = started(cli)
+    given = cli("approvals", "delegate", "manager#1", "--run", run_id, "--to", "ben", "--by", "ana", "--role", "finance", "-o", "json").json
+    assert (given["to"], given["ticket"], given["run_id"]) == ("ben", "manager#1", run_id)
+    taken = cli("approvals", "approve", run_id, "manager", "--by", "ben", "--for", "ana", "-o", "json").json
+    assert (taken["by"], taken["on_behalf_of"], taken["grant"]) == ("ben", "ana", given["id"])
+    assert "ben for ana" in cli("approvals", "show", run_id, "manager").out
+
+
 def test_nobodys_name_is_guessed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = started(cli)
     for command in (("approvals", "approve", run_id, "manager"), ("approvals", "reject", run_id, "manager"), ("runs", "cancel", run_id)):

@@ -49,11 +49,14 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import DuplicateTypeError as DuplicateTypeError
     from checkpoint_stores.errors import EffectError as EffectError
     from checkpoint_stores.errors import EffectNotInDoubtError as EffectNotInDoubtError
+    from checkpoint_stores.errors import GrantError as GrantError
     from checkpoint_stores.errors import IllegalTransitionError as IllegalTransitionError
     from checkpoint_stores.errors import InvalidDecisionError as InvalidDecisionError
+    from checkpoint_stores.errors import InvalidGrantError as InvalidGrantError
     from checkpoint_stores.errors import LeaseHeldError as LeaseHeldError
     from checkpoint_stores.errors import LeaseLostError as LeaseLostError
     from checkpoint_stores.errors import NotAnApproverError as NotAnApproverError
+    from checkpoint_stores.errors import NotDelegatedError as NotDelegatedError
     from checkpoint_stores.errors import RunEndedError as RunEndedError
     from checkpoint_stores.errors import RunExistsError as RunExistsError
     from checkpoint_stores.errors import RunFileError as RunFileError
@@ -71,6 +74,8 @@ if TYPE_CHECKING:
     from checkpoint_stores.errors import TransactionUnavailableError as TransactionUnavailableError
     from checkpoint_stores.errors import UnknownBarrierError as UnknownBarrierError
     from checkpoint_stores.errors import UnknownEffectError as UnknownEffectError
+    from checkpoint_stores.errors import UnknownFlowError as UnknownFlowError
+    from checkpoint_stores.errors import UnknownGrantError as UnknownGrantError
     from checkpoint_stores.errors import UnserialisableError as UnserialisableError
     from checkpoint_stores.registered import register_type as register_type
     from engine.cancelling import CancelToken as CancelToken
@@ -164,6 +169,7 @@ if TYPE_CHECKING:
     from engine.outcomes import Goto as Goto
     from engine.outcomes import Update as Update
     from engine.plan import END as END
+    from engine.plan import Escalation as Escalation
     from engine.plan import Retry as Retry
     from engine.pruning import Pruned as Pruned
     from engine.pruning import Retention as Retention
@@ -183,10 +189,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "checkpoint_stores.errors": (
-        "AmbiguousEffectError", "AmbiguousRunError", "AmbiguousTicketError", "ArgumentError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError", "CheckpointNotFoundError", "CodecError",
-        "DecisionConflictError", "DuplicateTypeError", "EffectError", "EffectNotInDoubtError", "IllegalTransitionError", "InvalidDecisionError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "RunEndedError",
-        "RunExistsError", "RunFileError", "RunMovedError", "RunNotEndedError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError", "StoreError", "StoreUnavailableError", "TenantError", "TransactionError", "TransactionOverError", "TransactionTimeoutError", "TransactionUnavailableError",
-        "UnknownBarrierError", "UnknownEffectError", "UnserialisableError",
+        "AmbiguousEffectError", "AmbiguousRunError", "AmbiguousTicketError", "ArgumentError", "BarrierClosedError", "BarrierError", "CheckpointCorruptError",
+        "CheckpointNotFoundError", "CodecError", "DecisionConflictError", "DuplicateTypeError", "EffectError", "EffectNotInDoubtError", "GrantError",
+        "IllegalTransitionError", "InvalidDecisionError", "InvalidGrantError", "LeaseHeldError", "LeaseLostError", "NotAnApproverError", "NotDelegatedError",
+        "RunEndedError", "RunExistsError", "RunFileError", "RunMovedError", "RunNotEndedError", "RunNotFoundError", "SchemaVersionError", "StalePayloadError",
+        "StoreError", "StoreUnavailableError", "TenantError", "TransactionError", "TransactionOverError", "TransactionTimeoutError",
+        "TransactionUnavailableError", "UnknownBarrierError", "UnknownEffectError", "UnknownFlowError", "UnknownGrantError", "UnserialisableError",
     ),
     "checkpoint_stores.registered": ("register_type",),
     "engine.compatibility": ("Objection",),
@@ -217,7 +225,7 @@ _HOMES = {
     "engine.middleware": ("Backpressure", "Bulkhead", "CircuitBreaker", "Middleware", "NodeCall", "RateLimit", "Timeout", "without"),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
-    "engine.plan": ("END", "Retry"),
+    "engine.plan": ("END", "Escalation", "Retry"),
     "engine.statistics": ("ExecutorStatistics", "MiddlewareStatistics"),
     "trailmark.metrics": ("Metrics", "MetricsUnavailableError"),
     "reducers.errors": ("ReducerAnnotationError", "ReducerError", "ReducerFunctionError", "ReducerTypeError", "TrailmarkError"),

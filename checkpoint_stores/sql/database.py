@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from checkpoint_stores.errors import StoreUnavailableError
+from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults
 from checkpoint_stores.sql.matters import Matter
 from checkpoint_stores.sql.step_transaction import StepTransaction
@@ -101,7 +102,11 @@ class Database(ABC):
 
     @abstractmethod
     def submit(self, work: Transition) -> asyncio.Future[Any]:
-        """Queue a commit; the future gets its receipt, or the driver's own error."""
+        """Queue a commit; the future gets its receipt, None (see `commit_alone`), or the driver's own error."""
+
+    async def commit_alone(self, work: Transition) -> Receipt:
+        """Carry out a commit that `submit` answered with None: it needs a transaction of its own.  Raises LeaseLostError."""
+        raise NotImplementedError
 
     def step(self, **options: Any) -> StepTransaction:
         """A transaction of a step's own, on an open database; ``options`` as `StepTransaction` takes them."""

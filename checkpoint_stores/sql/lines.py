@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -21,6 +21,7 @@ from checkpoint_stores.records import (
     CancelRequest,
     DecisionRecord,
     EffectRecord,
+    Grant,
     Inbox,
     NewRun,
     Row,
@@ -30,7 +31,7 @@ from checkpoint_stores.records import (
 from checkpoint_stores.signalling import apart
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.sql.leases import is_over
-from checkpoint_stores.sql.schema import barriers, decisions, effects, runs
+from checkpoint_stores.sql.schema import barriers, decisions, effects, grants, runs
 
 
 def _line_type(name: str, table: sa.Table) -> Any:
@@ -42,6 +43,7 @@ RunLine: Any = _line_type("RunLine", runs)
 BarrierLine: Any = _line_type("BarrierLine", barriers)
 DecisionLine: Any = _line_type("DecisionLine", decisions)
 EffectLine: Any = _line_type("EffectLine", effects)
+GrantLine: Any = _line_type("GrantLine", grants)
 
 
 def key_of(run_id: str) -> bytes:
@@ -195,16 +197,6 @@ def row_of(line: Any) -> Row:
 
 def barrier_line(barrier: BarrierRecord, *, tenant: str, status: str | None = None) -> dict[str, Any]:
     """The line of a barrier."""
-    details = {
-        "prompt": barrier.prompt,
-        "payload": barrier.payload,
-        "form": barrier.form,
-        "approvers": list(barrier.approvers),
-        "quorum": barrier.quorum,
-        "early": barrier.early,
-        "targets": list(barrier.targets),
-        "on_timeout": barrier.on_timeout,
-    }
     return {
         "run_id": key_of(barrier.run_id),
         "ticket": barrier.ticket,
@@ -216,8 +208,25 @@ def barrier_line(barrier: BarrierRecord, *, tenant: str, status: str | None = No
         "deadline": barrier.deadline,
         "opened_at": barrier.opened_at,
         "opened_seq": barrier.opened_seq,
-        "details": encode(details),
+        "details": barrier_details(barrier),
     }
+
+
+def barrier_details(barrier: BarrierRecord) -> bytes:
+    """The bytes of ``barriers.details``."""
+    details = {
+        "prompt": barrier.prompt,
+        "payload": barrier.payload,
+        "form": barrier.form,
+        "approvers": list(barrier.approvers),
+        "quorum": barrier.quorum,
+        "early": barrier.early,
+        "targets": list(barrier.targets),
+        "on_timeout": barrier.on_timeout,
+    }
+    if barrier.nudges:
+        details |= {"nudges": [[due, list(who)] for due, who in barrier.nudges], "nudged": barrier.nudged}
+    return encode(details)
 
 
 def barrier_of(line: Any) -> BarrierRecord:
@@ -241,6 +250,8 @@ def barrier_of(line: Any) -> BarrierRecord:
         on_timeout=details["on_timeout"],
         opened_at=line.opened_at,
         opened_seq=line.opened_seq,
+        nudges=tuple((due, tuple(who)) for due, who in details.get("nudges", ())),
+        nudged=details.get("nudged", 0),
     )
 
 
@@ -254,6 +265,7 @@ def decision_line(decision: DecisionRecord, *, consumed_seq: int | None = None) 
         "target": decision.target,
         "approves": decision.approves,
     }
+    details |= {name: value for name in ("on_behalf_of", "grant") if (value := getattr(decision, name)) is not None}
     return {
         "id": decision.id,
         "run_id": key_of(decision.run_id),
@@ -285,6 +297,54 @@ def decision_of(line: Any) -> DecisionRecord:
         payload_digest=line.payload_digest,
         decided_at=line.decided_at,
         consumed_seq=line.consumed_seq,
+        on_behalf_of=details.get("on_behalf_of"),
+        grant=details.get("grant"),
+    )
+
+
+_GRANT_DETAILS: Final = ("action", "reason", "source", "path", "ticket", "revoked_by", "revoked_because")
+
+
+def grant_line(grant: Grant) -> Any:
+    """The `GrantLine` of a grant."""
+    details = {"roles": list(grant.roles), **{name: getattr(grant, name) for name in _GRANT_DETAILS}}
+    return GrantLine(
+        id=grant.id,
+        kind=grant.kind,
+        tenant=grant.tenant,
+        barrier=grant.barrier,
+        flow=grant.flow,
+        run_id=key_of(grant.run_id) if grant.run_id is not None else None,
+        actor=grant.actor,
+        delegate=grant.to,
+        uses=grant.uses,
+        used=grant.used,
+        expires_at=grant.expires_at,
+        made_at=grant.made_at,
+        revoked_at=grant.revoked_at,
+        details=encode(details),
+    )
+
+
+def grant_of(line: Any) -> Grant:
+    """The grant of a line that has all columns of ``grants``."""
+    details: Mapping[str, Any] = decode(line.details)
+    return Grant(
+        id=line.id,
+        kind=line.kind,
+        barrier=line.barrier,
+        actor=line.actor,
+        roles=tuple(details["roles"]),
+        tenant=line.tenant,
+        flow=line.flow,
+        run_id=id_of(line.run_id) if line.run_id is not None else None,
+        uses=line.uses,
+        used=line.used,
+        to=line.delegate,
+        expires_at=line.expires_at,
+        made_at=line.made_at,
+        revoked_at=line.revoked_at,
+        **{name: details[name] for name in _GRANT_DETAILS},
     )
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from checkpoint_stores.errors import SchemaVersionError
 from checkpoint_stores.sql.schema import VERSION_TABLE, metadata
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """All revisions, oldest first; the last is what this trailmark needs."""
 
 HEAD: Final = REVISIONS[-1]

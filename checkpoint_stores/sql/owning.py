@@ -83,7 +83,11 @@ class Owning:
             await database.open()
         try:
             work = transition_of(commit, key_of(commit.run_id))
-            receipt: Receipt = await (database.submit(work) if within is None else within.commit(work))
+            receipt: Receipt
+            if within is not None:
+                receipt = await within.commit(work)
+            else:
+                receipt = await database.submit(work) or await database.commit_alone(work)
         except RunNotFoundError:
             raise LeaseLostError(commit.run_id, commit.epoch) from None
         except LeaseLostError:

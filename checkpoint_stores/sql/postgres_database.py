@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from checkpoint_stores.errors import StoreUnavailableError
-from checkpoint_stores.sql import faults, migrate, statements
+from checkpoint_stores.records import Receipt
+from checkpoint_stores.sql import faults, migrate, postgres_opening, statements
 from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.matters import Matter
 from checkpoint_stores.sql.places import for_postgres
@@ -82,11 +83,14 @@ class PostgresDatabase(Database):
             async with self._driver() as (_, driver):
                 return list(await driver.fetch(text, *values))
 
-        return PostgresStep(self.url, self._engine, self.scribe.now, reread, **options)
+        return PostgresStep(self.url, self._engine, self.scribe, reread, **options)
 
     # --- together with others ---------------------------------------------------------------------------------------
     def submit(self, work: Transition) -> asyncio.Future[Any]:
         return self.writer.submit(work)
+
+    async def commit_alone(self, work: Transition) -> Receipt:
+        return await self.transact(postgres_opening.commit, work)
 
     async def at_once(self, matter: Matter) -> Any:
         if not self.is_open:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from checkpoint_stores.deciding import find_ticket, judge, node_of, tickets_counting_for
+from checkpoint_stores.deciding import find_ticket, judge, needs_delegations, node_of, tickets_counting_for
 from checkpoint_stores.errors import RunEndedError, RunNotFoundError
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
@@ -99,7 +99,8 @@ class PostgresDesk(PostgresQueue[Matter]):
             try:
                 outcomes.append((work.key, future, _heard(cases, work), None))
             except Exception as error:  # noqa: BLE001 - a refusal refuses this decision alone
-                outcomes.append((work.key, future, None, error))
+                # Delegations are not read here: whoever may need one goes the long way.
+                outcomes.append((work.key, future, None, None if needs_delegations(error, work.decision) else error))
         accepted = {key: case for key, case in cases.items() if case.lines}
         done: set[bytes] = set()
         if accepted:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
-from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, graphs, runs, snapshots
+from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, grants, graphs, runs, snapshots
 from checkpoint_stores.sql.statements import (
     BARRIER_AGAIN,
     BARRIERS,
@@ -23,6 +23,7 @@ from checkpoint_stores.sql.statements import (
     ROWS,
     RUN,
     RUN_COLUMNS,
+    allowances,
     in_time,
     newest_row,
 )
@@ -103,9 +104,11 @@ _CHANGE_FIELDS: Final = [
     ("head_seq", "integer"),
     ("head_digest", "bytea"),
     ("release_at_rev", "integer"),
+    ("asks", "text"),
 ]
 _CLOSE_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]
 _CONSUME_FIELDS: Final = [("run_id", "bytea"), ("id", "text"), ("seq", "integer")]
+_NUDGE_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("details", "bytea")]
 TRANSITION_PARTS: Final = (
     len(_ROW_FIELDS),
     len(_CHANGE_FIELDS),
@@ -113,8 +116,9 @@ TRANSITION_PARTS: Final = (
     len(_CLOSE_FIELDS),
     len(_CONSUME_FIELDS),
     len(_DECISION_FIELDS),
+    len(_NUDGE_FIELDS),
 )
-"""How many arrays each part of `TRANSITION` takes: rows, changes of runs, opened, closed, consumed, voted."""
+"""How many arrays each part of `TRANSITION` takes: rows, changes of runs, opened, closed, consumed, voted, nudged."""
 TRANSITION_BARRIER: Final = tuple(name for name, _ in _BARRIER_FIELDS)
 TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
 
@@ -122,6 +126,7 @@ TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
 def _transition() -> str:
     timely = in_time("c.release_at_rev", "r.inbox_rev")
     starts = _starts(TRANSITION_PARTS)
+    asked = allowances("r.run_id", "r.tenant", "r.flow", "ANY(string_to_array(c.asks, ','))", _NOW)
     known = {
         "tenant": f"(SELECT r.tenant FROM {runs.name} r WHERE r.run_id = b.run_id)",
         "opened_at": f"coalesce(nullif(b.opened_at, 0), {_NOW})",
@@ -139,6 +144,8 @@ def _transition() -> str:
         f" updated_at = {_NOW}"
         f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
         f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')})"
+        # What an allowance may decide opens the long way.
+        f" AND (c.asks IS NULL OR NOT EXISTS (SELECT 1 FROM {grants.name} a WHERE {asked}))"
         f" RETURNING r.run_id, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {timely} AS is_news),"
         f" new AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
         f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} WHERE {_among('g.run_id', 'upd')}),"
@@ -152,7 +159,10 @@ def _transition() -> str:
         f" FROM {_unnested('x', _CONSUME_FIELDS, starts[4])}"
         f" WHERE d.run_id = x.run_id AND d.id = x.id AND {_among('x.run_id', 'upd')}),"
         f" voted AS (INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) SELECT {', '.join(voted)}"
-        f" FROM {_unnested('d', _DECISION_FIELDS, starts[5])} WHERE {_among('d.run_id', 'upd')})"
+        f" FROM {_unnested('d', _DECISION_FIELDS, starts[5])} WHERE {_among('d.run_id', 'upd')}),"
+        f" nudged AS (UPDATE {barriers.name} b SET details = x.details"
+        f" FROM {_unnested('x', _NUDGE_FIELDS, starts[6])}"
+        f" WHERE b.run_id = x.run_id AND b.ticket = x.ticket AND {_among('x.run_id', 'upd')})"
         " SELECT upd.run_id, upd.inbox_rev, upd.updated_at,"
         f" CASE WHEN upd.is_news THEN pg_notify('{CHANNEL}', encode(upd.run_id, 'hex'))::text END FROM upd"
     )
@@ -160,7 +170,7 @@ def _transition() -> str:
 
 TRANSITION: Final = _transition()
 """Everything a transition writes, for many runs at once: $1 the clock or null, then the arrays of `TRANSITION_PARTS`.
-Returns (run_id, inbox_rev, committed_at, _) for each run that still held its lease."""
+Returns (run_id, inbox_rev, committed_at, _) for each run that still held its lease, and opens nothing that an allowance may decide."""
 
 REREAD: Final = (
     f"SELECT k.seq, k.digest, k.epoch, k.committed_at, r.inbox_rev FROM {checkpoints.name} k JOIN {runs.name} r ON r.run_id = k.run_id"

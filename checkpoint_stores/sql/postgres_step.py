@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
-from checkpoint_stores.sql import faults, postgres_statements, statements
+from checkpoint_stores.sql import faults, postgres_opening, postgres_statements, statements
 from checkpoint_stores.sql.places import for_postgres
 from checkpoint_stores.sql.postgres_writer import arrays_of
 from checkpoint_stores.sql.step_transaction import StepTransaction
+from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Transition
 
 _LIMITS: Final = (
@@ -26,16 +27,14 @@ class PostgresStep(StepTransaction):
 
     Args:
         engine: where connections come from.
-        clock: None is the database's.
+        scribe: its clock is used.
         reread: reads with another connection, where nobody knows what became of a COMMIT.
     """
 
-    def __init__(
-        self, url: str, engine: AsyncEngine, clock: Callable[[], int] | None, reread: Callable[..., Awaitable[list[Any]]], **options: Any
-    ) -> None:
+    def __init__(self, url: str, engine: AsyncEngine, scribe: Scribe, reread: Callable[..., Awaitable[list[Any]]], **options: Any) -> None:
         super().__init__(url, **options)
         self._engine = engine
-        self._clock = clock
+        self._scribe = scribe
         self._reread = reread
         self._driver: Any
         self._transaction: Any
@@ -68,7 +67,9 @@ class PostgresStep(StepTransaction):
         await self._driver.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     async def _write(self, work: Transition) -> Receipt:
-        now = self._clock() if self._clock is not None else None
+        if work.asks is not None:
+            return await self._connection.run_sync(postgres_opening.commit, self._scribe, work)
+        now = self._scribe.time()
         try:
             if work.change is not None:
                 found = await self._driver.fetch(postgres_statements.TRANSITION, now, *arrays_of([work]))

@@ -22,7 +22,7 @@ Written: TypeAlias = Transition | Creation
 
 
 class PostgresWriter(PostgresQueue[Written]):
-    """Takes a `Transition`, answers with its `Receipt`; takes a `Creation`, answers when it was created, or None where the name is taken.
+    """Takes a `Transition`, answers with its `Receipt`, or None where it opens what an allowance may decide: go the long way; takes a `Creation`, answers when it was created, or None where the name is taken.
 
     Args:
         connect: opens an asyncpg connection.
@@ -105,11 +105,15 @@ class PostgresWriter(PostgresQueue[Written]):
                 return [(future, None, error)]
             # It may be our own row: sent before a connection broke, and landed after we looked.
             receipt, is_known = await self._reread(work)
-            return [(future, receipt, None) if is_known and receipt else (future, None, await self._lost(work))]
+            return [(future, receipt, None) if is_known and receipt else await self._refused(work, future)]
         return [
-            (future, Receipt(*receipts[work.key]), None) if work.key in receipts else (future, None, await self._lost(work))
+            (future, Receipt(*receipts[work.key]), None) if work.key in receipts else await self._refused(work, future)
             for work, future in batch
         ]
+
+    async def _refused(self, work: Transition, future: asyncio.Future[Any]) -> Outcome:
+        # The long way says whether it is an allowance or a lost lease.
+        return (future, None, None) if work.asks is not None else (future, None, await self._lost(work))
 
     async def _send(self, works: list[Transition]) -> dict[bytes, tuple[int, int]]:
         """Return (inbox_rev, committed_at) by run for the commits that are in."""
@@ -152,7 +156,7 @@ class PostgresWriter(PostgresQueue[Written]):
         if work.key in receipts:
             return [(future, Receipt(*receipts[work.key]), None)]
         receipt, _ = await self._reread(work)
-        return [(future, receipt, None) if receipt else (future, None, await self._lost(work))]
+        return [(future, receipt, None) if receipt else await self._refused(work, future)]
 
     async def _reread(self, work: Transition) -> tuple[Receipt | None, bool]:
         """(receipt, True) where the commit is in; (None, True) where other rows stand there; (None, False) where nothing does."""
@@ -183,15 +187,20 @@ def _columns(lines: Sequence[Sequence[Any]], width: int) -> list[Any]:
 
 def arrays_of(works: Sequence[Transition]) -> list[Any]:
     """What `postgres_statements.TRANSITION` takes behind the clock."""
-    rows, changes, opened, closed, consumed, voted = postgres_statements.TRANSITION_PARTS
+    rows, changes, opened, closed, consumed, voted, nudged = postgres_statements.TRANSITION_PARTS
     return [
         *_columns([row for work in works for row in work.rows], rows),
-        *_columns([(work.key, work.commit.epoch, work.rows[0][1] if work.rows else None, *(work.change or ())) for work in works], changes),
+        *_columns([_change_of(work) for work in works], changes),
         *_columns([[line[name] for name in postgres_statements.TRANSITION_BARRIER] for work in works for line in work.opened], opened),
         *_columns([(work.key, *pair) for work in works for pair in work.closed], closed),
         *_columns([(work.key, *pair) for work in works for pair in work.consumed], consumed),
         *_columns([[line[name] for name in postgres_statements.TRANSITION_DECISION] for work in works for line in work.voted], voted),
+        *_columns([(work.key, *pair) for work in works for pair in work.nudged], nudged),
     ]
+
+
+def _change_of(work: Transition) -> tuple[Any, ...]:
+    return (work.key, work.commit.epoch, work.rows[0][1] if work.rows else None, *(work.change or ()), work.asks)
 
 
 def _arrays_of_runs(works: Sequence[Creation]) -> list[Any]:

@@ -178,6 +178,27 @@ decisions = sa.Table(
     info={"doc": "Who decided what. Lines are never changed but for consumed_seq, and the ticket where a migration renames it."},
 )
 
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, doc="Its identity; decisions name it."),
+    sa.Column("kind", sa.Text, nullable=False, doc="allowance or delegation."),
+    sa.Column("tenant", sa.Text, nullable=False, doc="Whose runs it is for."),
+    sa.Column("barrier", sa.Text, nullable=False, doc="The barrier's name."),
+    sa.Column("flow", sa.Text, doc="For every run of this flow; NULL where it is for one run."),
+    sa.Column("run_id", sa.LargeBinary(16), sa.ForeignKey("runs.run_id", ondelete="CASCADE"), doc="For this run; NULL for a flow's."),
+    sa.Column("actor", sa.Text, nullable=False, doc="Whose right it is."),
+    sa.Column("delegate", sa.Text, doc="Of a delegation: who may decide."),
+    sa.Column("uses", sa.Integer, doc="Of an allowance: how many tickets it may decide."),
+    sa.Column("used", sa.Integer, nullable=False, doc="How many it has decided; changed in the transaction that opens the ticket."),
+    sa.Column("expires_at", sa.BigInteger, doc="Until when it is good."),
+    sa.Column("made_at", sa.BigInteger, nullable=False, doc="When it was given."),
+    sa.Column("revoked_at", sa.BigInteger, doc="When it was taken back."),
+    sa.Column("details", sa.LargeBinary, nullable=False, doc="Action, roles, reason, source, path, ticket; who revoked it and why."),
+    sa.Index("ix_grants_of_barrier", "tenant", "barrier", "made_at", "id"),
+    info={"doc": "Rights given in advance: to decide tickets that are yet to open, or to decide for somebody."},
+)
+
 effects = sa.Table(
     "effects",
     metadata,

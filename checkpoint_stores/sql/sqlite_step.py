@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_transition
+from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transitions import Transition
 
@@ -57,7 +58,9 @@ class SQLiteStep(StepTransaction):
             def execute(statement: str, values: Any) -> list[Any]:
                 return list(adapted.run_async(lambda driver: driver.execute_fetchall(statement, values)))
 
-            return sqlite_transition.write(execute, work, self._clock())
+            now = self._clock()
+            asked = work if work.asks is None else with_uses(connection, work, now)
+            return sqlite_transition.write(execute, asked, now)
 
         return await self._connection.run_sync(write)
 

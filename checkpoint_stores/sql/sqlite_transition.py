@@ -53,6 +53,8 @@ def write(execute: Execute, work: Transition, now: int) -> Receipt:
         execute(statements.SQLITE_OPEN_BARRIER, barrier | {"tenant": tenant, "opened_at": barrier["opened_at"] or now})
     for ticket, status in work.closed:
         execute(*for_sqlite(statements.SQLITE_SET_BARRIER, (key, ticket, status)))
+    for ticket, details in work.nudged:
+        execute(*for_sqlite(statements.SQLITE_NUDGE, (key, ticket, details)))
     for vote in work.voted:
         execute(statements.SQLITE_VOTE, vote | {"decided_at": vote["decided_at"] or now})
     for decision_id, seq in work.consumed:

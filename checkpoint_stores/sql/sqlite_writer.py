@@ -17,7 +17,9 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from checkpoint_stores.errors import LeaseLostError
+from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_transition
+from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.settling import Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Transition
@@ -79,7 +81,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
                 return future, None, error
         execute("SAVEPOINT one")
         try:
-            result = sqlite_transition.write(self._execute, work, self._clock()) if type(work) is Transition else work(self._core)
+            result = self._transition(work) if type(work) is Transition else work(self._core)
         except BaseException as error:
             if not self._raw.in_transaction:
                 raise  # the disk is full or the file is broken: SQLite has undone everything by itself
@@ -88,6 +90,12 @@ class SQLiteWriter(SQLiteQueue[Written]):
             return future, None, error
         execute("RELEASE one")
         return future, result, None
+
+    def _transition(self, work: Transition) -> Receipt:
+        now = self._clock()
+        if work.asks is not None:
+            work = with_uses(self._core, work, now)
+        return sqlite_transition.write(self._execute, work, now)
 
     def _execute(self, statement: str, values: Any) -> list[Any]:
         return self._raw.execute(statement, values).fetchall()

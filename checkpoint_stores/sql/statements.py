@@ -8,6 +8,7 @@ driver is the business of `checkpoint_stores.sql.places`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ from checkpoint_stores.sql.schema import (
     checkpoints,
     decisions,
     effects,
+    grants,
     graphs,
     metadata,
     runs,
@@ -191,7 +193,31 @@ def decisions_of(run_id: bytes) -> sa.Select[Any]:
     return sa.select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decided_at, decisions.c.id)
 
 
+# --- grants ---------------------------------------------------------------------------------------------------------
+def grants_oldest_first(
+    *, flow: str | None, run_id: bytes | None, tenant: str, live: bool, limit: int, now: int | None
+) -> sa.Select[Any]:  # fmt: skip
+    chosen = sa.select(grants).where(grants.c.tenant == tenant)
+    if flow is not None:
+        chosen = chosen.where(grants.c.flow == flow)
+    if run_id is not None:
+        chosen = chosen.where(grants.c.run_id == run_id)
+    if live:
+        chosen = chosen.where(
+            grants.c.revoked_at.is_(None),
+            sa.or_(grants.c.expires_at.is_(None), grants.c.expires_at > clock(now)),
+            sa.or_(grants.c.uses.is_(None), grants.c.used < grants.c.uses),
+        )
+    return chosen.order_by(grants.c.made_at, grants.c.id).limit(limit)
+
+
 # --- graphs ---------------------------------------------------------------------------------------------------------
+def graphs_naming(flow: str) -> sa.Select[Any]:
+    """Definitions in which the flow is named: its own, and those it is a branch of."""
+    named = f'"flow": {json.dumps(flow, ensure_ascii=False)}'
+    return sa.select(graphs.c.definition).where(graphs.c.definition.contains(named, autoescape=True))
+
+
 def graph(graph_hash: str) -> sa.Select[Any]:
     return sa.select(graphs.c.definition).where(graphs.c.graph_hash == graph_hash)
 
@@ -259,6 +285,7 @@ SQLITE_OPEN_BARRIER: Final = (
 )
 SQLITE_SET_BARRIER: Final = f"UPDATE {barriers.name} SET status = %3 WHERE run_id = %1 AND ticket = %2"
 SQLITE_CONSUME: Final = f"UPDATE {decisions.name} SET consumed_seq = %3 WHERE run_id = %1 AND id = %2"
+SQLITE_NUDGE: Final = f"UPDATE {barriers.name} SET details = %3 WHERE run_id = %1 AND ticket = %2"
 SQLITE_VOTE: Final = f"INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) VALUES ({', '.join(f':{name}' for name in DECISIONS)})"
 
 LOAD_ROWS: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %1 AND seq >= %2 AND seq <= %3 ORDER BY seq LIMIT %4"
@@ -367,6 +394,32 @@ VOTES: Final = (
 )
 DECISION_BY_ID: Final = f"SELECT {', '.join(decisions.columns.keys())} FROM {decisions.name} WHERE id = %1"
 INSERT_DECISION: Final = f"INSERT INTO {decisions.name} ({', '.join(decisions.columns.keys())}) VALUES ({places(len(decisions.columns))})"
+GRANT_COLUMNS: Final = tuple(column.name for column in grants.columns)
+GRANTS: Final = ", ".join(GRANT_COLUMNS)
+INSERT_GRANT: Final = f"INSERT INTO {grants.name} ({GRANTS}) VALUES ({places(len(grants.columns))})"
+GRANT_BY_ID: Final = f"SELECT {GRANTS} FROM {grants.name} WHERE id = %1{{lock}}"
+REVOKE_GRANT: Final = f"UPDATE {grants.name} SET revoked_at = %2, details = %3 WHERE id = %1"
+USE_GRANT: Final = f"UPDATE {grants.name} SET used = used + 1 WHERE id = %1"
+CLOCK: Final = "SELECT {now:1}"
+
+
+def allowances(run: str, tenant: str, flow: str, barrier: str, now: str) -> str:
+    """What is true of a line ``a`` of ``grants`` that may decide a ticket that opens now."""
+    return (
+        f"a.kind = 'allowance' AND a.tenant = {tenant} AND a.barrier = {barrier} AND a.revoked_at IS NULL AND a.used < a.uses"
+        f" AND a.expires_at > {now} AND (a.run_id = {run} OR (a.run_id IS NULL AND a.flow = {flow}))"
+    )
+
+
+ALLOWANCES: Final = (
+    f"SELECT {', '.join(f'a.{name}' for name in GRANT_COLUMNS)} FROM {grants.name} a"
+    f" WHERE {allowances('%1', '%2', '%3', '%4', '%5')} ORDER BY a.made_at, a.id{{lock}}"
+)
+"""(run_id, tenant, flow, barrier, now): allowances that may decide what opens now, the oldest first; locked, always in that order."""
+DELEGATIONS: Final = (
+    f"SELECT {GRANTS} FROM {grants.name} WHERE kind = 'delegation' AND tenant = %1 AND barrier = %2 AND delegate = %3 ORDER BY made_at, id"
+)
+RUN_REACH: Final = f"SELECT tenant, flow FROM {runs.name} WHERE run_id = %1"
 _SNAPSHOT: Final = tuple(column.name for column in snapshots.columns)
 PUT_SNAPSHOT: Final = (
     f"INSERT INTO {snapshots.name} ({', '.join(_SNAPSHOT)}) SELECT {places(len(_SNAPSHOT))}"

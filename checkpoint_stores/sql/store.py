@@ -2,15 +2,16 @@
 
 One door, nothing behind it but the parts: who holds runs (`holding`), what an
 owner does (`owning`), what can be read (`reading`), what is to be driven
-(`dues`), what people are asked and say (`asking`), side effects (`effecting`), over a `database`.  An operation is added to a part (or a new
+(`dues`), what people are asked and say (`asking`), what they allow in advance
+(`granting`), side effects (`effecting`), over a `database`.  An operation is added to a part (or a new
 one), and named here.  Holds no rule and no statement.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, Self, cast
 
 import sqlalchemy as sa
@@ -27,6 +28,7 @@ from checkpoint_stores.records import (
     Commit,
     DecisionRecord,
     EffectRecord,
+    Grant,
     Inbox,
     Lease,
     NewRun,
@@ -42,6 +44,7 @@ from checkpoint_stores.sql.asking import Asking
 from checkpoint_stores.sql.database import Database, address_of
 from checkpoint_stores.sql.dues import Dues
 from checkpoint_stores.sql.effecting import Effecting
+from checkpoint_stores.sql.granting import Granting
 from checkpoint_stores.sql.holding import Holding
 from checkpoint_stores.sql.matters import AskingTime
 from checkpoint_stores.sql.owning import Owning
@@ -102,6 +105,7 @@ class SQLCheckpointStore:
         self._effecting = Effecting(self._database, self._holding, self._reading)
         self._dues = Dues(self._database)
         self._upkeep = Upkeep(self._database)
+        self._granting = Granting(self._database)
 
     # --- opening and closing ----------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
@@ -228,6 +232,41 @@ class SQLCheckpointStore:
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
         return await self._asking.decide(run_id, barrier, decision)
+
+    async def allow(
+        self, barrier: str, decision: Decides, *, uses: int, until: datetime | timedelta, flow: str | None = None,
+        run_id: str | None = None, tenant: str = "", path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        return await self._granting.allow(
+            barrier, decision, uses=uses, until=until, flow=flow, run_id=run_id, tenant=tenant, path=path
+        )  # fmt: skip
+
+    async def delegate(
+        self, barrier: str, *, to: str, by: str, roles: Sequence[str] = (), reason: str = "", source: str = "api",
+        until: datetime | timedelta | None = None, flow: str | None = None, run_id: str | None = None, tenant: str = "",
+        path: str | None = None,
+    ) -> Grant:  # fmt: skip
+        return await self._granting.delegate(
+            barrier,
+            to=to,
+            by=by,
+            roles=roles,
+            reason=reason,
+            source=source,
+            until=until,
+            flow=flow,
+            run_id=run_id,
+            tenant=tenant,
+            path=path,
+        )
+
+    async def grants(
+        self, *, flow: str | None = None, run_id: str | None = None, tenant: str = "", live: bool = True, limit: int = 100
+    ) -> list[Grant]:
+        return await self._granting.grants(flow=flow, run_id=run_id, tenant=tenant, live=live, limit=limit)
+
+    async def revoke(self, grant_id: str, *, by: str, reason: str = "") -> Grant:
+        return await self._granting.revoke(grant_id, by=by, reason=reason)
 
     async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
         return await self._asking.signal(run_id, name, payload, by=by, signal_id=signal_id)

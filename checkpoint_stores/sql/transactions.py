@@ -53,6 +53,7 @@ from checkpoint_stores.sql.lines import (
     BarrierLine,
     DecisionLine,
     EffectLine,
+    GrantLine,
     RunLine,
     barrier_line,
     barrier_of,
@@ -61,6 +62,7 @@ from checkpoint_stores.sql.lines import (
     decision_of,
     effect_line,
     effect_of,
+    grant_of,
     id_of,
     key_of,
     new_key_of,
@@ -96,7 +98,7 @@ def leave(connection: sa.Connection, scribe: Scribe) -> list[str]:
     owned = connection.execute(statements.owned_by(scribe.worker_id)).all()
     for run_id, epoch in owned:
         connection.execute(statements.give_back(run_id, epoch, scribe.worker_id, scribe.time()))
-        _tell(connection, run_id)
+        tell(connection, run_id)
     connection.execute(statements.forget_worker(scribe.worker_id))
     return [id_of(run_id) for run_id, _ in owned]
 
@@ -110,7 +112,7 @@ def release(connection: sa.Connection, scribe: Scribe, run_id: str, epoch: int) 
     """Give one lease back; nothing happens where it is lost."""
     key = key_of(run_id)
     if connection.execute(statements.give_back(key, epoch, scribe.worker_id, scribe.time())).rowcount:
-        _tell(connection, key)
+        tell(connection, key)
 
 
 def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *, store_graph: bool) -> Lease:
@@ -136,7 +138,7 @@ def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *
         opened["opened_at"] = opened["opened_at"] or created_at
         fetch(connection, statements.INSERT_BARRIER, *(opened[name] for name in BarrierLine._fields))
     if line.wake_at is not None:
-        _tell(connection, line.run_id)
+        tell(connection, line.run_id)
     return lease_of(line, first, created_at)
 
 
@@ -170,7 +172,7 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
     fetch(connection, statements.INSERT_ROW, line.run_id, *row[1:11], scribe.time())
     changed = (scribe.worker_id, given.get("max_steps"), given.get("graph_hash"), row.seq, row.digest, scribe.time())
     taken = RunLine(*fetch(connection, statements.TAKE_RUN, line.run_id, *changed)[0])
-    _tell(connection, line.run_id)
+    tell(connection, line.run_id)
     return Lease(run_of(taken), taken.epoch, row.seq, row.digest)
 
 
@@ -202,7 +204,7 @@ def amend(connection: sa.Connection, scribe: Scribe, amendment: Amendment) -> Re
     for barrier in amendment.reworded:
         values = barrier_line(barrier, tenant=line.tenant)
         fetch(connection, statements.REWORD_BARRIER, line.run_id, barrier.ticket, values["digest"], values["details"])
-    _tell(connection, line.run_id)
+    tell(connection, line.run_id)
     return Receipt(line.inbox_rev, clock)
 
 
@@ -237,7 +239,7 @@ def change_over(connection: sa.Connection, scribe: Scribe, changeover: Changeove
         vote = decision_of(DecisionLine(*values))
         if changeover.vote(vote.ticket) != vote.ticket:
             fetch(connection, statements.MOVE_VOTE, line.run_id, vote.id, changeover.vote(vote.ticket))
-    _tell(connection, line.run_id)
+    tell(connection, line.run_id)
     return Receipt(line.inbox_rev, clock)
 
 
@@ -267,7 +269,9 @@ def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str,
     ticket = find_ticket(run, barrier, known, definitions[0][0] if definitions else None)
     counting = tickets_counting_for(ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name)
     cast = [decision_of(DecisionLine(*values)) for values in fetch(connection, statements.VOTES, line.run_id, *counting)]
-    verdict = judge(run, ticket, cast, decision, now=clock, decision_id=new_id(clock))
+    handed_on = fetch(connection, statements.DELEGATIONS, run.tenant, node_of(barrier), decision.by)
+    delegations = [grant_of(GrantLine(*values)) for values in handed_on]
+    verdict = judge(run, ticket, cast, decision, now=clock, decision_id=new_id(clock), delegations=delegations)
     if not verdict.is_new:
         return verdict.record, False
     values = decision_line(verdict.record)
@@ -275,7 +279,7 @@ def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str,
     if isinstance(ticket, BarrierRecord) and verdict.status != ticket.status:
         fetch(connection, statements.SET_BARRIER, line.run_id, ticket.ticket, verdict.status)
     fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, verdict.status == "decided")
-    _tell(connection, line.run_id)
+    tell(connection, line.run_id)
     return verdict.record, True
 
 
@@ -298,7 +302,7 @@ def signal(
         values = decision_line(record)
         fetch(connection, statements.INSERT_DECISION, *(values[column] for column in DecisionLine._fields))
         fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, True)
-        _tell(connection, line.run_id)
+        tell(connection, line.run_id)
     return signal_of(record), is_new
 
 
@@ -314,7 +318,7 @@ def request_cancel(connection: sa.Connection, scribe: Scribe, run_id: str, actor
         return False
     request = cancel_line(CancelRequest(actor, reason, clock))
     fetch(connection, statements.BUMP_INBOX, line.run_id, clock, request, True)
-    _tell(connection, line.run_id)
+    tell(connection, line.run_id)
     return True
 
 
@@ -385,7 +389,8 @@ def locked(connection: sa.Connection, scribe: Scribe, run_id: str) -> tuple[Any,
     return RunLine(*values), clock
 
 
-def _tell(connection: sa.Connection, key: bytes) -> None:
+def tell(connection: sa.Connection, key: bytes) -> None:
+    """Wake whoever watches the run, once the transaction is in (SQLite's watchers look for themselves)."""
     if connection.dialect.name == "postgresql":
         fetch(connection, statements.NOTIFY, key.hex())
 
@@ -395,5 +400,8 @@ def fetch(connection: sa.Connection, template: str, *values: Any) -> list[Any]:
     if connection.dialect.name == "postgresql":
         adapted: Any = connection.connection.dbapi_connection
         return list(adapted.run_async(lambda driver: driver.fetch(for_postgres(template), *values)))
+    if connection.dialect.is_async:
+        stepping: Any = connection.connection.dbapi_connection
+        return list(stepping.run_async(lambda driver: driver.execute_fetchall(*for_sqlite(template, values))))
     driver: Any = connection.connection.driver_connection
     return list(driver.execute(*for_sqlite(template, values)))

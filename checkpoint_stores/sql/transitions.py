@@ -5,11 +5,11 @@ Pure conversion, made before a writer sees the work: whatever cannot be converte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from checkpoint_stores.records import ENDED, Commit, NewRun, Row
-from checkpoint_stores.sql.lines import barrier_line, decision_line, encoded, run_line
+from checkpoint_stores.records import ENDED, BarrierRecord, Commit, NewRun, Row
+from checkpoint_stores.sql.lines import barrier_details, barrier_line, decision_line, encoded, run_line
 
 
 class Transition(NamedTuple):
@@ -25,12 +25,16 @@ class Transition(NamedTuple):
     closed: Sequence[tuple[str, str]] = ()
     consumed: Sequence[tuple[str, int]] = ()
     voted: Sequence[dict[str, Any]] = ()
+    nudged: Sequence[tuple[str, bytes]] = ()
+    """(ticket, details)."""
+    asks: str | None = None
+    """The barriers it opens that allowances may decide, comma-separated; None where there are none."""
 
 
 def transition_of(commit: Commit, key: bytes) -> Transition:
     """Convert a commit; UnserialisableError where a barrier or a vote holds no data."""
     rows = tuple((key, *row[1:11]) for row in commit.rows)
-    if rows and commit.change is None and not (commit.opened or commit.closed or commit.consumed or commit.voted):
+    if rows and commit.change is None and not (commit.opened or commit.closed or commit.consumed or commit.voted or commit.nudged):
         return Transition(key, commit, rows)
     # What is opened and closed, or voted and consumed, in one go is written as it ends: one statement cannot change
     # on PostgreSQL what it has itself inserted.
@@ -52,7 +56,13 @@ def transition_of(commit: Commit, key: bytes) -> Transition:
             last.digest if last else None,
             change.release_at_rev,
         )
-    return Transition(key, commit, rows, values, opened, tuple(closed.items()), tuple(consumed.items()), voted)
+    nudged = [(barrier.ticket, barrier_details(barrier)) for barrier in commit.nudged]
+    asks = ",".join(sorted({line["node"] for line, barrier in zip(opened, commit.opened, strict=True) if _takes_allowances(line, barrier)}))
+    return Transition(key, commit, rows, values, opened, tuple(closed.items()), tuple(consumed.items()), voted, nudged, asks or None)
+
+
+def _takes_allowances(line: Mapping[str, Any], barrier: BarrierRecord) -> bool:
+    return line["status"] == "open" and barrier.early
 
 
 class Creation(NamedTuple):

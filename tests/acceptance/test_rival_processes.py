@@ -306,3 +306,20 @@ async def test_a_living_run_taken_over_on_purpose_stops_its_old_owner(children: 
 
     assert owner.end()["error"]["type"] == "LeaseLostError"
     assert Counter(children.places(run_id)) == Counter(first=1, second=2, third=1)
+
+
+async def test_processes_that_open_tickets_at_once_never_use_an_allowance_more_often_than_they_may(children: Any, store_url: str) -> None:
+    parked(children, store_url)  # the store knows the flow
+    async with SQLCheckpointStore(store_url) as store:
+        grant = await store.allow("gate", Decision.approve(by="ana"), flow="approval", uses=5, until=timedelta(hours=1))
+        for _ in range(3):
+            rivals = [children.start("start", store_url, flow="approval", input={}, on_a_word=True) for _ in range(4)]
+            begin(*rivals)
+            results = [rival.end()["result"] for rival in rivals]
+            (held,) = [each for each in await store.grants(live=False) if each.id == grant.id]
+            uses = [each for run in await store.runs(limit=100) for each in await store.decisions(run.run_id) if each.grant == grant.id]
+            assert held.used == len(uses) == len({each.run_id for each in uses})
+            assert {each.run_id for each in uses} >= {result["run_id"] for result in results if result["status"] != "waiting"}
+        assert held.used == 5
+        assert Counter(run.status for run in await store.runs(limit=100)) == {"completed": 5, "waiting": 8}
+        assert all(each.consumed_seq is not None for each in uses)

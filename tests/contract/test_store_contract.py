@@ -1,4 +1,4 @@
-"""Our three stores keep every promise of `StoreContract`."""
+"""Our three stores keep every promise of `StoreContract` and `GrantContract`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import pytest
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from trailmark.testing.contract import StoreContract, StoreFactory
+from trailmark.testing.grant_contract import GrantContract
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(StoreContract, GrantContract):
     @pytest.fixture
     def store_factory(self) -> StoreFactory:
         return partial(MemoryCheckpointStore, database=MemoryDatabase())
 
 
-class TestSQLiteStore(StoreContract):
+class TestSQLiteStore(StoreContract, GrantContract):
     @pytest.fixture
     def store_factory(self, sqlite_url: str) -> StoreFactory:
         return partial(SQLCheckpointStore, sqlite_url)
 
 
-class TestPostgresStore(StoreContract):
+class TestPostgresStore(StoreContract, GrantContract):
     @pytest.fixture
     def store_factory(self, postgres_url: str) -> StoreFactory:
         return partial(SQLCheckpointStore, postgres_url)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trailmark.cli import approvals, checks, db, demo, effects, flows, replays, running, runs, steering, watching, worker
+from trailmark.cli import approvals, checks, db, demo, effects, flows, grants, replays, running, runs, steering, watching, worker
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.plain import one_line
 from trailmark.cli.terminal import Output, Terminal
@@ -60,6 +60,10 @@ verb(runs.app, "replay")(replays.replay)
 verb(runs.app, "effects")(effects.effects)
 verb(runs.app, "resolve-effect")(effects.resolve_effect)
 verb(runs.app, "release")(steering.release)
+verb(approvals.app, "allow")(grants.allow)
+verb(approvals.app, "delegate")(grants.delegate)
+verb(approvals.app, "allowed")(grants.allowed)
+verb(approvals.app, "revoke")(grants.revoke)
 app.add_typer(runs.app)
 app.add_typer(approvals.app)
 app.add_typer(flows.app)

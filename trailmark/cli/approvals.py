@@ -32,6 +32,14 @@ ByOption = Annotated[
     typer.Option("--by", metavar="NAME", envvar="TRAILMARK_USER", help="Who decides; recorded, and checked against the approvers."),
 ]
 RoleOption = Annotated[list[str] | None, typer.Option("--role", metavar="ROLE", help="A role that person acts in; may be repeated.")]
+ForOption = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="NAME",
+        help="On whose behalf, where somebody delegated it to you; found by itself if you may not decide otherwise.",
+    ),
+]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")]
 SeenOption = Annotated[
     str | None,
@@ -101,6 +109,7 @@ def approve(
     *,
     by: ByOption = None,
     role: RoleOption = None,
+    on_behalf_of: ForOption = None,
     reason: ReasonOption = "",
     seen: SeenOption = None,
     edit: Annotated[
@@ -116,8 +125,17 @@ def approve(
 
     def decision(who: str, digest: str | None) -> Decision:
         if edits:
-            return Decision.modify(by=who, edits=edits, approve=True, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
-        return Decision.approve(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
+            return Decision.modify(
+                by=who,
+                edits=edits,
+                approve=True,
+                reason=reason,
+                roles=tuple(role or ()),
+                seen=digest,
+                source="cli",
+                on_behalf_of=on_behalf_of,
+            )
+        return Decision.approve(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli", on_behalf_of=on_behalf_of)
 
     question = f"Approve with {', '.join(f'{key} = {value_text(value)}' for key, value in edits.items())}?" if edits else "Approve?"
     _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else question)
@@ -131,6 +149,7 @@ def reject(
     *,
     by: ByOption = None,
     role: RoleOption = None,
+    on_behalf_of: ForOption = None,
     reason: ReasonOption = "",
     seen: SeenOption = None,
     yes: YesOption = False,
@@ -139,7 +158,7 @@ def reject(
     from trailmark import Decision
 
     def decision(who: str, digest: str | None) -> Decision:
-        return Decision.reject(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli")
+        return Decision.reject(by=who, reason=reason, roles=tuple(role or ()), seen=digest, source="cli", on_behalf_of=on_behalf_of)
 
     _decide(terminal, run, ticket, decision, by=by, seen=seen, question=None if yes else "Reject?")
 
@@ -191,10 +210,11 @@ async def _recorded(
     else:
         is_early = not found.digest
         told = ", before it was asked" if is_early else ""
+        for_whom = f" on behalf of {taken.on_behalf_of}" if taken.on_behalf_of else ""
         counts = f"it counts when the run opens {taken.ticket}, and not before" if is_early else ""
         terminal.show(
             tables.facts([
-                ("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{told}"), ("early", counts),
+                ("run", taken.run_id), ("ticket", taken.ticket), ("decision", f"{taken.action} by {taken.actor}{for_whom}{told}"), ("early", counts),
             ])
         )  # fmt: skip
         if after.owner is None:

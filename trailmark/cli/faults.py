@@ -48,6 +48,9 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (store_errors.InvalidSignalError, ExitCode.USAGE),
     (store_errors.SignalConflictError, ExitCode.CONFLICT),
     (store_errors.UnknownEffectError, ExitCode.NOT_FOUND),
+    (store_errors.UnknownFlowError, ExitCode.NOT_FOUND),
+    (store_errors.UnknownGrantError, ExitCode.NOT_FOUND),
+    (store_errors.InvalidGrantError, ExitCode.USAGE),
     (store_errors.BarrierError, ExitCode.CONFLICT),
     (store_errors.EffectError, ExitCode.CONFLICT),
     (store_errors.RunExistsError, ExitCode.CONFLICT),
@@ -142,6 +145,14 @@ def _unknown_barrier(error: Any, terminal: Terminal) -> tuple[str, str]:
     return str(error), terminal.command("approvals", "ls")
 
 
+def _unknown_flow(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return f"this store knows no flow {error.flow!r}; its graph is kept with its first run", terminal.command("runs", "ls")
+
+
+def _unknown_grant(error: Any, terminal: Terminal) -> tuple[str, str]:
+    return f"there is no grant {error.grant_id!r}", terminal.command("approvals", "allowed", "--all")
+
+
 def _stale_payload(error: Any, terminal: Terminal) -> tuple[str, str]:
     return str(error), terminal.command("approvals", "show", error.run_id, error.ticket)
 
@@ -180,6 +191,8 @@ _TOLD: Final[dict[type[BaseException], Callable[[Any, Terminal], tuple[str, str]
     store_errors.CheckpointCorruptError: _corrupt,
     store_errors.CheckpointNotFoundError: _checkpoint_not_found,
     store_errors.UnknownBarrierError: _unknown_barrier,
+    store_errors.UnknownFlowError: _unknown_flow,
+    store_errors.UnknownGrantError: _unknown_grant,
     store_errors.StalePayloadError: _stale_payload,
     store_errors.SchemaVersionError: _schema,
     engine_errors.GraphChangedError: _graph_changed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,6 +96,26 @@ def time_of(given: str, option: str) -> timedelta:
     if unit not in _UNITS or not number.isdigit():
         raise UsageError(f"{option} {given}: write a number and s, m, h, d or w, for example 30d")
     return int(number) * _UNITS[unit]
+
+
+def until_of(text: str) -> datetime | timedelta:
+    """A span (``90m``, ``12h``, ``3d``, ``2w``) or a moment in this machine's time zone (``2030-05-24``: to its end; ``2030-05-24T18:00``).
+
+    >>> until_of("3d"), until_of("90m")
+    (datetime.timedelta(days=3), datetime.timedelta(seconds=5400))
+
+    Raises UsageError.
+    """
+    unit = _UNITS.get(text[-1:])
+    if unit is not None and text[:-1].isdigit():
+        return int(text[:-1]) * unit
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--until {text}: write a span (90m, 12h, 3d, 2w), a day (2030-05-24) or a time (2030-05-24T18:00)") from None
+    if len(text) == len("2030-05-24"):
+        moment += timedelta(days=1)
+    return moment.astimezone() if moment.tzinfo is None else moment
 
 
 _UNITS: Final = {

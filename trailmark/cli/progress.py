@@ -27,7 +27,7 @@ _DETAIL: Final = 200
 
 _SIGNS: Final = {
     "start": ("▶", "cyan"), "fork": ("▶", "cyan"), "attempt": ("▶", "cyan"), "step": ("✓", "green"), "parallel": ("╤", "blue"), "map": ("╤", "blue"), "subflow": ("╤", "blue"), "begin": ("▷", "blue"), "wait": ("◷", "yellow"), "signal": ("✓", "green"), "timer": ("✓", "green"), "heard": ("▷", "green"), "join": ("╧", "blue"),
-    "barrier": ("◆", "yellow"), "decision": ("◆", "green"), "decision_refused": ("◆", "red"), "retry": ("↻", "yellow"), "fallback": ("⤳", "yellow"), "failure": ("✗", "red"),
+    "barrier": ("◆", "yellow"), "decision": ("◆", "green"), "decision_refused": ("◆", "red"), "reminded": ("◆", "yellow"), "escalated": ("◆", "yellow"), "retry": ("↻", "yellow"), "fallback": ("⤳", "yellow"), "failure": ("✗", "red"),
     "limit": ("■", "yellow"), "suspended": ("■", "yellow"), "cancelled": ("■", "red"),
 }  # fmt: skip
 _OTHER: Final = ("·", "white")

@@ -13,7 +13,7 @@ from trailmark.cli.plain import data, iso
 if TYPE_CHECKING:
     from checkpoint_stores.deciding import EarlyTicket
     from checkpoint_stores.fold import RunState
-    from checkpoint_stores.records import BarrierRecord, DecisionRecord, EffectRecord, Problem, RunRecord, SignalRecord
+    from checkpoint_stores.records import BarrierRecord, DecisionRecord, EffectRecord, Grant, Problem, RunRecord, SignalRecord
     from engine.contracts import RunCheck
     from engine.operations import StepLine
     from engine.plan import Warn
@@ -140,6 +140,7 @@ def of_barrier(barrier: BarrierRecord) -> dict[str, Any]:
         "deadline": iso(barrier.deadline),
         "on_timeout": barrier.on_timeout,
         "opened_at": iso(barrier.opened_at),
+        "nudged": barrier.nudged,
     }
 
 
@@ -170,6 +171,35 @@ def of_decision(decision: DecisionRecord) -> dict[str, Any]:
         "decided_at": iso(decision.decided_at),
         "consumed_seq": decision.consumed_seq,
         "early": decision.is_early,
+        "on_behalf_of": decision.on_behalf_of,
+        "grant": decision.grant,
+    }
+
+
+def of_grant(grant: Grant) -> dict[str, Any]:
+    """One line of `approvals allowed`."""
+    return {
+        "id": grant.id,
+        "kind": grant.kind,
+        "barrier": grant.barrier,
+        "ticket": grant.ticket,
+        "tenant": grant.tenant,
+        "flow": grant.flow,
+        "run_id": grant.run_id,
+        "path": grant.path,
+        "by": grant.actor,
+        "roles": list(grant.roles),
+        "reason": grant.reason,
+        "source": grant.source,
+        "action": grant.action,
+        "uses": grant.uses,
+        "used": grant.used,
+        "to": grant.to,
+        "until": iso(grant.expires_at),
+        "made_at": iso(grant.made_at),
+        "revoked_at": iso(grant.revoked_at),
+        "revoked_by": grant.revoked_by,
+        "revoked_because": grant.revoked_because,
     }
 
 

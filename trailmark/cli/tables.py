@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from checkpoint_stores.deciding import EarlyTicket
-    from checkpoint_stores.records import BarrierRecord, DecisionRecord, EffectRecord, Problem, RunRecord
+    from checkpoint_stores.records import BarrierRecord, DecisionRecord, EffectRecord, Grant, Problem, RunRecord
     from engine.contracts import RunCheck
     from engine.operations import StepLine
     from engine.result import PendingRetry, PendingWait
@@ -274,6 +274,7 @@ def of_ticket(run_id: str, barrier: BarrierRecord | EarlyTicket) -> RenderableTy
             ("votes", votes),
             ("until", f"{local(barrier.deadline)}, then {barrier.on_timeout}" if barrier.deadline else ""),
             ("since", local(barrier.opened_at)),
+            ("reminded", f"{barrier.nudged} times" if barrier.nudged > 1 else "once" if barrier.nudged else ""),
             ("digest", barrier.digest),
         ]
     )
@@ -292,7 +293,7 @@ def decisions(records: Sequence[DecisionRecord]) -> Table:
         (
             each.ticket,
             status(each.action),
-            each.actor,
+            f"{each.actor} for {each.on_behalf_of}" if each.on_behalf_of else each.actor,
             one_line(each.reason),
             each.source,
             local(each.decided_at),
@@ -301,6 +302,34 @@ def decisions(records: Sequence[DecisionRecord]) -> Table:
         for each in records
     ]
     return table(("ticket", "decision", "by", "reason", "from", "at", ""), rows, whole=("at",))
+
+
+def grants(records: Sequence[Grant], now: int) -> Table:
+    """`approvals allowed`."""
+    columns = ("grant", "what", "barrier", "of", "by", "until", "left")
+    rows = [
+        (
+            each.id,
+            f"{each.action} {each.uses}" if each.kind == "allowance" else f"{each.to} may decide",
+            each.ticket or (f"{each.barrier} in {each.path}" if each.path else each.barrier),
+            each.run_id or f"flow {each.flow}",
+            each.actor,
+            local(each.expires_at),
+            _left(each, now),
+        )
+        for each in records
+    ]
+    return table(columns, rows, whole=("grant", "until"))
+
+
+def _left(grant: Grant, now: int) -> str:
+    from checkpoint_stores.grants import is_live
+
+    if grant.revoked_at is not None:
+        return f"revoked by {grant.revoked_by}"
+    if not is_live(grant, now):
+        return "used up" if grant.uses is not None and grant.used >= grant.uses else "over"
+    return "" if grant.uses is None else str(grant.uses - grant.used)
 
 
 def early_decisions(records: Sequence[DecisionRecord]) -> Table:

@@ -7,6 +7,8 @@ Subclass `StoreContract` in a test file and give it a fixture ``store_factory``:
         def store_factory(self, tmp_path):
             return lambda **options: MyStore(tmp_path / "runs", **options)
 
+What is promised of rights given in advance is `trailmark.testing.grant_contract.GrantContract`: a second base of the same class.
+
 Each call returns one more store, not yet opened, over the same database: two
 stores are two processes.  ``options`` are ``now`` (a clock: a callable that
 returns microseconds), ``lease`` (a timedelta) and ``chain_key`` (bytes).
@@ -76,7 +78,7 @@ from checkpoint_stores.records import (
 StoreFactory = Callable[..., CheckpointStore]
 
 DEFINITION = (
-    '{"barriers": {"review": {"approvers": [], "early": true}, "sealed": {"early": false}, "board": {"approvers": ["ana"]}},'
+    '{"flow": "invoice", "barriers": {"review": {"approvers": [], "early": true}, "sealed": {"early": false}, "board": {"approvers": ["ana"]}},'
     ' "signals": {"paid": {"type": "integer"}, "ping": null}}'
 )
 LEASE = timedelta(seconds=30)
@@ -109,6 +111,7 @@ class Verdict:
     target: str | None = None
     approves: bool = True
     seen: str | None = None
+    on_behalf_of: str | None = None
 
 
 def reject(by: str = "ana") -> Verdict:
