@@ -219,15 +219,8 @@ class RunDriver:
         """Make a batch durable; True where this process is done with the run."""
         walk = self._walk
         state = walk.state
-        change = None
         self._consider(batch)
-        if not state.running:  # else something is in flight, and the run as a whole neither stops nor parks
-            if walk.starved and not walk.stopped:
-                batch.rows += walk.stop_at_limit(self._clock.now()).rows
-            change = self._change(batch)
-            if self._before_completion is not None and change is not None and change.status == "completed":
-                await self._before_completion([*self._held.rows, *batch.rows] if self._held is not None else batch.rows)
-        self._is_told = change is not None
+        change = await self._concluded(batch)
         if self._held is not None:
             moved = await self._save(self._held, batch, change)
         else:
@@ -299,6 +292,21 @@ class RunDriver:
             await waiter  # what has happened is just being written
         return self.live.head
 
+    async def _concluded(self, batch: Batch) -> RunChange | None:
+        """What this batch makes of the run as a whole; None while something is in flight or can go on."""
+        walk = self._walk
+        if walk.state.running:
+            return None
+        if walk.starved and not walk.stopped:
+            batch.rows += walk.stop_at_limit(self._clock.now()).rows
+        change = self._change(batch)
+        if self._before_completion is not None and change is not None and change.status == "completed":
+            await self._before_completion([*self._held.rows, *batch.rows] if self._held is not None else batch.rows)
+        self._is_told = change is not None
+        if self._is_told and self._telling is not None and self._within is None:
+            await asyncio.wait([self._telling])
+        return change
+
     async def _write(self, batch: Batch, change: RunChange | None) -> bool:
         """Commit, and tell who looks on; True where somebody wrote to the inbox meanwhile."""
         run_id, epoch = self._walk.state.run_id, self._walk.epoch
@@ -357,8 +365,8 @@ class RunDriver:
 
     async def _tell_draining(self) -> None:
         """Let everybody see that the run is about to stop here."""
-        # A store takes a commit in the turn of the loop in which it is asked: so this one is never behind the one that lets the run go.
-        if not self._is_told and self._walk.state.running:
+        # The commit that lets the run go waits for this one, or this one is not made: a node's own transaction would hold it up.
+        if not self._is_told and self._walk.state.running and self._transacting.held is None:
             self.status = self._after("drain")
             with contextlib.suppress(StoreError):  # the driver's own next commit meets it, too
                 await self._store.commit(Commit(self.state.run_id, self._walk.epoch, (), RunChange(status=self.status)))

@@ -7,11 +7,14 @@ from datetime import timedelta
 from typing import Annotated, Any, get_args
 
 import pytest
+import sqlalchemy as sa
 
 from checkpoint_stores import statuses
 from checkpoint_stores.errors import IllegalTransitionError, LeaseHeldError, RunEndedError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, UNDRIVEN, RunStatus
+from checkpoint_stores.sql.store import SQLCheckpointStore
+from engine.context import StepContext
 from engine.decisions import Decision
 from engine.executor import GraphExecutor
 from engine.flow import Flow
@@ -377,3 +380,27 @@ async def test_who_stops_watching_decides_nothing() -> None:
         break
     stage.may_end.set()
     assert (await handle.result()).status == "completed"
+
+
+async def test_a_run_told_to_leave_in_the_middle_of_its_last_transaction_ends_as_it_ended(sqlite_url: str) -> None:
+    """What says that it drains waits behind the node's own transaction, and must not be the last word."""
+    flow = Flow("ledger_to_leave", STATE)
+    entered, may_end = asyncio.Event(), asyncio.Event()
+
+    @flow.node
+    async def book(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await connection.execute(sa.text("CREATE TABLE booked (n INTEGER)"))
+            entered.set()
+            await may_end.wait()
+        return {"log": ["booked"]}
+
+    flow.set_entry("book").add_edge("book", END)
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(flow.compile(), store=store) as executor:
+        handle = await executor.start({"log": []})
+        await entered.wait()
+        stopping = asyncio.create_task(handle.stop("leaving"))
+        await settled()
+        may_end.set()
+        assert (await asyncio.wait_for(stopping, 20)).status == "completed"
+        assert (await store.run(handle.run_id)).status == "completed"
