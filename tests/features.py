@@ -333,13 +333,17 @@ KEEPING: tuple[Row, ...] = (
     Row(
         "K5",
         "One may choose when checkpoints are written",
-        ("tests/test_walking.py::test_history_says_what_every_checkpoint_did",),
-        missing="Every step is written before the next one begins; other policies, and asking for a checkpoint by hand, do not exist.",
+        (
+            "tests/test_saving.py::test_a_policy_delays_rows_and_changes_none_of_them",
+            "tests/test_saving.py::test_a_crash_takes_what_the_policy_lets_it_and_nothing_more",
+            "tests/test_saving.py::test_a_checkpoint_that_is_asked_for_is_made_under_every_policy",
+        ),
     ),
     Row(
         "K6",
         "Checkpoints may follow from a score of time, tokens and side effects",
-        missing="There is no such policy: every step is written.",
+        ("tests/test_saving.py::test_a_policy_delays_rows_and_changes_none_of_them",),
+        missing="That each of the three weights alone can bring a checkpoint about is not shown.",
     ),
     Row(
         "K7",
@@ -361,8 +365,9 @@ KEEPING: tuple[Row, ...] = (
             "tests/acceptance/test_bad_days.py::test_a_disk_that_is_full_loses_nothing",
             "tests/acceptance/test_bad_days.py::test_a_file_that_becomes_read_only_loses_nothing",
             "tests/test_events.py::test_whatever_stops_the_drive_is_raised_to_those_who_listen",
+            "tests/test_saving.py::test_an_outage_is_told_and_lasts_until_the_store_is_back",
+            "tests/test_saving.py::test_a_run_that_must_be_saved_and_cannot_stops",
         ),
-        missing="A run cannot be told to go on without its store.",
     ),
     Row(
         "K9",
@@ -933,7 +938,10 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
     Row(
         "A13",
         "A policy of checkpoints does something else than it says",
-        outside="there is one way only, every step before the next one, so there is no policy that could be ignored.",
+        (
+            "tests/test_saving.py::test_a_crash_takes_what_the_policy_lets_it_and_nothing_more",
+            "tests/test_saving.py::test_a_checkpoint_that_is_asked_for_is_made_under_every_policy",
+        ),
     ),
     Row(
         "A14",
