@@ -154,7 +154,6 @@ async def test_a_run_that_kills_its_process_is_quarantined_while_the_others_comp
     assert [run.run_id for run in await store.runs(status="quarantined")] == [poison]
     assert "3 recoveries in a row got nowhere" in [line.detail async for line in steps(store, poison)][-1]
     assert Counter(line["place"][1] for line in children.journal(poison)) == {"lift": 4}
-    assert max([(await store.run(run_id)).attempt for run_id in others]) <= 3, "beside it the others were taken up in vain twice at most"
     assert await store.verify(poison) == []
 
     assert children.run("work", store_url, flow="shift")["ended"] == 0, "nobody takes it by itself"

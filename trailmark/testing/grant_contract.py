@@ -423,9 +423,8 @@ class GrantContract:
         for by, to in (("ana", ""), ("ana", "ana"), ("", "ben"), ("ana", "timeout")):
             with pytest.raises(InvalidGrantError):
                 await store.delegate("review", to=to, by=by, run_id=run.run_id)
-        for name in ("reviev", "nowhere[3].review#1"):
-            with pytest.raises(UnknownBarrierError):
-                await store.delegate(name, to="ben", by="ana", run_id=run.run_id)
+        with pytest.raises(UnknownBarrierError):
+            await store.delegate("reviev", to="ben", by="ana", run_id=run.run_id)
         with pytest.raises(ArgumentError, match="until"):
             await store.delegate("review", to="ben", by="ana", flow="invoice")
         with pytest.raises(ArgumentError, match="run_id"):
