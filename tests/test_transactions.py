@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from trailmark import (
     branch,
 )
 from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
+from trailmark.testing.clock import settled
 
 AT_ONCE = Retry(attempts=3, first=timedelta(0), jitter=0.0)
 DEBIT = sa.text("INSERT INTO debits (run, amount) VALUES (:run, :amount)")
@@ -260,9 +262,8 @@ async def test_one_that_takes_too_long_is_rolled_back_and_named(store: SQLCheckp
     async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
         async with ctx.transaction(limit=timedelta(milliseconds=60)) as connection:
             await debit(connection, ctx)
-            if ctx.attempt == 1:
-                await asyncio.sleep(0.2)
-                await debit(connection, ctx, 8)
+            for amount in itertools.count(8) if ctx.attempt == 1 else ():
+                await debit(connection, ctx, amount)  # until the time is over
         return {"paid": True}
 
     result = await executed(store, alone(pay, retry=AT_ONCE))
@@ -345,15 +346,20 @@ async def test_a_process_that_lost_the_run_commits_nothing_of_it(url: str, store
 async def test_branches_have_their_transactions_one_after_the_other(store: SQLCheckpointStore, accounts: Accounts) -> None:
     open_now: list[str] = []
     most: list[int] = []
+    begun: list[str] = []
+    all_begun = asyncio.Event()
 
     def branch_of(name: str, amount: int, *, transacts: bool = True) -> Any:
         async def body(state: Any, ctx: StepContext) -> dict[str, Any]:
+            begun.append(name)
+            if len(begun) == 10:
+                all_begun.set()
             if transacts:
                 async with ctx.transaction() as connection:
                     await debit(connection, ctx, amount)
                     open_now.append(name)
                     most.append(len(open_now))
-                    await asyncio.sleep(0.01)
+                    await all_begun.wait()
                     open_now.remove(name)
             return {}
 
@@ -383,17 +389,19 @@ async def test_many_runs_have_their_transactions_beside_ordinary_ones(store: SQL
 
 
 async def test_a_sibling_that_fails_waits_for_the_transaction_and_no_longer(store: SQLCheckpointStore, accounts: Accounts) -> None:
-    begun = asyncio.Event()
+    begun, fails_now = asyncio.Event(), asyncio.Event()
 
     async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
         async with ctx.transaction() as connection:
             await debit(connection, ctx)
             begun.set()
-            await asyncio.sleep(0.05)
+            await fails_now.wait()
+            await settled()
         return {}
 
     async def fails(state: Any) -> dict[str, Any]:
         await begun.wait()
+        fails_now.set()
         raise ConnectionError("beside it")
 
     flow = Flow("paying", {"amount": int})

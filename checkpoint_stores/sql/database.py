@@ -101,12 +101,8 @@ class Database(ABC):
             return await self._write(lambda connection: work(connection, self.scribe, *args, **kwargs))
 
     @abstractmethod
-    def submit(self, work: Transition) -> asyncio.Future[Any]:
-        """Queue a commit; the future gets its receipt, None (see `commit_alone`), or the driver's own error."""
-
-    async def commit_alone(self, work: Transition) -> Receipt:
-        """Carry out a commit that `submit` answered with None: it needs a transaction of its own.  Raises LeaseLostError."""
-        raise NotImplementedError
+    def commit(self, work: Transition) -> Awaitable[Receipt]:
+        """Carry out a commit, together with others that wait.  Raises LeaseLostError, or the driver's own error."""
 
     def step(self, **options: Any) -> StepTransaction:
         """A transaction of a step's own, on an open database; ``options`` as `StepTransaction` takes them."""

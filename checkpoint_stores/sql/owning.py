@@ -87,7 +87,7 @@ class Owning:
             if within is not None:
                 receipt = await within.commit(work)
             else:
-                receipt = await database.submit(work) or await database.commit_alone(work)
+                receipt = await database.commit(work)
         except RunNotFoundError:
             raise LeaseLostError(commit.run_id, commit.epoch) from None
         except LeaseLostError:

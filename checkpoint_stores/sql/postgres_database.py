@@ -5,7 +5,6 @@ Knows how it is opened, made current and closed; no statement of the store.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -86,11 +85,10 @@ class PostgresDatabase(Database):
         return PostgresStep(self.url, self._engine, self.scribe, reread, **options)
 
     # --- together with others ---------------------------------------------------------------------------------------
-    def submit(self, work: Transition) -> asyncio.Future[Any]:
-        return self.writer.submit(work)
-
-    async def commit_alone(self, work: Transition) -> Receipt:
-        return await self.transact(postgres_opening.commit, work)
+    async def commit(self, work: Transition) -> Receipt:
+        # None: a ticket that it opens may be decided already, which takes a transaction of its own.
+        receipt: Receipt | None = await self.writer.submit(work)
+        return receipt if receipt is not None else await self.transact(postgres_opening.commit, work)
 
     async def at_once(self, matter: Matter) -> Any:
         if not self.is_open:

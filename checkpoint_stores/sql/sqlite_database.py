@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, TypeVar, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from checkpoint_stores.errors import ArgumentError, StoreUnavailableError
+from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, migrate, statements
 from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.places import for_sqlite
@@ -80,7 +81,7 @@ class SQLiteDatabase(Database):
         assert self.scribe.now is not None  # noqa: S101 - as above
         return SQLiteStep(self.url, self._engine, self._steps_in_line, self.scribe.now, **options)
 
-    def submit(self, work: Transition) -> asyncio.Future[Any]:
+    def commit(self, work: Transition) -> Awaitable[Receipt]:
         return self.writer.submit(work)
 
     async def _write(self, work: Callable[[sa.Connection], T]) -> T:

@@ -38,6 +38,8 @@ from checkpoint_stores.records import Commit, DecisionRecord, Grant, RunChange
 from trailmark.testing.contract import SECOND, SetClock, StoreFactory, Verdict, barrier, new_run, reject
 
 DAY = timedelta(days=1)
+DRAWN = '{"flow": "invoice", "barriers": {"review": {"approvers": [], "early": true}}, "nodes": {"review": {"kind": "barrier"}}}'
+"""A definition that says where its barrier stands."""
 
 
 async def allow(store: CheckpointStore, barrier: str = "review", by: str = "ana", **options: Any) -> Grant:
@@ -423,8 +425,10 @@ class GrantContract:
         for by, to in (("ana", ""), ("ana", "ana"), ("", "ben"), ("ana", "timeout")):
             with pytest.raises(InvalidGrantError):
                 await store.delegate("review", to=to, by=by, run_id=run.run_id)
-        with pytest.raises(UnknownBarrierError):
-            await store.delegate("reviev", to="ben", by="ana", run_id=run.run_id)
+        drawn = await new_run(store, graph_hash="d" * 64, definition=DRAWN)
+        for name in ("reviev", "nowhere[3].review#1"):
+            with pytest.raises(UnknownBarrierError):
+                await store.delegate(name, to="ben", by="ana", run_id=drawn.run_id)
         with pytest.raises(ArgumentError, match="until"):
             await store.delegate("review", to="ben", by="ana", flow="invoice")
         with pytest.raises(ArgumentError, match="run_id"):
