@@ -43,7 +43,7 @@ _TITLE = re.compile(r'title="([^"]+)"')
 _DIFFERS = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<run>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)?"), "<time>"),
-    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "<time>"),
+    (re.compile(r"\b(?:\d\d-\d\d )?\d\d:\d\d:\d\d\b"), "<time>"),
     (re.compile(r"\b\d+(?:\.\d+)? (?:ms|s)\b"), "<duration>"),
     (re.compile(r"\b[0-9a-f]{12,}\b"), "<digest>"),
 )

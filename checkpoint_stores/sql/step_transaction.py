@@ -174,7 +174,13 @@ class StepTransaction(ABC):
                 sa.event.remove(sync, name, self._refuse)
         if self.over is None:
             self.over = TransactionOverError("the block of ctx.transaction() is over; its statements belong inside")
-        await self._connection.close()
+        try:
+            await self._connection.close()
+        except sa.exc.DBAPIError as error:
+            # A statement that the node had under way met the end of its transaction and broke the connection: nobody uses it again.
+            if not self._connection.closed:
+                await self._connection.invalidate(error)
+                await self._connection.close()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
