@@ -7,9 +7,9 @@ the digest is an HMAC, so that only a holder of the key can write a sound row.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Final
 
 from checkpoint_stores.errors import ArgumentError
@@ -43,7 +43,8 @@ class Chain:
         path: str, node: str, next: str, payload: bytes, started_at: int,  # noqa: A002
     ) -> Row:  # fmt: skip
         """Return the row with the digest that chains it to ``previous``."""
-        digest = self._digest(_covered(previous, run_id, seq, epoch, step, kind, path, node, next, payload, started_at))
+        covered = _covered(previous, run_id, seq, epoch, step, kind, path, node, next, payload, started_at)
+        digest = sha256(covered).digest() if self._key is None else self._digest(covered)
         return Row(run_id, seq, epoch, step, kind, path, node, next, payload, started_at, digest)
 
     def follows(self, previous: bytes, row: Row) -> bool:
@@ -59,7 +60,7 @@ class Chain:
 
         The same check as `follows`, written for thousands of rows: a run is not loaded without it.
         """
-        sha256, key, join = hashlib.sha256, self._key, b"".join
+        key, join = self._key, b"".join
         start = seq
         try:
             for _, number, epoch, step, kind, path, node, next_, payload, started_at, digest, _ in rows:
@@ -80,7 +81,7 @@ class Chain:
 
     def _digest(self, covered: bytes) -> bytes:
         if self._key is None:
-            return hashlib.sha256(covered).digest()
+            return sha256(covered).digest()
         return hmac.digest(self._key, covered, "sha256")
 
 

@@ -76,6 +76,9 @@ def pack(ops: list[Op], types: TypeRegistry = TYPES) -> tuple[bytes, list[Op]]:
     """
     plain: list[Op] = []
     for op in ops:
+        if _EXACT.issuperset(map(type, op)):
+            plain.append(op.copy())
+            continue
         copies = []
         for part in op:
             if type(part) in _EXACT:

@@ -11,7 +11,7 @@ events back; `engine.executor` carries out the commands.
 One event makes at most one checkpoint.  An event that no longer fits the state
 (the late answer of a branch that was cancelled) makes none.
 
-    BodyReturned ── step ──────▶ Arrived (next node) │ BranchEnded │ run completed
+    BodyReturned ── step ──────▶ StartBody (the next node is a task) │ Arrived (at any other) │ BranchEnded │ run completed
     BodyFailed ──── retry ─────▶ SetTimer
                     fallback ──▶ Arrived
                     failure ───▶ BranchEnded │ run failed

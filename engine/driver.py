@@ -4,6 +4,9 @@ It decides nothing.  Each round it hands what happened to the walk, commits the
 batch that comes back, and only when that is durable does what the batch says:
 a body never starts before the checkpoint that made it ready is safe (unless the
 executor's `SavePolicy` says otherwise), and nobody is told of a step that could still be lost.
+
+How a batch becomes durable is `committing`; what it makes of the run as a whole, `concluding`; what people and signals say to
+it, `letters`.
 """
 
 from __future__ import annotations
@@ -15,20 +18,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, cast
 
-from checkpoint_stores.codec import encode
-from checkpoint_stores.deciding import name_of
-from checkpoint_stores.errors import LeaseLostError, StoreError, StoreUnavailableError
+from checkpoint_stores.errors import LeaseLostError, StoreError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import Commit, DecisionRecord, Inbox, Receipt, Row, RunChange, RunStatus, SignalRecord, Snapshot
-from checkpoint_stores.statuses import EVENT_FOR, RunEvent, after
+from checkpoint_stores.records import Commit, Inbox, Row, RunChange, RunStatus
+from checkpoint_stores.statuses import after
 from engine.around import Around
-from engine.barriers import verdict
 from engine.bodies import Bodies
 from engine.clock import Clock, Timer
 from engine.commands import SetTimer
+from engine.committing import SMALLEST_SNAPSHOT, Committer
+from engine.concluding import Leaving, conclusion
 from engine.context import RunFacts
 from engine.driving import DriveTask, Strays
 from engine.effects import Effects
@@ -40,38 +42,19 @@ from engine.events import (
     DeadlinePassed,
     Event,
     NudgeDue,
-    Signalled,
     SuspendAsked,
-    Voted,
     WaitOver,
 )
-from engine.notices import NotSavedWarning, ObserverFailedWarning, TrailmarkWarning
-from engine.observing import Committed, Observer
-from engine.saving import HeldBack, SavePolicy, must_save
+from engine.letters import Letters
+from engine.notices import TrailmarkWarning
+from engine.observing import Observer
+from engine.saving import SavePolicy
 from engine.threads import NodeThreads
 from engine.transacting import Held, Place, Transacting
-from engine.waiting import due_times, is_soon
 from engine.walk import Batch, Walk
-
-SHORT_WAIT: Final = timedelta(seconds=5)
-"""A retry that is due sooner is waited for in this process; a later one parks the run."""
 
 WATCH_AFTER: Final = timedelta(milliseconds=50)
 """Every commit tells whether the inbox moved.  Only a run that is still going on after this also listens between commits."""
-
-SMALLEST_SNAPSHOT: Final = 64 * 1024
-"""Bytes of checkpoints that are always folded without a snapshot."""
-
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-class Leaving(NamedTuple):
-    """How a run is let go that could go on."""
-
-    event: Literal["suspend", "give_back"]
-    reason: str = ""
-    at_once: bool = False
-    """Whether what is in flight is given up."""
 
 
 class RunDriver:
@@ -83,29 +66,21 @@ class RunDriver:
         before_completion: Callable[[Sequence[Row]], Awaitable[None]] | None = None, saving: SavePolicy | None = None,
     ) -> None:  # fmt: skip
         self._store = store
-        self._held = HeldBack(saving) if saving is not None and saving.holds else None
-        """None under the default policy: then nothing is ever held back, and nothing is asked."""
-        self._turn = asyncio.Lock()
-        """What is held back is written in order: by the drive, or by whoever asks for a checkpoint."""
-        self._waiters: list[asyncio.Future[None]] = []
-        """Who asked for a checkpoint while one was being written."""
         self._before_completion = before_completion
         self._walk = walk
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._observers = tuple(observers)
         self._effects = Effects(store, walk.epoch, threads)
         self._wake = asyncio.Event()
         self._transacting = Transacting(store, self._wake.set)
-        self._within: Held | None = None
-        """The transaction that the next commit is to be made in."""
         self._bodies = Bodies(
             walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock),
             effects=self._effects, transacting=self._transacting, facts=facts._replace(warn=self._warn_from_anywhere), stop=self._stop,
         )  # fmt: skip
-        if self._held is not None:
-            self._effects.save_first = self._transacting.save_first = self.checkpoint
         self.live = self._bodies.live
+        self._committer = Committer(store, walk, clock, self.live, self._transacting, saving=saving, observers=observers, warn=self._warn)
+        if self._committer.holds_back:
+            self._effects.save_first = self._transacting.save_first = self.checkpoint
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
@@ -114,11 +89,7 @@ class RunDriver:
         """Made before ``inbox`` was read, so that nothing falls between the two."""
         self._listener: asyncio.Task[None] | None = None
         self._deaf: StoreError | None = None
-        self._inbox_rev = inbox.rev if inbox else 0
-        self._votes: tuple[DecisionRecord, ...] = inbox.decisions if inbox else ()
-        """Decisions that no checkpoint has consumed yet."""
-        self._signals: tuple[SignalRecord, ...] = inbox.signals if inbox else ()
-        """Signals that no checkpoint has consumed yet, oldest first."""
+        self._letters = Letters(walk, inbox)
         self.error: BaseException | None = None
         self.status: RunStatus = "running"
         """As this process committed it last."""
@@ -197,14 +168,8 @@ class RunDriver:
                     await asyncio.wait([self._telling])
                 await self._let_go()
 
-    def _release_waiters(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
-
     async def _let_go(self) -> None:
-        self._release_waiters()
+        self._committer.release_waiters()
         self._listening.cancel()
         if self._listener is not None:
             self._listener.cancel()
@@ -217,16 +182,17 @@ class RunDriver:
 
     async def _commit(self, batch: Batch) -> bool:
         """Make a batch durable; True where this process is done with the run."""
-        walk = self._walk
+        walk, committer = self._walk, self._committer
         state = walk.state
-        self._consider(batch)
-        change = await self._concluded(batch)
-        if self._held is not None:
-            moved = await self._save(self._held, batch, change)
-        else:
-            moved = await self._write(batch, change) if batch.rows or change is not None else False
-        if self._within is not None:
-            await self.drop_transaction("what the node returned came too late")
+        if self._letters:
+            self._answer(batch)
+        if self._leaving is not None:
+            self._hold(batch, at_once=self._leaving.at_once)
+        change = None if state.running else await self._concluded(batch)
+        rev = await committer.commit(batch, change)
+        moved = rev is not None and rev != self._letters.rev
+        if committer.within is not None:
+            await committer.drop_transaction("what the node returned came too late")
         if batch.error is not None:
             self.error = self._bodies.explained(batch.error)
         if batch.cancels:
@@ -241,84 +207,37 @@ class RunDriver:
             if change is not None and not self._mailbox:
                 # Somebody wrote to the inbox, but nothing that moves the run: park with the newer revision.
                 return await self._commit(Batch())
-        if state.weight > SMALLEST_SNAPSHOT and state.weight > 2 * state.stored and not (self._held is not None and self._held.rows):
-            await self._take_snapshot()
+        if state.weight > SMALLEST_SNAPSHOT and committer.snapshot_pays:
+            await committer.take_snapshot()
         if self.live.queues:
             await self._wait_for_consumers()
         return False
 
-    def _consider(self, batch: Batch) -> None:
-        """What people, signals and whoever wants this process to leave have to say to a batch."""
-        if self._votes:
-            self._match_votes(batch)
-        if self._signals:
-            self._match_signals(batch)
-        if self._leaving is not None:
-            self._hold(batch, at_once=self._leaving.at_once)
-
-    async def _save(self, held: HeldBack, batch: Batch, change: RunChange | None) -> bool:
-        """Write, unless the policy holds the rows back; True where somebody wrote to the inbox meanwhile."""
-        async with self._turn:
-            must = change is not None or must_save(batch) or bool(self.live.queues)
-            held.add(batch.rows, self._clock.now())
-            if not (must or held.is_due) or not (held.rows or change is not None):
-                return False
-            batch.rows = held.rows
-            try:
-                moved = await self._write(batch, change)
-            except StoreUnavailableError as error:
-                if must or held.policy.if_unavailable == "fail":
-                    raise
-                self._warn(NotSavedWarning(self._walk.state.run_id, len(held.rows), error))
-                return False
-            held.saved()
-            return moved
-
     async def checkpoint(self) -> int:
-        """Make everything durable that has happened so far; the number of the newest checkpoint that is.
+        """See `Committer.checkpoint`."""
+        return await self._committer.checkpoint()
 
-        Raises LeaseLostError, StoreUnavailableError.
-        """
-        if self._held is not None:
-            async with self._turn:
-                if self._held.rows:
-                    batch = Batch()
-                    batch.rows = self._held.rows
-                    await self._write(batch, None)
-                    self._held.saved()
-        elif self.live.head < self._walk.state.seq:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter  # what has happened is just being written
-        return self.live.head
+    async def drop_transaction(self, reason: str) -> None:
+        """See `Committer.drop_transaction`."""
+        await self._committer.drop_transaction(reason)
 
     async def _concluded(self, batch: Batch) -> RunChange | None:
-        """What this batch makes of the run as a whole; None while something is in flight or can go on."""
-        walk = self._walk
-        if walk.state.running:
-            return None
+        """What this batch, after which nothing is in flight, makes of the run as a whole; None while it can go on here."""
+        walk, committer = self._walk, self._committer
         if walk.starved and not walk.stopped:
             batch.rows += walk.stop_at_limit(self._clock.now()).rows
-        change = self._change(batch)
+        leaving = self._leaving if not self._mailbox else None
+        if leaving is not None and leaving.event == "suspend" and not walk.stopped:
+            batch.rows += walk.feed([SuspendAsked(leaving.reason)], self._clock.now()).rows
+        change = conclusion(
+            walk, self.status, self._clock.now(), leaving=leaving, has_news=bool(self._mailbox), inbox_rev=self._letters.rev
+        )
         if self._before_completion is not None and change is not None and change.status == "completed":
-            await self._before_completion([*self._held.rows, *batch.rows] if self._held is not None else batch.rows)
+            await self._before_completion(committer.pending(batch))
         self._is_told = change is not None
-        if self._is_told and self._telling is not None and self._within is None:
+        if self._is_told and self._telling is not None and committer.within is None:
             await asyncio.wait([self._telling])
         return change
-
-    async def _write(self, batch: Batch, change: RunChange | None) -> bool:
-        """Commit, and tell who looks on; True where somebody wrote to the inbox meanwhile."""
-        run_id, epoch = self._walk.state.run_id, self._walk.epoch
-        commit = Commit(run_id, epoch, tuple(batch.rows), change, batch.opened, batch.closed, batch.consumed, batch.voted, batch.nudged)
-        began = self._clock.now() if self._observers else 0
-        receipt = await (self._store.commit(commit) if self._within is None else self._commit_within(commit))
-        if self._observers:
-            self._tell(batch, receipt.committed_at, change, self._clock.now() - began)
-        self.live.committed(batch.rows, receipt.committed_at, batch.cancels)
-        if self._waiters:
-            self._release_waiters()
-        return receipt.inbox_rev != self._inbox_rev
 
     async def _wait_for_consumers(self) -> None:
         """Do not go on before those who asked for it have room; being told to stop comes first."""
@@ -329,32 +248,6 @@ class RunDriver:
 
     def _is_told_to_stop(self) -> bool:
         return any(isinstance(item, CancelAsked | SuspendAsked) for item in self._mailbox)
-
-    def _change(self, batch: Batch) -> RunChange | None:
-        """What the commit changes about the run as a whole."""
-        state = self._walk.state
-        leaving = self._leaving if not self._mailbox else None
-        if leaving is not None and leaving.event == "suspend" and not self._walk.stopped:
-            batch.rows += self._walk.feed([SuspendAsked(leaving.reason)], self._clock.now()).rows
-        if self._walk.stopped:
-            failed = state.root.detail if state.status == "failed" else None
-            return RunChange(status=self._after(EVENT_FOR[state.status]), clear_wake_at=True, error=failed, release=True)
-        if leaving is not None and not state.at_rest():
-            return RunChange(status=self._after("give_back"), wake_at=self._clock.now(), release=True)
-        if self._mailbox or not state.at_rest():
-            return None
-        if leaving is None and is_soon(state, self._clock.now() + SHORT_WAIT // _MICROSECOND):
-            return None
-        due = due_times(state)
-        if leaving is None and due and min(due) <= self._clock.now():
-            return None  # it is due now (the run was parked when its time came): the timer is about to ring
-        return RunChange(
-            status=self._after("park"), wake_at=min(due) if due else None, clear_wake_at=not due, release=True,
-            release_at_rev=self._inbox_rev,
-        )  # fmt: skip
-
-    def _after(self, event: RunEvent) -> RunStatus:
-        return after(self.status, event, self.state.run_id)
 
     def _hold(self, batch: Batch, *, at_once: bool) -> None:
         """Keep what was to start from starting; ``at_once``: give up what is in flight, too."""
@@ -367,7 +260,7 @@ class RunDriver:
         """Let everybody see that the run is about to stop here."""
         # The commit that lets the run go waits for this one, or this one is not made: a node's own transaction would hold it up.
         if not self._is_told and self._walk.state.running and self._transacting.held is None:
-            self.status = self._after("drain")
+            self.status = after(self.status, "drain", self.state.run_id)
             with contextlib.suppress(StoreError):  # the driver's own next commit meets it, too
                 await self._store.commit(Commit(self.state.run_id, self._walk.epoch, (), RunChange(status=self.status)))
 
@@ -410,11 +303,6 @@ class RunDriver:
         return self._leaving is not None and (self._leaving.at_once or not self._walk.state.running)
 
     # --- a step's own transaction -----------------------------------------------------------------------------------
-    async def drop_transaction(self, reason: str) -> None:
-        """Roll back what the next commit was to be made in: there will be another one."""
-        self._within = None
-        await self._transacting.roll_back(reason)
-
     def _is_early(self, held: Held) -> bool:
         """Whether the body of a transaction has not come back, and nothing is asked that cannot wait for it."""
         return not any(isinstance(item, CancelAsked | SuspendAsked) or _is_of(held, item) for item in self._mailbox)
@@ -431,7 +319,7 @@ class RunDriver:
             return events
         self._mailbox.extendleft(reversed([event for event in events if event is not own]))
         if isinstance(own, BodyReturned) and self._transacting.take(held):
-            self._within = held
+            self._committer.within = held
         else:
             await self._transacting.roll_back("the node failed")
         return [own]
@@ -444,16 +332,6 @@ class RunDriver:
         if over is None or not isinstance(event, BodyReturned):
             return event
         return BodyFailed(event.path, event.node, event.visit, over, event.started_at, event.said)
-
-    async def _commit_within(self, commit: Commit) -> Receipt:
-        """Commit in the transaction of the body whose step this is; without it where what the body returned makes no step."""
-        held, self._within = self._within, None
-        assert held is not None  # noqa: S101
-        row = commit.rows[0] if commit.rows else None
-        if row is not None and row.kind == "step" and (row.path, row.node) == held.place[:2]:
-            return await self._store.commit(commit, within=held.transaction)
-        await held.transaction.roll_back("what the node returned is no step")
-        return await self._store.commit(commit)
 
     def _happened(self) -> list[Event]:
         """Empty the mailbox."""
@@ -497,7 +375,7 @@ class RunDriver:
             while True:
                 await self._watch.changed()
                 inbox = await self._store.inbox(self._walk.state.run_id)
-                if inbox.rev != self._inbox_rev:
+                if inbox.rev != self._letters.rev:
                     self._post(inbox)
                     if inbox.cancel is not None:
                         self._interrupt(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
@@ -510,50 +388,19 @@ class RunDriver:
         self._wake.set()
 
     def _read(self, inbox: Inbox) -> None:
-        if inbox.rev <= self._inbox_rev:
+        if inbox.rev <= self._letters.rev:
             return
-        self._inbox_rev = inbox.rev
-        self._votes = inbox.decisions
-        self._signals = inbox.signals
+        self._letters.take(inbox)
         if inbox.cancel is not None:
             self._post(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
-        self._match_votes(Batch())
-        self._match_signals(Batch())
+        self._answer(Batch())
 
-    def _match_votes(self, batch: Batch) -> None:
-        """Post the decisions that are complete and whose ticket is open."""
+    def _answer(self, batch: Batch) -> None:
+        """Post what the letters make happen, once those are put away that a batch uses."""
         if batch.consumed:
-            used = {decision_id for decision_id, _seq in batch.consumed}
-            self._votes = tuple(vote for vote in self._votes if vote.id not in used)
-        if not self._votes:
-            return
-        posted = [item for item in self._mailbox if isinstance(item, Voted)]
-        tickets = {event.ticket for event in posted}
-        spoken_for = {vote.id for event in posted for vote in event.records}
-        for scope in self._walk.parked():
-            ticket, details = scope.detail
-            if ticket in tickets:
-                continue
-            # Early decisions name the barrier; each counts for one ticket only.
-            names = (ticket, name_of(ticket), scope.node) if details["early"] else (ticket,)
-            votes = tuple(vote for vote in self._votes if vote.ticket in names and vote.id not in spoken_for)
-            if votes and verdict(details["quorum"], votes) is not None:
-                spoken_for.update(vote.id for vote in votes)
-                self._post(Voted(scope.path, ticket, votes))
-
-    def _match_signals(self, batch: Batch) -> None:
-        """Post the signals that a scope waits for: the oldest to the first scope in declared order."""
-        used = {signal_id for signal_id, _seq in batch.consumed}
-        posted = [item for item in self._mailbox if isinstance(item, Signalled)]
-        self._signals = tuple(signal for signal in self._signals if signal.id not in used)
-        spoken_for = {event.record.id for event in posted}
-        served = {event.path for event in posted}
-        for scope in self._walk.listening() if self._signals else ():
-            names = (scope.detail[1], f"{scope.path}.{scope.detail[1]}")
-            found = next((signal for signal in self._signals if signal.name in names and signal.id not in spoken_for), None)
-            if found is not None and scope.path not in served:
-                spoken_for.add(found.id)
-                self._post(Signalled(scope.path, found))
+            self._letters.forget(batch.consumed)
+        for event in self._letters.events(self._mailbox):
+            self._post(event)
 
     async def _confirm_lease(self) -> None:
         """After a silence (a suspended machine, a stopped process): ask the database whether the run is still ours."""
@@ -562,30 +409,6 @@ class RunDriver:
         record = await self._store.run(run_id)
         if record.epoch != self._walk.epoch:
             raise LeaseLostError(run_id, self._walk.epoch, owner=record.owner, current_epoch=record.epoch)
-
-    async def _take_snapshot(self) -> None:
-        """Keep the state as it stands, so that a later load is short.  Nothing is folded meanwhile: the loop waits here."""
-        state = self._walk.state
-        if state.stored > SMALLEST_SNAPSHOT * 4:
-            payload = await asyncio.to_thread(encode, state.dump())
-        else:
-            payload = encode(state.dump())
-        try:
-            await self._store.put_snapshot(Snapshot(state.run_id, state.seq, payload, state.digest), self._walk.epoch)
-        except StoreError:
-            return  # truth never needs a snapshot; the next commit tells whether the store is really gone
-        state.weight = 0
-
-    def _tell(self, batch: Batch, committed_at: int, change: RunChange | None, took: int) -> None:
-        status = change.status if change is not None and change.status is not None else self._walk.state.status
-        for index, row in enumerate(batch.rows):
-            told = Committed(row, committed_at, status, None if index else took)
-            for observer in self._observers:
-                try:
-                    observer(told)
-                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whoever looks on never stops a run
-                    self._observers = tuple(each for each in self._observers if each is not observer)
-                    self._warn(ObserverFailedWarning(row.run_id, row.seq, observer, error))
 
     def _warn_from_anywhere(self, warning: TrailmarkWarning) -> None:
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - no exception where there is none

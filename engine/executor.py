@@ -40,10 +40,11 @@ from engine.beginning import Beginning
 from engine.callables import is_coroutine
 from engine.checking import check_run
 from engine.clock import Clock, StoreClock
+from engine.concluding import Leaving
 from engine.context import RunFacts
 from engine.contracts import RunCheck
 from engine.decisions import Decision
-from engine.driver import Leaving, RunDriver
+from engine.driver import RunDriver
 from engine.driving import DriveTask, HandedOverError, Strays
 from engine.editing import edit_run
 from engine.errors import (

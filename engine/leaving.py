@@ -13,10 +13,7 @@ from typing import Any, Final, NamedTuple
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import OPEN, RunState, Scope
 from checkpoint_stores.ops import Op
-from engine.commands import (
-    Command,
-    Fail,
-)
+from engine.commands import Command, Fail, StartBody
 from engine.errors import (
     FinalStateError,
     LoopLimitExceeded,
@@ -78,7 +75,11 @@ def leave(
     path = scope.path
     if target != END:
         moved = ops if error is None else [*ops, ["error", error]]
-        return Decision(Draft(kind, path, node.name, target, moved, entered, started_at), (Arrived(path),), commands)
+        draft = Draft(kind, path, node.name, target, moved, entered, started_at)
+        if not plan.nodes[target].starts_at_once:
+            return Decision(draft, (Arrived(path),), commands)
+        visits = scope.visits.get(target, 0) + (entered and target == node.name)
+        return Decision(draft, (), (*commands, StartBody(path, target, visits + 1, 0)))
     moved = [*ops, ["done"]]
     broken = _broken_end(plan, scope, ops) if scope.base is None and node.gives == "update" else None
     if broken is not None:

@@ -240,6 +240,8 @@ class NodePlan:
     """Whether a backpressure counts its bodies."""
     runs_inline: bool = field(init=False, default=False)
     """Whether a lone body needs no task of its own: async, nothing around it, no timeout."""
+    starts_at_once: bool = field(init=False, default=False)
+    """Whether a scope that has come here begins its body, and nothing else can happen first."""
     conditional: tuple[EdgePlan, ...] = ()
     """In the order they are asked: (priority, declaration)."""
     normal: EdgePlan | None = None
@@ -251,6 +253,7 @@ class NodePlan:
     wait: WaitPlan | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "starts_at_once", self.kind == "task" and self.max_visits is None)
         object.__setattr__(self, "runs_inline", self.is_async and self.timeout is None and not self.is_wrapped)
 
     @property

@@ -67,6 +67,8 @@ def asked(node: NodePlan, edge: EdgePlan, path: str, state: Any, outcome: Any) -
 
 def _truth(answer: Any) -> bool:
     """Raises TypeError for a coroutine, which would always count as true."""
+    if answer is True or answer is False:
+        return answer
     if inspect.isawaitable(answer):
         if inspect.iscoroutine(answer):
             answer.close()

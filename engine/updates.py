@@ -39,8 +39,11 @@ class After:
     def read(self, key: str) -> Any:
         """The value as it will be stored: not the very object the node returned.  Raises UnserialisableError."""
         ops = self._ops.get(key)
-        before = self._scope.read(key)
-        return before if ops is None else folded([each for op in ops for each in self._stored(op)], before)
+        if ops is None:
+            return self._scope.read(key)
+        if len(ops) == 1 and ops[0][0] == "set" and type(ops[0][2]) in _ATOMS:
+            return ops[0][2]  # it is stored as it is
+        return folded([each for op in ops for each in self._stored(op)], self._scope.read(key))
 
     def _stored(self, op: Op) -> list[Op]:
         if op[0] != "take":
@@ -48,6 +51,9 @@ class After:
         if not self._branches:
             self._branches = {child.path: child for child in self._scope.children}
         return self._branches[op[1]].ops[op[2]]
+
+
+_ATOMS = frozenset({int, float, str, bool, type(None)})
 
 
 def outcome_of(value: Any, node: str, path: str) -> tuple[Outcome | None, Mapping[str, Any]]:
@@ -137,7 +143,7 @@ def reduced(
 
 
 def _as_data(value: Any, key: str) -> Any:
-    return value if type(value) in (int, float, str, bool) else decode(encode(value, key))
+    return value if type(value) in _ATOMS else decode(encode(value, key))
 
 
 def updates_in(op: Op) -> list[Any]:

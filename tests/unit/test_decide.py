@@ -51,6 +51,10 @@ def flow(**nodes: dict[str, Any]) -> Flow:
     return made
 
 
+def more(state: Any) -> bool:
+    return True
+
+
 class Standing:
     """A run that stands somewhere, and what would follow."""
 
@@ -119,6 +123,17 @@ def test_a_returned_body_makes_one_step_to_the_next_node() -> None:
         True,
         5,
     )
+    assert (then, commands) == ((), (StartBody("", "b", 1, 0),))
+
+
+def test_a_task_that_leads_to_itself_begins_its_next_visit() -> None:
+    made = flow(a={}).set_entry("a").add_edge("a", "a", when=more).add_edge("a", END)
+    assert Standing(made).asks(returned({})).commands == (StartBody("", "a", 2, 0),)
+
+
+def test_what_may_be_refused_entry_is_asked_before_its_body_begins() -> None:
+    made = flow(a={}, b={"max_visits": 1}).set_entry("a").add_edge("a", "b").add_edge("b", END)
+    _draft, then, commands = Standing(made).asks(returned({}))
     assert (then, commands) == ((Arrived(""),), ())
 
 
@@ -171,10 +186,11 @@ def test_an_answer_that_cannot_be_used_fails_the_node_and_merges_nothing(value: 
 
 def test_a_fallback_keeps_the_update_where_there_is_one_to_take() -> None:
     made = flow(a={}, b={}).set_entry("a").add_edge("a", END).add_fallback("a", "b").add_edge("b", END)
-    draft, then, _commands = Standing(made).asks(returned(Fallback("tired", {"log": ["half"]})))
+    draft, then, commands = Standing(made).asks(returned(Fallback("tired", {"log": ["half"]})))
     assert draft is not None
     assert (draft.kind, draft.next, draft.ops[0]) == ("fallback", "b", ["append", "log", ["half"]])
-    assert (draft.ops[1][0], draft.ops[1][1]["type"], then) == ("error", "FallbackRequested", (Arrived(""),))
+    assert (draft.ops[1][0], draft.ops[1][1]["type"]) == ("error", "FallbackRequested")
+    assert (then, commands) == ((), (StartBody("", "b", 1, 0),))
 
 
 def test_end_ends_here_although_edges_lead_on() -> None:
@@ -299,14 +315,8 @@ def test_a_vote_that_decides_leads_on_and_is_consumed_in_the_same_checkpoint() -
     standing = Standing(reviewing())
     draft, then, commands = standing.asks(standing.vote())
     assert draft is not None
-    assert (draft.kind, draft.next, draft.entered, [op[0] for op in draft.ops], then) == (
-        "decision",
-        "a",
-        False,
-        ["decision"],
-        (Arrived(""),),
-    )
-    assert commands == (Consume("ana's"), CloseBarrier("review#1", "resolved"))
+    assert (draft.kind, draft.next, draft.entered, [op[0] for op in draft.ops], then) == ("decision", "a", False, ["decision"], ())
+    assert commands == (Consume("ana's"), CloseBarrier("review#1", "resolved"), StartBody("", "a", 1, 0))
 
 
 def test_votes_below_the_quorum_decide_nothing() -> None:
