@@ -17,6 +17,9 @@ from checkpoint_stores.records import Row, Snapshot
 
 DIGEST_BYTES: Final = 32
 
+_new = tuple.__new__
+"""Makes a NamedTuple without the Python function that stands before it: every step makes a row."""
+
 
 class Chain:
     """Makes and checks the digests of rows.
@@ -45,7 +48,7 @@ class Chain:
         """Return the row with the digest that chains it to ``previous``."""
         covered = _covered(previous, run_id, seq, epoch, step, kind, path, node, next, payload, started_at)
         digest = sha256(covered).digest() if self._key is None else self._digest(covered)
-        return Row(run_id, seq, epoch, step, kind, path, node, next, payload, started_at, digest)
+        return _new(Row, (run_id, seq, epoch, step, kind, path, node, next, payload, started_at, digest, 0))
 
     def follows(self, previous: bytes, row: Row) -> bool:
         """Whether ``row`` is an unedited successor of the row whose digest is ``previous``."""

@@ -35,6 +35,8 @@ from engine.transacting import Transacting
 from engine.walk import Walk
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+_new = tuple.__new__
+"""Makes a NamedTuple without the Python function that stands before it: every step makes one here."""
 _TAKEN: Final = {"nothing": 0, "state": 1, "state_context": 2}
 """How many of (state, context) a node's function takes."""
 
@@ -201,7 +203,8 @@ class Bodies:
         runs_in(context if context is not None else partial(self._lent_step, start))
         try:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
-            event = BodyReturned(start.path, start.node, start.visit, value, started_at, None if context is None else context.said())
+            said = None if context is None else context.said()
+            event = _new(BodyReturned, (start.path, start.node, start.visit, value, started_at, said))
         except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:

@@ -115,7 +115,8 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
         return give_up(here, state, scope, node, error, now, started_at=event.started_at)
     except UnserialisableError as error:
         return give_up(here, state, scope, node, not_storable(node, scope, error), now, started_at=event.started_at)
-    ops += counted(node, taken)
+    if taken.edge.max_visits is not None:
+        ops += counted(node, taken)
     return leave(here, state, scope, "step", ops, taken.edge.target, node=node, started_at=event.started_at, error=taken.error)
 
 

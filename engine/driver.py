@@ -184,7 +184,7 @@ class RunDriver:
         """Make a batch durable; True where this process is done with the run."""
         walk, committer = self._walk, self._committer
         state = walk.state
-        if self._letters:
+        if self._letters.are_there:
             self._answer(batch)
         if self._leaving is not None:
             self._hold(batch, at_once=self._leaving.at_once)
@@ -280,9 +280,9 @@ class RunDriver:
             start = starts[0]
             node = self._walk.plan.nodes[start.node]
             if node.runs_inline:
-                self._transacting.lend()
+                self._transacting.is_lent = True  # nobody can be waiting for it: nothing else is in flight
                 event = await self._bodies.run_here(node, start)
-                self._transacting.reclaim()
+                self._transacting.is_lent = False
                 if not self._mailbox:
                     return [event] if event is not None else []
                 return [*([event] if event is not None else []), *self._happened()]
@@ -296,7 +296,7 @@ class RunDriver:
                 raise self._deaf
             self._wake.clear()
             await self._wake.wait()
-        self._transacting.reclaim()
+        self._transacting.is_lent = False
         return self._happened()
 
     def _may_leave(self) -> bool:

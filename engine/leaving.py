@@ -54,6 +54,9 @@ class Decision(NamedTuple):
 
 NOTHING: Final = Decision()
 
+_new = tuple.__new__
+"""Makes a NamedTuple without the Python function that stands before it: every step makes these."""
+
 
 def chosen(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
     if isinstance(outcome, Goto):
@@ -75,11 +78,12 @@ def leave(
     path = scope.path
     if target != END:
         moved = ops if error is None else [*ops, ["error", error]]
-        draft = Draft(kind, path, node.name, target, moved, entered, started_at)
+        draft = _new(Draft, (kind, path, node.name, target, moved, entered, started_at))
         if not plan.nodes[target].starts_at_once:
             return Decision(draft, (Arrived(path),), commands)
         visits = scope.visits.get(target, 0) + (entered and target == node.name)
-        return Decision(draft, (), (*commands, StartBody(path, target, visits + 1, 0)))
+        start = _new(StartBody, (path, target, visits + 1, 0))
+        return _new(Decision, (draft, (), (*commands, start) if commands else (start,)))
     moved = [*ops, ["done"]]
     broken = _broken_end(plan, scope, ops) if scope.base is None and node.gives == "update" else None
     if broken is not None:

@@ -17,7 +17,7 @@ from engine.walk import Walk
 class Letters:
     """The unread part of one run's inbox.  One per driver."""
 
-    __slots__ = ("_signals", "_votes", "_walk", "rev")
+    __slots__ = ("_signals", "_votes", "_walk", "are_there", "rev")
 
     def __init__(self, walk: Walk, inbox: Inbox | None) -> None:
         self._walk = walk
@@ -26,21 +26,22 @@ class Letters:
         self._votes: tuple[DecisionRecord, ...] = inbox.decisions if inbox else ()
         self._signals: tuple[SignalRecord, ...] = inbox.signals if inbox else ()
         """Oldest first."""
-
-    def __bool__(self) -> bool:
-        return bool(self._votes or self._signals)
+        self.are_there = bool(self._votes or self._signals)
+        """Whether there is anything that no checkpoint has used."""
 
     def take(self, inbox: Inbox) -> None:
         """Go on with a newer reading of the inbox."""
         self.rev = inbox.rev
         self._votes = inbox.decisions
         self._signals = inbox.signals
+        self.are_there = bool(self._votes or self._signals)
 
     def forget(self, consumed: Collection[tuple[str, int]]) -> None:
         """Put away what checkpoints use: (id, seq) each."""
         used = {told for told, _seq in consumed}
         self._votes = tuple(vote for vote in self._votes if vote.id not in used)
         self._signals = tuple(signal for signal in self._signals if signal.id not in used)
+        self.are_there = bool(self._votes or self._signals)
 
     def events(self, posted: Collection[object]) -> list[Voted | Signalled]:
         """What the letters make happen where the run stands now, beside the events that are ``posted`` already."""

@@ -32,7 +32,7 @@ def route(node: NodePlan, scope: Scope, state: Any, outcome: Any) -> Route:
     for edge in node.conditional:
         holds = asked(node, edge, scope.path, state, outcome)
         if holds:
-            return capped(node, edge, scope)
+            return Route(edge) if edge.max_visits is None else capped(node, edge, scope)
         evaluated.append((edge.name, edge.target, holds))
     if node.normal is not None:
         return capped(node, node.normal, scope)

@@ -55,13 +55,14 @@ class Transacting:
         wake: tells the driver that a transaction has ended.
     """
 
-    __slots__ = ("_is_lent", "_store", "_waiting", "_wake", "broken", "held", "save_first")
+    __slots__ = ("_store", "_waiting", "_wake", "broken", "held", "is_lent", "save_first")
 
     def __init__(self, store: CheckpointStore, wake: Callable[[], None]) -> None:
         self._store = store
         self._wake = wake
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._is_lent = False
+        self.is_lent = False
+        """Whether the driver writes nothing for now, so that a transaction may begin.  Set by the driver; see `lend`."""
         self.save_first: Callable[[], Awaitable[int]] | None = None
         """Makes durable what a `SavePolicy` holds back."""
         self.held: Held | None = None
@@ -71,14 +72,10 @@ class Transacting:
 
     # --- the driver's side ------------------------------------------------------------------------------------------
     def lend(self) -> None:
-        """The driver writes nothing for now: a transaction may begin."""
-        self._is_lent = True
+        """The driver writes nothing for now: a transaction may begin, and one that waits for its turn does."""
+        self.is_lent = True
         if self._waiting:
             self._call_next()
-
-    def reclaim(self) -> None:
-        """The driver may write: none begins any more."""
-        self._is_lent = False
 
     def take(self, held: Held) -> bool:
         """Keep it until it is committed; False where it is over."""
@@ -111,7 +108,7 @@ class Transacting:
             raise
 
     async def _take_turn(self, held: Held) -> None:
-        while not self._is_lent or self.held is not None:
+        while not self.is_lent or self.held is not None:
             called = asyncio.get_running_loop().create_future()
             self._waiting.append(called)
             await called
@@ -129,7 +126,7 @@ class Transacting:
         if self.held is held:
             self.held = None
             self._wake()
-            if self._is_lent:
+            if self.is_lent:
                 self._call_next()
 
     def _call_next(self) -> None:

@@ -32,9 +32,14 @@ class After:
     def __init__(self, scope: Scope, ops: Iterable[Op]) -> None:
         self._scope = scope
         self._branches: dict[str, Scope] = {}
-        self._ops: dict[str, list[Op]] = {}
+        by_key: dict[str, list[Op]] = {}
         for op in ops:
-            self._ops.setdefault(op[2] if op[0] == "take" else op[1], []).append(op)
+            key = op[2] if op[0] == "take" else op[1]
+            if key in by_key:
+                by_key[key].append(op)
+            else:
+                by_key[key] = [op]
+        self._ops = by_key
 
     def read(self, key: str) -> Any:
         """The value as it will be stored: not the very object the node returned.  Raises UnserialisableError."""
@@ -114,6 +119,9 @@ def ops_of_update(
             value = schema.validate_update(key, raw, read)
         except Exception as error:
             raise UpdateTypeError(node, scope.path, key, first_line(error)) from error
+        if spec.reducer.replaces:
+            ops.append(["set", key, value])
+            continue
         op = reduced(spec.reducer, key, read(key), value, keep_update=in_branch, node=node, path=scope.path)
         if op is not None:
             ops.append(op)

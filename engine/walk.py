@@ -61,22 +61,21 @@ from engine.plan import Plan
 class Batch:
     """What one round of events led to: rows to commit together, and what to do once they are durable."""
 
-    __slots__ = ("cancels", "closed", "consumed", "error", "nudged", "opened", "rows", "starts", "timers", "voted")
+    # An ordinary step has none of these: they stay the class's one empty tuple until something is added.
+    timers: tuple[SetTimer, ...] = ()
+    opened: tuple[BarrierRecord, ...] = ()
+    closed: tuple[tuple[str, BarrierStatus], ...] = ()
+    consumed: tuple[tuple[str, int], ...] = ()
+    voted: tuple[DecisionRecord, ...] = ()
+    nudged: tuple[BarrierRecord, ...] = ()
+    cancels: tuple[str, ...] = ()
+    """Paths of bodies in flight that must be cancelled."""
+    error: BaseException | None = None
+    """Why the run failed, as the exception this process saw."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.starts: list[StartBody] = []
-        # An ordinary step has none of these: they stay the one empty tuple until something is added.
-        self.timers: tuple[SetTimer, ...] = ()
-        self.opened: tuple[BarrierRecord, ...] = ()
-        self.closed: tuple[tuple[str, BarrierStatus], ...] = ()
-        self.consumed: tuple[tuple[str, int], ...] = ()
-        self.voted: tuple[DecisionRecord, ...] = ()
-        self.nudged: tuple[BarrierRecord, ...] = ()
-        self.cancels: tuple[str, ...] = ()
-        """Paths of bodies in flight that must be cancelled."""
-        self.error: BaseException | None = None
-        """Why the run failed, as the exception this process saw."""
 
 
 class _Gate:
@@ -249,8 +248,12 @@ class Walk:
                     scope = self.state.scopes[draft.path]
                     self._gates.pop(scope.child_path(draft.node, scope.visits[draft.node], 0), None)
             for command in commands:
-                self._obey(command, batch)
-            todo += reversed(then)
+                if type(command) is StartBody:
+                    self._admit(command, batch)
+                else:
+                    self._obey(command, batch)
+            if then:
+                todo += reversed(then)
 
     def _seal(self, draft: Draft) -> Row:
         """Number, encode and chain a draft, and fold it: what is folded is what a later load will decode."""
@@ -285,9 +288,6 @@ class Walk:
 
     # --- commands ---------------------------------------------------------------------------------------------------
     def _obey(self, command: Command, batch: Batch) -> None:
-        if type(command) is StartBody:
-            self._admit(command, batch)
-            return
         match command:
             case SetTimer():
                 batch.timers += (command,)

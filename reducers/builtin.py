@@ -173,7 +173,7 @@ def _counter(current: Any, update: Any) -> Change | None:
 
 
 def _built_in(name: str, fn: Reduction, *, independent: bool = False, many: bool = True) -> Reducer:
-    return register(Reducer(name, fn, independent=independent, many=many, builtin=True))
+    return register(Reducer(name, fn, independent=independent, many=many, replaces=fn is _set, builtin=True))
 
 
 error: Final = _built_in("error", _set, independent=True, many=False)

@@ -42,6 +42,8 @@ class Reducer:
     """Whether several parallel branches may write the key."""
     version: str = ""
     """Part of the graph's hash, so that a changed meaning of a custom reducer is seen on resume."""
+    replaces: bool = False
+    """Whether its change is always to set the update, whatever it is: nobody need call it to know."""
     builtin: bool = False
     """Whether it comes with trailmark: ours only read ``current``; a user's own function may do anything to what it is given."""
 
