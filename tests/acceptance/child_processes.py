@@ -151,6 +151,8 @@ class Child:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._heard = bytearray()
+        self._ear = asyncio.Lock()
+        """Who waits for a line gets one, however many came at once."""
 
     def tell(self, line: dict[str, Any]) -> None:
         self._connection.sendall(json.dumps(line).encode() + b"\n")
@@ -166,13 +168,14 @@ class Child:
     async def hear(self) -> str:
         """The next line; the loop goes on meanwhile."""
         loop = asyncio.get_running_loop()
-        self._connection.setblocking(False)
-        try:
-            while b"\n" not in self._heard:
-                self._heard += await loop.sock_recv(self._connection, 65536)
-        finally:
-            self._connection.setblocking(True)
-        return self.hear_now().decode()
+        async with self._ear:
+            self._connection.setblocking(False)
+            try:
+                while b"\n" not in self._heard:
+                    self._heard += await loop.sock_recv(self._connection, 65536)
+            finally:
+                self._connection.setblocking(True)
+            return self.hear_now().decode()
 
     def run(self) -> None:
         request = json.loads(self.hear_now())

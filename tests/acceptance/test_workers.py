@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import pytest_asyncio
 
+from checkpoint_stores.codec import unpack
 from engine.clock import StoreClock
 from engine.operations import steps
 from engine.recovery import release_run
@@ -44,6 +45,26 @@ async def submitted(store: SQLCheckpointStore, number: int, *, kills: bool = Fal
 
 async def statuses_of(store: SQLCheckpointStore, run_ids: list[str]) -> Counter[str]:
     return Counter([(await store.run(run_id)).status for run_id in run_ids])
+
+
+async def vain_takings_of(store: SQLCheckpointStore, run_id: str) -> int:
+    """How often in a row the run was taken up in vain at most."""
+    takings = [op[2] async for row in store.history(run_id) if row.kind == "attempt" for op in unpack(row.payload) if op[0] == "attempt"]
+    return max([taking.get("recoveries", 0) for taking in takings], default=0)
+
+
+async def test_a_worker_leaves_what_another_one_has_in_hand(store: SQLCheckpointStore, store_url: str, children: Any) -> None:
+    run_ids = await submitted(store, 20)
+    holder = children.start("work", store_url, flow="shift", concurrency=5, waits_in="lift")
+    for _ in range(5):
+        holder.next("in_body")
+    assert children.run("work", store_url, flow="shift", concurrency=5)["ended"] == 0
+    for _ in range(5):
+        holder.say("go on")
+    assert holder.end()["ended"] == 0
+    assert await statuses_of(store, run_ids) == {"completed": 20}
+    shares = Counter(line["pid"] for line in children.journal() if line["place"][1] == "lift")
+    assert sorted(shares.values()) == [5, 15], "both had their share"
 
 
 async def test_two_workers_share_fifty_runs_and_no_body_runs_twice(store: SQLCheckpointStore, store_url: str, children: Any) -> None:
@@ -154,6 +175,7 @@ async def test_a_run_that_kills_its_process_is_quarantined_while_the_others_comp
     assert [run.run_id for run in await store.runs(status="quarantined")] == [poison]
     assert "3 recoveries in a row got nowhere" in [line.detail async for line in steps(store, poison)][-1]
     assert Counter(line["place"][1] for line in children.journal(poison)) == {"lift": 4}
+    assert max([await vain_takings_of(store, run_id) for run_id in others]) <= 2, "beside it the others were taken up in vain twice at most"
     assert await store.verify(poison) == []
 
     assert children.run("work", store_url, flow="shift")["ended"] == 0, "nobody takes it by itself"

@@ -154,16 +154,17 @@ class Worker:
             has_found = await self._look(dispatcher, clock)
             if until_idle and not has_found and self._agenda.is_idle and not self._failures:
                 return
-            if not has_found or self._agenda.room <= 0:
+            if not has_found or self._agenda.room(clock.now()) <= 0:
                 await self._wait(dispatcher, clock)
 
     async def _look(self, dispatcher: Dispatcher, clock: Clock) -> bool:
         """Take what there is; whether there was any."""
         found: list[Take] = []
-        if self._agenda.room > 0:
+        room = self._agenda.room(clock.now())
+        if room > 0:
             try:
                 hidden = self._agenda.hidden(clock.now())
-                records = [*await self._stranded(hidden), *await dispatcher.look(self._agenda.room, hidden)]
+                records = [*await self._stranded(hidden, room), *await dispatcher.look(room, hidden)]
                 found = [offer for record in records if (offer := await self._offer(record, clock)) is not None]
             except StoreUnavailableError as error:
                 self._miss_store(error)
@@ -171,7 +172,7 @@ class Worker:
                 if self._failures:
                     self._say("store_back")
                 self._failures = 0
-        for order in self._agenda.chosen(found):
+        for order in self._agenda.chosen(found, clock.now()):
             work = self._put_away(order, clock) if isinstance(order, Quarantine) else self._drive(order, dispatcher, clock)
             task = asyncio.create_task(work, name=f"trailmark worker {order.run.run_id}")
             self._driving.add(task)
@@ -187,11 +188,11 @@ class Worker:
             self._leave_alone(run, error, clock)
             return None
 
-    async def _stranded(self, hidden: Collection[str]) -> list[RunRecord]:
+    async def _stranded(self, hidden: Collection[str], room: int) -> list[RunRecord]:
         """Runs this process still holds but drives no more, since the store was away when they were to be given back."""
         ripe = [run_id for run_id in self._held_in_vain if run_id not in hidden]
         records: list[RunRecord] = []
-        for run_id in ripe[: self._agenda.room]:
+        for run_id in ripe[:room]:
             with contextlib.suppress(RunNotFoundError):  # somebody has deleted it
                 records.append(await self._store.run(run_id))
             self._held_in_vain.discard(run_id)
@@ -208,7 +209,7 @@ class Worker:
         again = self._agenda.next_return(clock.now())
         if self._failures:
             again = clock.now() + pause_after(self._failures - 1, LONGEST_SILENCE)
-        elif self._agenda.room > 0:
+        elif self._agenda.room(clock.now()) > 0:
             waits.append(asyncio.ensure_future(self._told(dispatcher)))
         timer = clock.call_at(again, self._stirred.set) if again is not None else None
         try:
@@ -280,7 +281,7 @@ class Worker:
 
     def _progressed(self, committed: Committed) -> None:
         if self._agenda.progressed(committed.row.run_id):
-            self._stirred.set()  # the next suspect's turn
+            self._stirred.set()  # a suspect's turn, or that of those who waited for one
 
     def _say(self, what: Happening, run: RunRecord | None = None, *, status: str = "", text: str = "") -> None:
         try:
