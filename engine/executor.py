@@ -335,6 +335,11 @@ class GraphExecutor:
         watch = self.store.watch(record.run_id)
         try:
             if await catch_up(self.store, state, lease.head_seq - 1):
+                if as_of is not None and state.status != "running":
+                    # Somebody took it and stopped it between being read and being taken: that counts.
+                    stopped = RunChange(status=state.status, clear_wake_at=True, release=True)  # type: ignore[arg-type]
+                    await self.store.commit(Commit(record.run_id, lease.epoch, (), stopped))
+                    raise LeaseHeldError(record.run_id, f"nobody: it was {state.status} meanwhile", None)
                 # Another process got in between: what was judged is not where the run stands.
                 admission, lease = await readmitted(self.store, record, state, self.graph, mode, admission, lease)
             await catch_up(self.store, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any, get_args
 
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from checkpoint_stores import statuses
 from checkpoint_stores.errors import IllegalTransitionError, LeaseHeldError, RunEndedError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
-from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, UNDRIVEN, RunStatus
+from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, UNDRIVEN, Lease, RunStatus
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.context import StepContext
 from engine.decisions import Decision
@@ -146,6 +147,41 @@ async def test_a_run_taken_since_it_was_read_is_not_taken_again() -> None:
     with pytest.raises(LeaseHeldError):
         await stage.executor().attach(run_id, as_of=before)
     assert (await stage.store().run(run_id)).attempt == 1
+
+
+class Interrupted(MemoryCheckpointStore):
+    """A store whose owner is held up for a moment between reading a run and taking it."""
+
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
+
+    async def acquire(self, run_id: str, **options: Any) -> Lease:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return await super().acquire(run_id, **options)
+
+
+async def test_who_suspends_a_run_between_its_being_read_and_taken_has_suspended_it() -> None:
+    stage = Stage()
+    person = stage.executor()
+    run_id = await person.submit({"log": []})
+    store = Interrupted(database=stage.database, now=stage.clock.now)
+
+    async def meanwhile() -> None:
+        await person.attach(run_id)
+        await stage.entered.wait()
+        await person.suspend(run_id, "not today")
+
+    store.meanwhile = meanwhile
+    with pytest.raises(LeaseHeldError, match="suspended meanwhile"):
+        await stage.executor(store).attach(run_id, as_of=await store.run(run_id))
+    record = await store.run(run_id)
+    assert (record.status, record.owner, record.wake_at) == ("suspended", None, None)
+    assert await store.due() == []
+    assert stage.ran == ["first"]
+    stage.may_end.set()
+    assert (await person.resume(run_id)).values == {"log": ["first", "second"]}
+    assert await store.verify(run_id) == []
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------
