@@ -43,19 +43,6 @@ def known_tests() -> Iterator[str]:
                     yield prefix + each.name
 
 
-def groups() -> dict[str, tuple[Any, ...]]:
-    """The rows by heading; what is coming stands in them once its tests are there."""
-    features, known = table(), set(known_tests())
-
-    def current(row: Any) -> Any:
-        coming = features["COMING"].get(row.id)
-        if coming is None or not known.issuperset(coming.tests):
-            return row
-        return row._replace(tests=tuple(dict.fromkeys(row.tests + coming.tests)), missing=coming.missing)
-
-    return {heading: tuple(current(row) for row in rows) for heading, rows in features["GROUPS"].items()}
-
-
 def word(row: Any) -> str:
     """How far a row is shown."""
     if row.outside:
@@ -65,7 +52,7 @@ def word(row: Any) -> str:
 
 def page() -> str:
     """The text of the page as it should stand in its file."""
-    found = groups()
+    found = table()["GROUPS"]
     words = [word(row) for rows in found.values() for row in rows]
     counts = ", ".join(f"{words.count(each)} {each}" for each in ("shown", "partly shown", "not yet", "does not apply"))
     parts = [INTRO, "", f"Of {len(words)} rows: {counts}."]

@@ -18,13 +18,6 @@ class Row(NamedTuple):
     """Why there is nothing to show here."""
 
 
-class Coming(NamedTuple):
-    """What a row says as soon as all these tests are there as well."""
-
-    tests: tuple[str, ...]
-    missing: str = ""
-
-
 ENGINE: tuple[Row, ...] = (
     Row(
         "E1",
@@ -248,7 +241,17 @@ ENGINE: tuple[Row, ...] = (
     Row(
         "E21",
         "Decisions in advance for many tickets are limited, expire, can be listed and taken back, and are recorded",
-        missing="Nobody can decide for more than one ticket at a time.",
+        (
+            "tests/test_grants.py::test_a_run_goes_through_a_barrier_that_was_allowed_in_advance",
+            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_decides_the_next_tickets_and_no_more",
+            "tests/test_grants.py::test_each_visit_of_a_loop_uses_an_allowance_of_its_own",
+            "tests/test_grants.py::test_a_decision_made_for_somebody_says_so_to_later_nodes_and_in_the_chain",
+            "tests/test_grants.py::test_the_tickets_of_a_fork_are_left_to_people",
+            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_ends_by_the_stores_clock",
+            "trailmark/testing/grant_contract.py::GrantContract::test_a_revoked_allowance_decides_nothing_more",
+            "trailmark/testing/grant_contract.py::GrantContract::test_grants_are_listed_oldest_first_and_by_what_they_are_for",
+            "trailmark/testing/grant_contract.py::GrantContract::test_tickets_that_open_at_once_never_use_more_than_there_is",
+        ),
     ),
     Row(
         "E22",
@@ -327,8 +330,13 @@ KEEPING: tuple[Row, ...] = (
     Row(
         "K4",
         "Old checkpoints can be folded into a snapshot without harm to those that are kept, also where that is interrupted",
-        ("tests/test_sql_store.py::test_a_pruned_run_is_loaded_from_its_snapshot_and_goes_on",),
-        missing="A run whose old checkpoints are gone can be read, but nothing takes them away yet.",
+        (
+            "tests/test_sql_store.py::test_a_pruned_run_is_loaded_from_its_snapshot_and_goes_on",
+            "tests/test_pruning.py::test_a_cut_run_verifies_resumes_and_forks_as_before",
+            "tests/test_pruning.py::test_a_run_is_cut_while_it_goes_on",
+            "trailmark/testing/contract.py::StoreContract::test_rows_are_dropped_behind_a_snapshot_and_the_chain_goes_on_from_it",
+            "tests/acceptance/test_killed_pruning.py::test_a_process_killed_while_it_prunes_leaves_every_run_whole",
+        ),
     ),
     Row(
         "K5",
@@ -342,8 +350,10 @@ KEEPING: tuple[Row, ...] = (
     Row(
         "K6",
         "Checkpoints may follow from a score of time, tokens and side effects",
-        ("tests/test_saving.py::test_a_policy_delays_rows_and_changes_none_of_them",),
-        missing="That each of the three weights alone can bring a checkpoint about is not shown.",
+        (
+            "tests/test_saving.py::test_a_policy_delays_rows_and_changes_none_of_them",
+            "tests/test_saving.py::test_each_weight_alone_brings_a_checkpoint_about",
+        ),
     ),
     Row(
         "K7",
@@ -381,8 +391,8 @@ KEEPING: tuple[Row, ...] = (
             "tests/acceptance/test_bad_days.py::test_an_older_schema_is_refused_until_it_is_upgraded",
             "tests/test_migrations.py::test_tables_of_migrations_and_of_first_use_are_alike_down_to_their_indexes",
             "tests/test_cli.py::test_the_same_commands_work_on_postgresql",
+            "tests/test_sql_store.py::test_no_connection_of_ours_writes_a_line_of_a_run_there_is_not",
         ),
-        missing="That SQLite holds references between tables to be true is not looked at by a test.",
     ),
     Row(
         "K10",
@@ -421,8 +431,8 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_walking.py::test_a_deadline_that_passed_while_nobody_drove_the_run_holds_when_somebody_does",
             "tests/laws/test_walk_laws.py::test_a_run_that_is_reloaded_after_any_checkpoint_ends_as_if_it_had_not_been",
             "trailmark/testing/contract.py::StoreContract::test_consumed_decisions_leave_the_inbox",
+            "tests/test_grants.py::test_a_process_that_died_between_the_opening_and_its_reading_goes_on_with_what_was_allowed",
         ),
-        missing="Decisions in advance for many tickets, which would go on with it, do not exist yet.",
     ),
     Row(
         "K13",
@@ -434,7 +444,17 @@ KEEPING: tuple[Row, ...] = (
             "trailmark/testing/contract.py::StoreContract::test_a_fork_stands_on_its_parents_digest",
         ),
     ),
-    Row("K14", "Old runs and checkpoints go by rule, and never what something kept needs", missing="Nothing is deleted."),
+    Row(
+        "K14",
+        "Old runs and checkpoints go by rule, and never what something kept needs",
+        (
+            "tests/test_pruning.py::test_runs_that_ended_long_ago_go_with_everything_and_the_others_stay",
+            "tests/test_pruning.py::test_the_newest_runs_of_each_flow_stay_whatever_their_age",
+            "tests/test_pruning.py::test_checkpoints_that_one_rule_keeps_stay",
+            "tests/test_pruning.py::test_a_cut_run_verifies_resumes_and_forks_as_before",
+            "trailmark/testing/contract.py::StoreContract::test_a_run_that_ended_is_deleted_with_all_that_is_kept_of_it",
+        ),
+    ),
     Row(
         "K15",
         "Every record carries a digest chained to the one before; cuts and edits are found and named",
@@ -461,8 +481,15 @@ KEEPING: tuple[Row, ...] = (
     Row(
         "K17",
         "Side effects have a key, are written down before and after, are not repeated, and are shown where nobody knows",
-        ("tests/test_walking.py::test_a_failed_node_is_tried_again_with_the_same_key_and_the_next_number",),
-        missing="A step has a key to give along, but what it does outside is not written down.",
+        (
+            "tests/test_walking.py::test_a_failed_node_is_tried_again_with_the_same_key_and_the_next_number",
+            "tests/test_effects.py::test_an_effect_that_was_done_is_not_carried_out_by_the_next_attempt",
+            "tests/test_effects.py::test_an_effect_that_was_interrupted_stops_the_run_in_doubt_though_its_node_has_a_retry",
+            "tests/test_effects.py::test_what_once_returns_live_is_what_it_returns_after_a_resume",
+            "trailmark/testing/contract.py::StoreContract::test_an_effect_tells_its_outcome_to_whoever_begins_it_again",
+            "tests/test_cli_effects.py::test_a_side_effect_in_doubt_is_listed_shown_settled_and_the_run_goes_on",
+            "tests/acceptance/test_payments_under_fire.py::test_a_payment_whose_process_is_killed",
+        ),
     ),
 )
 
@@ -560,8 +587,8 @@ TELLING: tuple[Row, ...] = (
             "tests/test_events.py::test_the_end_counts_what_branches_did_as_well",
             "tests/test_events.py::test_a_node_in_a_thread_speaks_like_any_other",
             "tests/test_walking.py::test_branches_merge_in_declared_order_whoever_is_first",
+            "tests/test_events.py::test_the_end_of_a_run_tells_how_long_it_took_by_the_stores_clock_its_breaks_included",
         ),
-        missing="How long a run took is told, but no test looks at the number.",
     ),
     Row(
         "S10",
@@ -595,8 +622,10 @@ TELLING: tuple[Row, ...] = (
     Row(
         "S13",
         "Events as server-sent events, with ids",
-        ("tests/test_event_catalog.py::test_server_sent_events_carry_the_id_the_kind_and_one_line_of_data",),
-        missing="How the last event of a run looks there is not looked at by a test.",
+        (
+            "tests/test_event_catalog.py::test_server_sent_events_carry_the_id_the_kind_and_one_line_of_data",
+            "tests/test_event_catalog.py::test_server_sent_events_of_a_run_end_with_its_terminator_and_then_the_stream_is_over",
+        ),
     ),
 )
 
@@ -608,14 +637,21 @@ AROUND: tuple[Row, ...] = (
             "tests/test_walking.py::test_what_a_context_shows_cannot_be_used_to_change_the_run",
             "tests/test_maps.py::test_a_function_may_read_the_state_around_it_and_its_own_step",
             "tests/unit/test_barriers.py::test_later_nodes_can_read_who_voted",
+            "tests/test_context.py::test_whatever_a_node_calls_can_ask_in_which_step_it_is",
+            "tests/test_context.py::test_what_outlives_its_step_is_in_no_later_one",
         ),
-        missing="A function deep inside a node has to be handed the context, which knows neither the tenant nor the labels of its run.",
+        "A context cannot be copied by hand for work that a node starts itself.",
     ),
     Row(
         "X2",
         "A node can ask, or wait to hear, that it is to stop, and why",
-        ("tests/test_walking.py::test_cancelling_a_running_body_ends_the_run_and_waits_for_the_body",),
-        missing="Coroutines are cancelled; a plain function learns only that its attempt is over, and not why.",
+        (
+            "tests/test_walking.py::test_cancelling_a_running_body_ends_the_run_and_waits_for_the_body",
+            "tests/test_context.py::test_a_token_is_set_once_and_tells_children_waiters_and_other_threads",
+            "tests/test_context.py::test_a_plain_node_hears_that_it_is_to_stop_and_why",
+            "tests/test_context.py::test_an_async_node_in_the_drivers_own_task_hears_why_too",
+            "tests/test_context.py::test_a_node_hears_that_it_is_to_stop_within_a_tenth_of_a_second",
+        ),
     ),
     Row(
         "X3",
@@ -639,7 +675,11 @@ AROUND: tuple[Row, ...] = (
     Row(
         "X5",
         "What a step may do is compared exactly, before it does it, and refused where nobody granted it",
-        missing="Runs hold no capabilities.",
+        (
+            "tests/test_context.py::test_what_is_not_held_in_the_same_words_is_denied",
+            "tests/test_context.py::test_capabilities_of_the_executor_or_of_the_start_are_held",
+            "tests/test_context.py::test_a_run_keeps_what_it_holds_over_resumes_unless_it_is_said_anew",
+        ),
     ),
     Row(
         "X6",
@@ -654,15 +694,27 @@ AROUND: tuple[Row, ...] = (
             "tests/laws/test_reducer_laws.py::test_what_changes_nothing_is_no_change",
         ),
     ),
-    Row("X7", "A step may have a transaction of the store's database for itself, given back on every way out", missing="There are none."),
+    Row(
+        "X7",
+        "A step may have a transaction of the store's database for itself, given back on every way out",
+        (
+            "tests/test_transactions.py::test_a_nodes_sql_and_its_checkpoint_are_one_commit",
+            "tests/test_transactions.py::test_what_makes_no_step_rolls_it_back",
+            "tests/test_transactions.py::test_a_body_that_is_stopped_has_committed_nothing",
+            "tests/test_transactions.py::test_branches_have_their_transactions_one_after_the_other",
+            "tests/test_transactions.py::test_a_connection_that_was_kept_can_do_nothing_behind_its_block",
+            "tests/acceptance/test_transactions_under_fire.py::test_lines_are_entered_exactly_once",
+        ),
+    ),
     Row(
         "X8",
         "Runs belong to tenants, and one tenant cannot read another's",
         (
             "trailmark/testing/contract.py::StoreContract::test_a_run_key_is_free_in_another_flow_and_tenant",
             "trailmark/testing/contract.py::StoreContract::test_runs_are_listed_by_flow_status_and_tenant",
+            "tests/test_context.py::test_a_tenant_finds_no_run_of_another_whatever_it_asks",
+            "tests/test_context.py::test_a_view_covers_everything_a_store_can_be_asked",
         ),
-        missing="Lists keep tenants apart, but whoever knows the id of a run can read it.",
     ),
     Row(
         "X9",
@@ -672,8 +724,8 @@ AROUND: tuple[Row, ...] = (
             "tests/test_walking.py::test_a_body_that_ignores_its_cancellation_holds_nothing_longer_than_the_grace",
             "tests/test_events.py::test_drop_oldest_drops_tokens_only_and_says_how_many_of_which_step",
             "tests/test_walking.py::test_history_says_what_every_checkpoint_did",
+            "tests/test_context.py::test_what_a_node_warns_of_is_in_the_result_and_kept_with_its_step",
         ),
-        missing="A node cannot add warnings of its own to the result.",
     ),
     Row(
         "X10",
@@ -697,14 +749,21 @@ OPERATING: tuple[Row, ...] = (
         (
             "tests/test_cli.py::test_what_has_ended_ends_with_7",
             "trailmark/testing/contract.py::StoreContract::test_an_ended_run_is_not_acquired",
+            "tests/test_lifecycle.py::test_every_status_and_every_event_stands_in_the_table",
+            "tests/test_lifecycle.py::test_an_illegal_event_is_a_typed_error_that_says_what_is_possible",
+            "tests/test_lifecycle.py::test_what_has_ended_stays_so_and_all_else_can_be_taken",
+            "tests/test_lifecycle.py::test_every_status_but_created_can_be_reached_and_every_one_leads_to_an_end",
         ),
-        missing="Statuses are checked where they matter, and there is no table of them yet.",
     ),
     Row(
         "H2",
         "Starting twice is starting once",
-        ("trailmark/testing/contract.py::StoreContract::test_of_two_creators_of_one_run_key_one_wins",),
-        missing="A run cannot be made first and started later.",
+        (
+            "trailmark/testing/contract.py::StoreContract::test_of_two_creators_of_one_run_key_one_wins",
+            "tests/test_lifecycle.py::test_starting_is_idempotent",
+            "tests/test_lifecycle.py::test_a_submitted_run_is_created_and_driven_by_whoever_takes_it",
+            "tests/test_lifecycle.py::test_a_run_taken_since_it_was_read_is_not_taken_again",
+        ),
     ),
     Row(
         "H3",
@@ -722,8 +781,8 @@ OPERATING: tuple[Row, ...] = (
         (
             "tests/test_metrics.py::test_what_happens_in_runs_is_counted_once_it_is_durable",
             "tests/test_walking.py::test_an_observer_that_raises_is_told_nothing_more_and_the_run_goes_on",
+            "tests/test_metrics.py::test_the_numbers_of_a_run_are_final_when_its_result_is_there_however_it_ends",
         ),
-        missing="The numbers of a run that failed or was cancelled are not looked at by a test.",
     ),
     Row(
         "H5",
@@ -732,13 +791,22 @@ OPERATING: tuple[Row, ...] = (
             "tests/test_walking.py::test_a_body_that_ignores_its_cancellation_holds_nothing_longer_than_the_grace",
             "tests/test_walking.py::test_cancelling_at_a_barrier_ends_the_run_and_decides_nothing",
             "tests/test_walking.py::test_closing_the_executor_suspends_what_it_drives",
+            "tests/test_lifecycle.py::test_every_word_comes_back_in_every_status_and_may_be_said_twice",
+            "tests/test_lifecycle.py::test_a_stopped_run_finishes_what_is_in_flight_and_begins_nothing",
+            "tests/test_lifecycle.py::test_a_stop_whose_grace_is_over_cancels_what_is_in_flight",
+            "tests/test_lifecycle.py::test_a_harder_word_overrides_a_softer_one",
+            "tests/test_lifecycle.py::test_a_softer_word_does_not_override_a_harder_one",
+            "tests/test_lifecycle.py::test_who_aborted_a_run_and_why_is_recorded",
         ),
-        missing="A run can be cancelled or suspended at once; it cannot be asked to finish what is under way and then stop.",
     ),
     Row(
         "H6",
         "The status can be watched, the current one first, and waited for",
-        missing="There is no such stream; events tell what happens.",
+        (
+            "tests/test_lifecycle.py::test_who_watches_sees_the_current_status_first_and_the_end_last",
+            "tests/test_lifecycle.py::test_waiting_for_a_status_that_cannot_come_any_more_is_a_typed_error",
+            "tests/test_lifecycle.py::test_who_stops_watching_decides_nothing",
+        ),
     ),
     Row(
         "H7",
@@ -813,8 +881,10 @@ OPERATING: tuple[Row, ...] = (
             "tests/test_cli.py::test_a_cancelled_run_ends_with_5_when_it_is_asked_for",
             "tests/test_cli.py::test_damage_is_found_named_and_ends_with_10",
             "tests/test_cli_processes.py::test_a_process_that_stays_goes_on_when_another_approves",
+            "tests/test_cli.py::test_a_store_is_pruned_packed_and_its_runs_are_deleted",
+            "tests/test_pruning.py::test_a_run_is_cut_while_it_goes_on",
+            "tests/test_cli.py::test_an_operator_edits_a_waiting_run",
         ),
-        missing="Nothing tidies up yet.",
     ),
     Row(
         "H13",
@@ -1021,6 +1091,10 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
         (
             "trailmark/testing/contract.py::StoreContract::test_an_unknown_barrier_lists_the_known_ones",
             "tests/test_walking.py::test_an_early_decision_is_used_for_the_first_visit_only",
+            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_decides_the_next_tickets_and_no_more",
+            "trailmark/testing/grant_contract.py::GrantContract::test_a_revoked_allowance_decides_nothing_more",
+            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_that_could_never_be_used_is_refused",
+            "trailmark/testing/grant_contract.py::GrantContract::test_grants_are_listed_oldest_first_and_by_what_they_are_for",
         ),
     ),
     Row(
@@ -1235,7 +1309,14 @@ FAULTS_OF_STREAMS: tuple[Row, ...] = (
             "tests/acceptance/test_bad_days.py::test_a_run_whose_end_was_cut_off_is_not_resumed_as_if_nothing_were_missing",
         ),
     ),
-    Row("B14", "Where nobody said what is allowed, everything is", missing="Runs hold no capabilities yet."),
+    Row(
+        "B14",
+        "Where nobody said what is allowed, everything is",
+        (
+            "tests/test_context.py::test_what_is_not_held_in_the_same_words_is_denied",
+            "tests/test_context.py::test_capabilities_of_the_executor_or_of_the_start_are_held",
+        ),
+    ),
     Row(
         "B15",
         "Texts are put together bytewise, what is missing becomes nothing, and numbers are compared as text",
@@ -1253,8 +1334,9 @@ FAULTS_OF_STREAMS: tuple[Row, ...] = (
             "tests/test_walking.py::test_a_run_waits_for_a_decision_and_goes_on_in_another_process",
             "tests/test_waits.py::test_a_timer_parks_the_run_and_rings_when_its_time_has_come",
             "trailmark/testing/contract.py::StoreContract::test_a_refused_run_does_not_harm_those_committed_at_the_same_time",
+            "tests/test_transactions.py::test_what_makes_no_step_rolls_it_back",
+            "tests/test_transactions.py::test_a_run_that_fails_for_its_last_state_has_committed_nothing",
         ),
-        missing="Nodes have no transactions yet.",
     ),
     Row(
         "B17",
@@ -1292,8 +1374,9 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
         (
             "tests/test_slips.py::test_a_run_that_this_process_drives_says_where_to_wait_for_it",
             "tests/acceptance/test_rival_processes.py::test_of_two_processes_that_resume_one_run_exactly_one_wins",
+            "tests/test_lifecycle.py::test_starting_is_idempotent",
+            "tests/test_lifecycle.py::test_a_run_taken_since_it_was_read_is_not_taken_again",
         ),
-        missing="A run cannot be made first and started later, so that order is not tried.",
     ),
     Row(
         "C3",
@@ -1301,14 +1384,17 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
         (
             "tests/test_walking.py::test_cancelling_at_a_barrier_ends_the_run_and_decides_nothing",
             "tests/test_slips.py::test_a_closed_executor_starts_and_resumes_nothing",
+            "tests/test_lifecycle.py::test_every_word_comes_back_in_every_status_and_may_be_said_twice",
         ),
-        missing="Only cancelling is tried after the end.",
     ),
     Row(
         "C4",
         "Stopping softly has no bound",
-        ("tests/test_walking.py::test_a_body_that_ignores_its_cancellation_holds_nothing_longer_than_the_grace",),
-        missing="Runs cannot be stopped softly yet.",
+        (
+            "tests/test_walking.py::test_a_body_that_ignores_its_cancellation_holds_nothing_longer_than_the_grace",
+            "tests/test_lifecycle.py::test_a_stop_whose_grace_is_over_cancels_what_is_in_flight",
+            "tests/test_lifecycle.py::test_a_body_that_takes_too_long_is_run_again_by_the_next_one",
+        ),
     ),
     Row(
         "C5",
@@ -1393,159 +1479,4 @@ GROUPS: dict[str, tuple[Row, ...]] = {
     "Faults: graphs and checkpoints": FAULTS_OF_GRAPHS,
     "Faults: streams": FAULTS_OF_STREAMS,
     "Faults: handles and operations": FAULTS_OF_HANDLES,
-}
-
-COMING: dict[str, Coming] = {
-    "E21": Coming(
-        (
-            "tests/test_grants.py::test_a_run_goes_through_a_barrier_that_was_allowed_in_advance",
-            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_decides_the_next_tickets_and_no_more",
-            "tests/test_grants.py::test_each_visit_of_a_loop_uses_an_allowance_of_its_own",
-            "tests/test_grants.py::test_a_decision_made_for_somebody_says_so_to_later_nodes_and_in_the_chain",
-            "tests/test_grants.py::test_the_tickets_of_a_fork_are_left_to_people",
-            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_ends_by_the_stores_clock",
-            "trailmark/testing/grant_contract.py::GrantContract::test_a_revoked_allowance_decides_nothing_more",
-            "trailmark/testing/grant_contract.py::GrantContract::test_grants_are_listed_oldest_first_and_by_what_they_are_for",
-            "trailmark/testing/grant_contract.py::GrantContract::test_tickets_that_open_at_once_never_use_more_than_there_is",
-        )
-    ),
-    "K4": Coming(
-        (
-            "tests/test_pruning.py::test_a_cut_run_verifies_resumes_and_forks_as_before",
-            "tests/test_pruning.py::test_a_run_is_cut_while_it_goes_on",
-            "trailmark/testing/contract.py::StoreContract::test_rows_are_dropped_behind_a_snapshot_and_the_chain_goes_on_from_it",
-            "tests/acceptance/test_killed_pruning.py::test_a_process_killed_while_it_prunes_leaves_every_run_whole",
-        )
-    ),
-    "K12": Coming(("tests/test_grants.py::test_a_process_that_died_between_the_opening_and_its_reading_goes_on_with_what_was_allowed",)),
-    "K14": Coming(
-        (
-            "tests/test_pruning.py::test_runs_that_ended_long_ago_go_with_everything_and_the_others_stay",
-            "tests/test_pruning.py::test_the_newest_runs_of_each_flow_stay_whatever_their_age",
-            "tests/test_pruning.py::test_checkpoints_that_one_rule_keeps_stay",
-            "tests/test_pruning.py::test_a_cut_run_verifies_resumes_and_forks_as_before",
-            "trailmark/testing/contract.py::StoreContract::test_a_run_that_ended_is_deleted_with_all_that_is_kept_of_it",
-        )
-    ),
-    "K17": Coming(
-        (
-            "tests/test_effects.py::test_an_effect_that_was_done_is_not_carried_out_by_the_next_attempt",
-            "tests/test_effects.py::test_an_effect_that_was_interrupted_stops_the_run_in_doubt_though_its_node_has_a_retry",
-            "tests/test_effects.py::test_what_once_returns_live_is_what_it_returns_after_a_resume",
-            "trailmark/testing/contract.py::StoreContract::test_an_effect_tells_its_outcome_to_whoever_begins_it_again",
-            "tests/test_cli_effects.py::test_a_side_effect_in_doubt_is_listed_shown_settled_and_the_run_goes_on",
-            "tests/acceptance/test_payments_under_fire.py::test_a_payment_whose_process_is_killed",
-        )
-    ),
-    "X1": Coming(
-        (
-            "tests/test_context.py::test_whatever_a_node_calls_can_ask_in_which_step_it_is",
-            "tests/test_context.py::test_what_outlives_its_step_is_in_no_later_one",
-        ),
-        "A context cannot be copied by hand for work that a node starts itself.",
-    ),
-    "X2": Coming(
-        (
-            "tests/test_context.py::test_a_token_is_set_once_and_tells_children_waiters_and_other_threads",
-            "tests/test_context.py::test_a_plain_node_hears_that_it_is_to_stop_and_why",
-            "tests/test_context.py::test_an_async_node_in_the_drivers_own_task_hears_why_too",
-        ),
-        "How soon a node hears of it is not measured.",
-    ),
-    "X5": Coming(
-        (
-            "tests/test_context.py::test_what_is_not_held_in_the_same_words_is_denied",
-            "tests/test_context.py::test_capabilities_of_the_executor_or_of_the_start_are_held",
-            "tests/test_context.py::test_a_run_keeps_what_it_holds_over_resumes_unless_it_is_said_anew",
-        )
-    ),
-    "X7": Coming(
-        (
-            "tests/test_transactions.py::test_a_nodes_sql_and_its_checkpoint_are_one_commit",
-            "tests/test_transactions.py::test_what_makes_no_step_rolls_it_back",
-            "tests/test_transactions.py::test_a_body_that_is_stopped_has_committed_nothing",
-            "tests/test_transactions.py::test_branches_have_their_transactions_one_after_the_other",
-            "tests/test_transactions.py::test_a_connection_that_was_kept_can_do_nothing_behind_its_block",
-            "tests/acceptance/test_transactions_under_fire.py::test_lines_are_entered_exactly_once",
-        )
-    ),
-    "X8": Coming(
-        (
-            "tests/test_context.py::test_a_tenant_finds_no_run_of_another_whatever_it_asks",
-            "tests/test_context.py::test_a_view_covers_everything_a_store_can_be_asked",
-        )
-    ),
-    "X9": Coming(("tests/test_context.py::test_what_a_node_warns_of_is_in_the_result_and_kept_with_its_step",)),
-    "H1": Coming(
-        (
-            "tests/test_lifecycle.py::test_every_status_and_every_event_stands_in_the_table",
-            "tests/test_lifecycle.py::test_an_illegal_event_is_a_typed_error_that_says_what_is_possible",
-            "tests/test_lifecycle.py::test_what_has_ended_stays_so_and_all_else_can_be_taken",
-            "tests/test_lifecycle.py::test_every_status_but_created_can_be_reached_and_every_one_leads_to_an_end",
-        )
-    ),
-    "H2": Coming(
-        (
-            "tests/test_lifecycle.py::test_starting_is_idempotent",
-            "tests/test_lifecycle.py::test_a_submitted_run_is_created_and_driven_by_whoever_takes_it",
-            "tests/test_lifecycle.py::test_a_run_taken_since_it_was_read_is_not_taken_again",
-        )
-    ),
-    "H5": Coming(
-        (
-            "tests/test_lifecycle.py::test_every_word_comes_back_in_every_status_and_may_be_said_twice",
-            "tests/test_lifecycle.py::test_a_stopped_run_finishes_what_is_in_flight_and_begins_nothing",
-            "tests/test_lifecycle.py::test_a_stop_whose_grace_is_over_cancels_what_is_in_flight",
-            "tests/test_lifecycle.py::test_a_harder_word_overrides_a_softer_one",
-            "tests/test_lifecycle.py::test_a_softer_word_does_not_override_a_harder_one",
-            "tests/test_lifecycle.py::test_who_aborted_a_run_and_why_is_recorded",
-        )
-    ),
-    "H6": Coming(
-        (
-            "tests/test_lifecycle.py::test_who_watches_sees_the_current_status_first_and_the_end_last",
-            "tests/test_lifecycle.py::test_waiting_for_a_status_that_cannot_come_any_more_is_a_typed_error",
-            "tests/test_lifecycle.py::test_who_stops_watching_decides_nothing",
-        )
-    ),
-    "H12": Coming(
-        (
-            "tests/test_cli.py::test_a_store_is_pruned_packed_and_its_runs_are_deleted",
-            "tests/test_pruning.py::test_a_run_is_cut_while_it_goes_on",
-            "tests/test_cli.py::test_an_operator_edits_a_waiting_run",
-        )
-    ),
-    "A22": Coming(
-        (
-            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_decides_the_next_tickets_and_no_more",
-            "trailmark/testing/grant_contract.py::GrantContract::test_a_revoked_allowance_decides_nothing_more",
-            "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_that_could_never_be_used_is_refused",
-            "trailmark/testing/grant_contract.py::GrantContract::test_grants_are_listed_oldest_first_and_by_what_they_are_for",
-        )
-    ),
-    "B14": Coming(
-        (
-            "tests/test_context.py::test_what_is_not_held_in_the_same_words_is_denied",
-            "tests/test_context.py::test_capabilities_of_the_executor_or_of_the_start_are_held",
-        )
-    ),
-    "B16": Coming(
-        (
-            "tests/test_transactions.py::test_what_makes_no_step_rolls_it_back",
-            "tests/test_transactions.py::test_a_run_that_fails_for_its_last_state_has_committed_nothing",
-        )
-    ),
-    "C2": Coming(
-        (
-            "tests/test_lifecycle.py::test_starting_is_idempotent",
-            "tests/test_lifecycle.py::test_a_run_taken_since_it_was_read_is_not_taken_again",
-        )
-    ),
-    "C3": Coming(("tests/test_lifecycle.py::test_every_word_comes_back_in_every_status_and_may_be_said_twice",)),
-    "C4": Coming(
-        (
-            "tests/test_lifecycle.py::test_a_stop_whose_grace_is_over_cancels_what_is_in_flight",
-            "tests/test_lifecycle.py::test_a_body_that_takes_too_long_is_run_again_by_the_next_one",
-        )
-    ),
 }

@@ -9,7 +9,11 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from checkpoint_stores.memory import MemoryCheckpointStore
+from engine.executor import GraphExecutor
+from engine.flow import Flow
 from engine.masking import masked
+from engine.plan import END
 from trailmark.events import KINDS, MODELS, BadEventIdError, Envelope, EventId, parse, sse
 
 GOLDEN: list[dict[str, Any]] = orjson.loads((Path(__file__).parent / "golden" / "events.json").read_bytes())
@@ -105,3 +109,21 @@ async def test_server_sent_events_carry_the_id_the_kind_and_one_line_of_data() -
 )
 def test_what_looks_like_a_secret_is_hidden(text: str, shown: str) -> None:
     assert masked(text) == shown
+
+
+async def test_server_sent_events_of_a_run_end_with_its_terminator_and_then_the_stream_is_over() -> None:
+    flow = Flow("told", {"n": int})
+
+    @flow.node
+    async def only(state: Any) -> dict[str, Any]:
+        return {"n": 1}
+
+    executor = GraphExecutor(flow.set_entry("only").add_edge("only", END).compile(), store=MemoryCheckpointStore())
+    run = await executor.execute({})
+    told = [part async for part in sse(executor.events(run.run_id))]
+    kinds = [part.splitlines()[1].removeprefix("event: ") for part in told]
+    assert (kinds[0], kinds[-1]) == ("flow_start", "flow_complete")
+    assert [kind for kind in kinds if kind in {"flow_complete", "flow_error"}] == ["flow_complete"]
+    last = parse(told[-1].splitlines()[2].removeprefix("data: "))
+    assert (told[-1].splitlines()[0], told[-1][-2:]) == (f"id: {last.id}", "\n\n")
+    assert [part async for part in sse(executor.events(run.run_id, after=last.id))] == [], "nothing is behind it"

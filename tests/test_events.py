@@ -504,6 +504,25 @@ async def test_a_generator_that_is_too_slow_times_out_and_keeps_what_it_said() -
     assert closed == [True]
 
 
+async def test_the_end_of_a_run_tells_how_long_it_took_by_the_stores_clock_its_breaks_included() -> None:
+    clock = VirtualClock()
+    flow = Flow("timed", {"n": int})
+
+    @flow.node
+    async def slow(state: Any) -> dict[str, Any]:
+        await clock.advance(timedelta(seconds=2))
+        return {"n": 1}
+
+    flow.add_barrier("gate").set_entry("slow").add_edge("slow", "gate").add_edge("gate", END)
+    async with MemoryCheckpointStore(now=clock.now) as store, GraphExecutor(flow.compile(), store=store, clock=clock) as driven:
+        parked = await driven.execute({})
+        await clock.advance(timedelta(seconds=3))
+        await store.decide(parked.run_id, "gate", Decision.approve(by="ana"))
+        await driven.resume(parked.run_id)
+        (end,) = of_kind(await log(driven, parked.run_id), "flow_complete")
+        assert (end.latency_ms, end.steps_executed, end.success) == (5000, 2, True)
+
+
 # --- reconnecting -----------------------------------------------------------------------------------------------------
 async def test_whoever_reconnects_with_any_id_misses_nothing_that_follows() -> None:
     driven = executor(fan(speaks, line(silent, yields)))

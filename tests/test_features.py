@@ -26,12 +26,11 @@ def loaded() -> Any:
 
 
 BUILD = loaded()
-EVERY_ROW = [row for rows in BUILD.groups().values() for row in rows]
+EVERY_ROW = [row for rows in BUILD.table()["GROUPS"].values() for row in rows]
 
 
 def test_every_row_is_there_once_and_in_order() -> None:
     assert [row.id for row in EVERY_ROW] == [f"{letter}{number}" for letter, count in ROWS.items() for number in range(1, count + 1)]
-    assert set(BUILD.table()["COMING"]) <= {row.id for row in EVERY_ROW}
 
 
 def test_every_test_that_is_named_exists() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from checkpoint_stores.memory import MemoryCheckpointStore
 from engine.decisions import Decision
+from engine.errors import RunFailedError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.middleware import Bulkhead, CircuitBreaker
@@ -55,6 +56,45 @@ async def test_what_happens_in_runs_is_counted_once_it_is_durable() -> None:
     assert read(metrics, "trailmark_step_seconds_count", flow="counted", node="flaky") == 2
     assert (read(metrics, "trailmark_commit_seconds_count", flow="counted") or 0) >= 3
     assert (read(metrics, "trailmark_barriers_open"), read(metrics, "trailmark_stored_runs", status="waiting")) == (0, None)
+
+
+@pytest.mark.parametrize("how", ["completed", "failed", "cancelled"])
+async def test_the_numbers_of_a_run_are_final_when_its_result_is_there_however_it_ends(how: str) -> None:
+    begun = asyncio.Event()
+    flow = Flow("ending", {"n": int})
+
+    @flow.node
+    async def first(state: Any) -> dict[str, Any]:
+        return {"n": 1}
+
+    @flow.node
+    async def last(state: Any) -> dict[str, Any]:
+        begun.set()
+        if how == "cancelled":
+            await asyncio.Event().wait()
+        if how == "failed":
+            raise OSError("no")
+        return {"n": 2}
+
+    flow.set_entry("first").add_edge("first", "last").add_edge("last", END)
+    metrics = Metrics()
+    executor = GraphExecutor(flow.compile(), store=MemoryCheckpointStore(), observers=[metrics.observer("ending")])
+    run = await executor.start({})
+    await begun.wait()
+    if how == "cancelled":
+        assert (await run.cancel(by="ana")).status == "cancelled"
+    elif how == "failed":
+        with pytest.raises(RunFailedError):
+            await run.result()
+    else:
+        assert (await run.result()).status == "completed"
+    runs = {status: read(metrics, "trailmark_runs_total", flow="ending", status=status) for status in ("completed", "failed", "cancelled")}
+    assert runs == {**dict.fromkeys(runs), how: 1.0}
+    steps = {node: read(metrics, "trailmark_steps_total", flow="ending", node=node, outcome="done") for node in ("first", "last")}
+    assert steps == {"first": 1.0, "last": 1.0 if how == "completed" else None}
+    before = metrics.text()
+    await asyncio.sleep(0)
+    assert metrics.text() == before
 
 
 async def test_who_waits_and_who_is_refused_is_asked_of_the_executor_when_the_metrics_are_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Annotated, Any
 
 import pytest
@@ -20,13 +21,14 @@ from engine.notices import NotSavedWarning
 from engine.plan import END
 from engine.saving import SavePolicy
 from reducers.builtin import append
+from trailmark.testing import VirtualClock
 
 
 class CountingStore(MemoryCheckpointStore):
     """Counts commits; does not take the ones it is told to refuse, or dies with one for good."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.commits: list[list[int]] = []
         self.refuses: set[int] = set()
 
@@ -64,6 +66,30 @@ POLICIES = {
     "on_completion": (SavePolicy(when="on_completion"), [list(range(2, 12))]),
     "manual": (SavePolicy(when="manual"), [list(range(2, 12))]),
 }
+
+
+WEIGHTS = {"per_ms": 1 / 250, "per_token": 0.5, "per_tool_call": 0.5}
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+async def test_each_weight_alone_brings_a_checkpoint_about(weight: str) -> None:
+    """Each step takes 125 ms of the store's time, says a token and calls a tool: whichever counts, two steps are due together."""
+    clock = VirtualClock()
+    flow = Flow("weighed", {"n": int})
+
+    @flow.node
+    async def count(state: Any, ctx: Any) -> dict[str, Any]:
+        ctx.emit_token("tick")
+        ctx.emit_tool_call("bell", "ring")
+        await clock.advance(timedelta(milliseconds=125))
+        return {"n": state["n"] + 1}
+
+    flow.set_entry("count")
+    flow.add_edge("count", "count", when=lambda state: state["n"] < 5, name="more").add_edge("count", END)
+    policy = SavePolicy(when="adaptive", threshold=1, **{**dict.fromkeys(WEIGHTS, 0.0), weight: WEIGHTS[weight]})
+    async with CountingStore(now=clock.now) as store, GraphExecutor(flow.compile(), store=store, clock=clock, saving=policy) as executor:
+        assert (await executor.execute({"n": 0})).status == "completed"
+        assert store.commits == [[2, 3], [4, 5], [6]]
 
 
 @pytest.mark.parametrize("name", POLICIES)

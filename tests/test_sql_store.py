@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from checkpoint_stores.codec import encode
@@ -664,6 +665,24 @@ async def test_a_commit_is_durable_when_it_is_acknowledged(sqlite_url: str) -> N
     process.stdout.close()
     async with SQLCheckpointStore(sqlite_url) as store:
         assert len((await store.load(run_id))[1]) == 21
+
+
+@pytest.mark.parametrize("table", ["snapshots", "barriers", "decisions", "effects"])
+async def test_no_connection_of_ours_writes_a_line_of_a_run_there_is_not(sqlite_url: str, table: str) -> None:
+    """SQLite holds references to be true only where a connection asks for it: each that writes does.  A checkpoint is
+    inserted out of its run's own line, and needs no reference for that."""
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await new_run(store)
+        names = await store._database.read(sa.text(f"SELECT name, type FROM pragma_table_info('{table}')"))
+        values = ", ".join("x'00'" if line.type.startswith("B") and line.type != "BIGINT" else "1" for line in names)
+        orphan = f"INSERT INTO {table} ({', '.join(line.name for line in names)}) VALUES ({values})"
+
+        def write(connection: sa.Connection, _scribe: Any) -> None:
+            connection.execute(sa.text(orphan))
+
+        with pytest.raises(StoreUnavailableError) as refused:
+            await store._database.transact(write)
+        assert "FOREIGN KEY" in str(refused.value.__cause__)
 
 
 # --- how it is stored -----------------------------------------------------------------------------------------------
