@@ -336,10 +336,7 @@ class GraphExecutor:
         try:
             if await catch_up(self.store, state, lease.head_seq - 1):
                 if as_of is not None and state.status != "running":
-                    # Somebody took it and stopped it between being read and being taken: that counts.
-                    stopped = RunChange(status=state.status, clear_wake_at=True, release=True)  # type: ignore[arg-type]
-                    await self.store.commit(Commit(record.run_id, lease.epoch, (), stopped))
-                    raise LeaseHeldError(record.run_id, f"nobody: it was {state.status} meanwhile", None)
+                    await self._leave_stopped(state, lease)
                 # Another process got in between: what was judged is not where the run stands.
                 admission, lease = await readmitted(self.store, record, state, self.graph, mode, admission, lease)
             await catch_up(self.store, state)
@@ -352,6 +349,13 @@ class GraphExecutor:
             await self.store.release(record.run_id, lease.epoch)
             raise
         return RunHandle(self, record.run_id, self._tasks[record.run_id], first=lease.head_seq)
+
+    async def _leave_stopped(self, state: RunState, lease: Lease) -> None:
+        """Somebody took the run and stopped it between its being read and taken here: that counts.  Raises LeaseHeldError."""
+        stopped = RunChange(status=state.status, clear_wake_at=True, release=True)  # type: ignore[arg-type]
+        await self.store.commit(Commit(state.run_id, lease.epoch, (), stopped))
+        message = f"run {state.run_id} was {state.status} meanwhile, and stays so; attach it without as_of to go on with it all the same"
+        raise LeaseHeldError(state.run_id, "", None, message=message)
 
     async def resume(
         self,

@@ -6,7 +6,7 @@ Immutable: changing the `Flow` it came from does not change it.  Knows nothing o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,24 @@ class FlowGraph:
     @cached_property
     def _definition(self) -> dict[str, Any]:
         return self.definition
+
+    def bind(self, *, path: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None, body: object = None) -> dict[str, Any]:
+        """The input of a run from the parts of a request: path before query before body.
+
+        Texts of path and query become what their keys are declared as (``"12"`` an int, ``"true"`` a bool, a repeated parameter
+        a list); the body is data and is checked as any input is.  The answer holds what was given, for `GraphExecutor.start`.
+
+        >>> from trailmark import END, Flow
+        >>> flow = Flow("pay", {"vendor": str, "amount": int, "tags": list[str]})
+        >>> graph = flow.add_node("pay", lambda state: {}).set_entry("pay").add_edge("pay", END).compile()
+        >>> graph.bind(path={"vendor": "ACME"}, query={"amount": "12", "tags": ["a", "b"]}, body={"amount": 9})
+        {'amount': 12, 'tags': ['a', 'b'], 'vendor': 'ACME'}
+
+        Raises InputError: every problem at once (an undeclared key, a text that does not fit, what is missing), each with where it came from.
+        """
+        from engine.binding import bound
+
+        return bound(self.plan.schema, self.name, path=path or {}, query=query or {}, body=body)
 
     def to_mermaid(self, *, visited: Iterable[str] = (), current: Iterable[str] = ()) -> str:
         """Mermaid text; nodes in ``visited`` and ``current`` are highlighted."""

@@ -152,6 +152,10 @@ class StateSchema:
         offered: Any = input or ()
         return tuple(name for name in self.keys if not self._names_of(name).isdisjoint(offered))
 
+    def key_named(self, name: str) -> str | None:
+        """The key that an input gives by ``name`` (its own, or an alias); None where there is none."""
+        return next((key for key in self.keys if name in self._names_of(key)), None)
+
     def _input_names(self) -> set[str]:
         return {named for name in self.keys for named in self._names_of(name)}
 

@@ -576,8 +576,11 @@ TELLING: tuple[Row, ...] = (
             "tests/test_schema.py::test_every_problem_of_an_input_is_told_at_once",
             "tests/test_schema.py::test_an_update_of_an_undeclared_key_is_refused",
             "tests/test_walking.py::test_input_that_does_not_fit_names_every_problem_and_creates_no_run",
+            "tests/test_binding.py::test_the_path_goes_before_the_query_and_the_query_before_the_body",
+            "tests/test_binding.py::test_a_text_becomes_what_its_key_is_declared_as_even_where_the_model_is_strict",
+            "tests/test_binding.py::test_all_that_is_wrong_is_told_at_once_with_where_it_came_from",
+            "tests/test_binding.py::test_what_is_missing_is_an_error_that_names_it",
         ),
-        missing="Input is one mapping; putting it together from the path, the query and the body of a web request is left to the caller.",
     ),
     Row(
         "S9",

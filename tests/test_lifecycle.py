@@ -173,7 +173,7 @@ async def test_who_suspends_a_run_between_its_being_read_and_taken_has_suspended
         await person.suspend(run_id, "not today")
 
     store.meanwhile = meanwhile
-    with pytest.raises(LeaseHeldError, match="suspended meanwhile"):
+    with pytest.raises(LeaseHeldError, match="suspended meanwhile, and stays so"):
         await stage.executor(store).attach(run_id, as_of=await store.run(run_id))
     record = await store.run(run_id)
     assert (record.status, record.owner, record.wake_at) == ("suspended", None, None)
