@@ -313,6 +313,9 @@ class MemoryCheckpointStore:
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return sound_part(self.chain, held_run(self.database, run_id).stored(), upto)
 
+    async def head(self, run_id: str) -> int:
+        return held_run(self.database, run_id).rows[-1].seq
+
     async def history(self, run_id: str, *, after: int = -1) -> AsyncIterator[Row]:
         held = held_run(self.database, run_id)
         seq = after

@@ -238,6 +238,10 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    async def head(self, run_id: str) -> int:
+        """The seq of the run's newest row.  Raises RunNotFoundError."""
+        ...
+
     def history(self, run_id: str, *, after: int = -1) -> AsyncIterator[Row]:
         """All rows with seq > ``after``, in order, unchecked and without holding them all in memory."""
         ...

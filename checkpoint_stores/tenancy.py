@@ -184,6 +184,10 @@ class TenantStore:
         await self._check(run_id)
         return await self._store.load(run_id, upto)
 
+    async def head(self, run_id: str) -> int:
+        await self._check(run_id)
+        return await self._store.head(run_id)
+
     async def history(self, run_id: str, *, after: int = -1) -> AsyncIterator[Row]:
         await self._check(run_id)
         async for row in self._store.history(run_id, after=after):

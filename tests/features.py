@@ -867,8 +867,9 @@ OPERATING: tuple[Row, ...] = (
             "tests/test_replay.py::test_a_run_matches_the_flow_that_it_was_recorded_with",
             "tests/test_replay.py::test_what_today_s_flow_decides_otherwise_is_named_with_its_step",
             "tests/laws/test_walk_laws.py::test_a_run_replayed_with_its_own_flow_decides_nothing_otherwise",
+            "tests/test_events.py::test_the_last_events_are_the_end_of_the_log_wherever_they_begin",
+            "tests/test_cli.py::test_the_last_events_and_checkpoints_of_a_run_are_listed_by_their_number",
         ),
-        missing="The last few events cannot be asked for by their number.",
     ),
     Row(
         "H12",

@@ -940,6 +940,22 @@ def test_events_of_a_run_that_waits_end_with_why(cli: Cli) -> None:
     assert last.event.waiting_for == ["manager#1"]
 
 
+@pytest.mark.parametrize("number", [1, 3, 7, 500])
+def test_the_last_events_and_checkpoints_of_a_run_are_listed_by_their_number(cli: Cli, number: int) -> None:
+    run_id = started(cli, SMALL)
+    events = cli("runs", "events", run_id, "-o", "ids").out.split()
+    assert cli("runs", "events", run_id, "--last", str(number), "-o", "ids").out.split() == events[-number:]
+    assert cli("runs", "events", run_id, "--last", str(number), "--follow", "-o", "ids").out.split() == events[-number:]
+    steps = cli("runs", "steps", run_id, "-o", "ids").out.split()
+    assert cli("runs", "steps", run_id, "--last", str(number), "-o", "ids").out.split() == steps[-number:]
+
+
+def test_the_last_and_those_behind_another_are_two_questions(cli: Cli) -> None:
+    run_id = started(cli, SMALL)
+    for asked in (("events", "--after", "1.1.0"), ("steps", "--after", "1"), ("steps", "--limit", "3")):
+        assert cli("runs", *asked[:1], run_id, *asked[1:], "--last", "2").code == ExitCode.USAGE
+
+
 def test_following_a_run_that_has_ended_ends(cli: Cli) -> None:
     run_id = started(cli, SMALL)
     assert cli("runs", "events", run_id, "--follow", "-o", "ids").out == cli("runs", "events", run_id, "-o", "ids").out

@@ -22,7 +22,7 @@ from engine.handle import RunHandle
 from engine.outcomes import Goto
 from engine.plan import END, Retry
 from reducers.builtin import append
-from trailmark.events import Delivery, Dropped, Envelope, EventId
+from trailmark.events import Delivery, Dropped, Envelope, EventId, last_events
 from trailmark.testing import StreamChecker, VirtualClock
 
 STATE = {"n": int, "log": Annotated[list[str], append]}
@@ -521,6 +521,15 @@ async def test_the_end_of_a_run_tells_how_long_it_took_by_the_stores_clock_its_b
         await driven.resume(parked.run_id)
         (end,) = of_kind(await log(driven, parked.run_id), "flow_complete")
         assert (end.latency_ms, end.steps_executed, end.success) == (5000, 2, True)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 40, 1000])
+async def test_the_last_events_are_the_end_of_the_log_wherever_they_begin(number: int) -> None:
+    driven = executor(fan(speaks, line(silent, yields)))
+    run = await driven.start(START)
+    await live(run)
+    stored = await log(driven, run.run_id)
+    assert await last_events(driven.store, run.run_id, number) == stored[-number:]
 
 
 # --- reconnecting -----------------------------------------------------------------------------------------------------

@@ -43,14 +43,14 @@ from engine.catalog import (
     Woken,
 )
 from engine.errors import BadEventIdError
-from engine.following import EventStream, follow
+from engine.following import EventStream, follow, last_events
 from engine.queues import Delivery
 from engine.sse import MEDIA_TYPE, block, sse
 
 __all__ = [
     "BACKEND", "KINDS", "MEDIA_TYPE", "MODELS", "TERMINATORS", "AnyEvent", "BadEventIdError", "BarrierResolved", "BarrierWaiting", "BranchComplete", "Cancelled",
     "CheckpointSaved", "Custom", "Degraded", "Delivery", "Dropped", "Envelope", "Event", "EventId", "EventStream", "FlowComplete", "FlowError", "FlowStart", "Merged",
-    "ParallelStarted", "Retrying", "StateChanged", "StepComplete", "StepStart", "StepToken", "Suspended", "ToolCall", "Waiting", "Woken", "block", "follow", "parse", "sse",
+    "ParallelStarted", "Retrying", "StateChanged", "StepComplete", "StepStart", "StepToken", "Suspended", "ToolCall", "Waiting", "Woken", "block", "follow", "last_events", "parse", "sse",
 ]  # fmt: skip
 
 

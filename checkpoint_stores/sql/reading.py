@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from checkpoint_stores.addressing import the_one
-from checkpoint_stores.errors import SHORTEST_ID, RunNotFoundError
+from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNotFoundError
 from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import migrate, statements
@@ -73,6 +73,14 @@ class Reading:
         if len(stored.rows) > _MANY_ROWS:
             return await asyncio.to_thread(sound_part, self._chain, stored, upto)
         return sound_part(self._chain, stored, upto)
+
+    async def head(self, run_id: str) -> int:
+        key = key_of(run_id)
+        found = (await self._database.fetch([(statements.HEAD, (key,))]))[0]
+        if not found:
+            await self.run(id_of(key))  # says that there is no such run
+            raise CheckpointCorruptError(id_of(key), 0, "not one of its checkpoints is left")
+        return int(found[0][0])
 
     async def history(self, run_id: str, *, after: int) -> AsyncIterator[Row]:
         key = key_of(run_id)

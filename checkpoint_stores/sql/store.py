@@ -206,6 +206,9 @@ class SQLCheckpointStore:
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return await self._reading.load(run_id, upto)
 
+    async def head(self, run_id: str) -> int:
+        return await self._reading.head(run_id)
+
     def history(self, run_id: str, *, after: int = -1) -> AsyncIterator[Row]:
         return self._reading.history(run_id, after=after)
 

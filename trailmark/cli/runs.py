@@ -10,6 +10,7 @@ import typer
 from checkpoint_stores.records import ENDED, RunStatus
 from trailmark.cli import following, shapes, tables
 from trailmark.cli.effects import settling
+from trailmark.cli.given import UsageError
 from trailmark.cli.lines import Lines
 from trailmark.cli.running import RunArgument
 from trailmark.cli.terminal import Output, Terminal
@@ -131,16 +132,21 @@ async def steps(
         int | None,
         typer.Option("--limit", "-n", metavar="N", min=1, help=f"How many at most. Default: {_PAGE} on a terminal, else all."),
     ] = None,
+    last: Annotated[int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N.")] = None,
 ) -> None:
     """List a run's checkpoints: which node, what it changed, where it went, how long it took."""
     from engine.operations import steps as steps_of
 
     on_screen = terminal.output is Output.TABLE and terminal.is_screen()
     most = limit if limit is not None else _PAGE if on_screen else None
+    if last is not None and (after >= 0 or limit is not None):
+        raise UsageError("give --last alone, or --after and --limit")
     async with terminal.opened_store() as store:
         record = await store.run(run)
+        if last is not None:
+            after, most = await store.head(record.run_id) - last, None
         found = upto(steps_of(store, record.run_id, after=after), most)
-        last = None
+        shown = None
         if terminal.output is Output.JSON:
             await terminal.write_json_list(shapes.of_step(line) async for line in found)
         elif terminal.output is Output.IDS:
@@ -149,12 +155,12 @@ async def steps(
         elif on_screen and most is not None and most <= _PAGE:
             page = [line async for line in found]
             terminal.show(tables.steps(page))
-            last = page[-1] if page else None
+            shown = page[-1] if page else None
         else:
-            last = await _write_steps(terminal, found)
-        if last is not None and await _is_followed(store, record.run_id, last.row.seq):
+            shown = await _write_steps(terminal, found)
+        if shown is not None and await _is_followed(store, record.run_id, shown.row.seq):
             command = terminal.command(
-                "runs", "steps", record.run_id, "--after", str(last.row.seq), *(["--limit", str(limit)] if limit else [])
+                "runs", "steps", record.run_id, "--after", str(shown.row.seq), *(["--limit", str(limit)] if limit else [])
             )
             terminal.say(f"there are more; next: {command}")
 

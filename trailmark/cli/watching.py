@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trailmark.cli.given import UsageError
 from trailmark.cli.plain import local, one_line, shortened, value_text
 from trailmark.cli.running import RunArgument
 from trailmark.cli.terminal import Output, Terminal
@@ -25,6 +26,9 @@ async def events(
     after: Annotated[
         str | None, typer.Option("--after", metavar="ID", help="Only events after the one with this id. Default: from the beginning.")
     ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", "-n", metavar="N", min=1, help="Only the last N events; with --follow, and what comes.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Stay until the run has ended, also while it waits; Ctrl-C changes nothing.")
     ] = False,
@@ -34,16 +38,31 @@ async def events(
     Events of a run that another process drives come when their checkpoint is committed.
     """
     from trailmark.events import follow as stream
+    from trailmark.events import last_events
 
-    async with terminal.opened_store() as store, stream(store, run, after=after, follow=follow, through_barriers=follow) as told:
-        async for envelope in told:
-            if terminal.output is Output.JSON:
-                sys.stdout.write(f"{envelope.model_dump_json()}\n")
-            elif terminal.output is Output.IDS:
-                sys.stdout.write(f"{envelope.id}\n")
-            else:
-                sys.stdout.write(f"{line_of(envelope)}\n")
-            sys.stdout.flush()
+    if after is not None and last is not None:
+        raise UsageError("give --after or --last, not both")
+    async with terminal.opened_store() as store:
+        newest = await last_events(store, run, last) if last is not None else []
+        for envelope in newest:
+            _show(terminal, envelope)
+        if last is not None and not follow:
+            return
+        begin = newest[-1].id if newest else after
+        async with stream(store, run, after=begin, follow=follow, through_barriers=follow) as told:
+            async for envelope in told:
+                _show(terminal, envelope)
+
+
+def _show(terminal: Terminal, envelope: Envelope) -> None:
+    """Write one event, at once."""
+    if terminal.output is Output.JSON:
+        sys.stdout.write(f"{envelope.model_dump_json()}\n")
+    elif terminal.output is Output.IDS:
+        sys.stdout.write(f"{envelope.id}\n")
+    else:
+        sys.stdout.write(f"{line_of(envelope)}\n")
+    sys.stdout.flush()
 
 
 def line_of(envelope: Envelope) -> str:

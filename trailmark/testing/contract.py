@@ -1091,6 +1091,15 @@ class StoreContract:
         assert [row.seq for row in (await store.load(fork_id))[1]] == [0]
         assert await store.verify(fork_id) == []
 
+    async def test_the_head_is_the_newest_row(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store)
+        assert await other.head(run.run_id) == 1
+        await run.step()
+        await run.step()
+        assert await other.head(run.run_id) == 3
+        with pytest.raises(RunNotFoundError):
+            await store.head(new_id(await store.now()))
+
     async def test_history_is_read_from_any_seq_on(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         await store.commit(Commit(run.run_id, 1, tuple(run.row() for _ in range(1_100))))
