@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args, overload
 
 from checkpoint_stores.codec import encode, to_json
 from checkpoint_stores.codec import materialise as copied
@@ -35,6 +35,9 @@ from engine.outcomes import BodyHeld
 from engine.signals import checked
 from engine.speech import Speech
 from engine.transacting import Place, Transacting
+
+if TYPE_CHECKING:
+    from engine.forking import PartContext
 
 
 class Room:
@@ -82,6 +85,11 @@ def current_step() -> StepContext:
 def runs_in(step: StepContext | Callable[[], StepContext]) -> None:
     """Called by the driver: what `current_step` tells in this task from now on (or what makes it, when it is asked)."""
     _CURRENT.set(step)
+
+
+def current_part(part: StepContext) -> contextvars.Token[StepContext | Callable[[], StepContext] | None]:
+    """Called by a part of a step: what `current_step` tells from now on, until the token is reset."""
+    return _CURRENT.set(part)
 
 
 class RunFacts(NamedTuple):
@@ -422,8 +430,36 @@ class StepContext:
         if on_doubt not in get_args(OnDoubt):
             raise ArgumentError("on_doubt", on_doubt, f"one of {', '.join(get_args(OnDoubt))}")
         run_id, path, node, visit, *_ = self._facts
-        effect = EffectRecord(run_id, key, name, node, path, visit)
+        effect = EffectRecord(run_id, key, self._effect_name(name), node, path, visit)
         return self._effects, Once(effect, partial(fn, *args, **options), on_doubt == "rerun", in_doubt_on)
+
+    def _effect_name(self, name: str) -> str:
+        """How people read of the effect."""
+        return name
+
+    # --- parts of the work ------------------------------------------------------------------------------------------
+    def fork(self, part: str) -> PartContext:
+        """A context for one part of the work that the body does side by side, in tasks or threads that it starts itself::
+
+            async def fetch(ctx, url):
+                with ctx.fork(url) as part:
+                    await part.once("fetch", get, url)
+
+        The part is the same step to everybody, and says what it says in the step's voice.  It has a cancel token of its own (set with
+        the step's, or alone: ``part.cancel.set(...)``), its own `idempotency_key`, and side effects of its own: two parts may both call
+        one ``fetch``.  It ends with the ``with`` block, and with the step.  `wait_for` belongs to the step as a whole.
+
+        Args:
+            part: its name; the same in every attempt.  Two parts of one name share their key and their effects.
+
+        Raises ArgumentError, StaleContextError.
+        """
+        from engine.forking import PartContext
+
+        self.check()
+        if not isinstance(part, str) or not part:
+            raise ArgumentError("the name of a part", part, "a text that is not empty: ctx.fork('page 3')")
+        return PartContext(self, part)
 
     @property
     def ended(self) -> bool:

@@ -424,6 +424,19 @@ class WaitOrderError(NodeError):
         )  # fmt: skip
 
 
+class ForkedWaitError(NodeError):
+    """A part of a step's work wants to wait for a signal, which only the body as a whole can."""
+
+    def __init__(self, node: str, path: str, part: str, event: str) -> None:
+        self.part = part
+        self.event = event
+        super().__init__(
+            f"part {part!r} of {place(node, path)} waits for {event!r}; a body that waits runs again from its beginning, so call "
+            "ctx.wait_for in the body itself, before it forks",
+            node=node, path=path,
+        )  # fmt: skip
+
+
 class ChildInputError(NodeError):
     """What a map or subflow node gives its flow does not fit the state of that flow."""
 

@@ -29,6 +29,15 @@ def effect_key(key: str, name: str) -> str:
     return hashlib.sha256(f"{key}\0{name}".encode()).hexdigest()
 
 
+def part_key(key: str, part: str) -> str:
+    """The key of one part of the work of the node entry with this idempotency key; see `StepContext.fork`.
+
+    >>> part_key("k", "page 1") == part_key("k", "page 1"), part_key("k", "page 1") == effect_key("k", "page 1")
+    (True, False)
+    """
+    return hashlib.sha256(f"{key}\0part\0{part}".encode()).hexdigest()
+
+
 def ticket_name(path: str, node: str, visit: int) -> str:
     """The name of a barrier's ticket: ``review#1``, nested ``checks[1].review#1``.
 

@@ -533,8 +533,8 @@ TELLING: tuple[Row, ...] = (
             "tests/test_events.py::test_a_run_cancelled_before_it_begins_tells_nothing",
             "tests/test_events.py::test_a_run_that_stops_ends_the_segment_and_says_why",
             "tests/laws/test_walk_laws.py::test_the_log_of_any_run_is_a_valid_stream_wherever_it_is_reloaded",
+            "tests/test_events.py::test_what_never_becomes_a_run_is_a_typed_error_and_no_stream_that_could_stay_open",
         ),
-        missing="A flow that does not compile, or that nobody knows, is an error before there is a run, so it has no stream that could end.",
     ),
     Row(
         "S5",
@@ -549,13 +549,12 @@ TELLING: tuple[Row, ...] = (
     ),
     Row(
         "S6",
-        "Events of branches, items and inner flows carry the path to them; at the root there is none",
+        "Events of branches, items and inner flows carry the path to them; at the root there is none (a condition is an edge and no place: the steps it leads to are told by name and index)",
         (
             "tests/test_events.py::test_branches_are_told_with_their_path_and_their_own_step_index",
             "tests/test_events.py::test_items_of_a_map_and_a_flow_in_a_flow_are_told_like_branches",
             "tests/test_event_catalog.py::test_every_kind_survives_the_way_to_json_and_back_byte_for_byte",
         ),
-        missing="A way taken over a condition and a place in a sequence are told by the names of the steps and have no paths of their own.",
     ),
     Row(
         "S7",
@@ -642,8 +641,11 @@ AROUND: tuple[Row, ...] = (
             "tests/unit/test_barriers.py::test_later_nodes_can_read_who_voted",
             "tests/test_context.py::test_whatever_a_node_calls_can_ask_in_which_step_it_is",
             "tests/test_context.py::test_what_outlives_its_step_is_in_no_later_one",
+            "tests/test_forking.py::test_each_part_is_the_same_step_with_a_key_of_its_own_that_every_attempt_has",
+            "tests/test_forking.py::test_parts_carry_out_effects_of_one_name_each_once",
+            "tests/test_forking.py::test_whatever_a_part_calls_is_told_of_that_part_and_nobody_beside_it",
+            "tests/test_forking.py::test_a_part_ends_with_its_block_and_with_its_step",
         ),
-        "A context cannot be copied by hand for work that a node starts itself.",
     ),
     Row(
         "X2",
@@ -672,8 +674,8 @@ AROUND: tuple[Row, ...] = (
         (
             "tests/test_walking.py::test_an_early_decision_is_used_for_the_first_visit_only",
             "tests/test_waits.py::test_a_signal_that_comes_early_is_kept_and_each_is_used_once_the_oldest_first",
+            "tests/test_walking.py::test_what_is_meant_for_one_step_is_told_to_every_attempt_of_it_and_to_no_other",
         ),
-        missing="One step cannot set how the next one is streamed; that belongs to each consumer, so nothing of it can be left over.",
     ),
     Row(
         "X5",

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import pytest
 
 from checkpoint_stores.codec import unpack
-from checkpoint_stores.errors import CheckpointNotFoundError, StoreUnavailableError, UnserialisableError
+from checkpoint_stores.errors import CheckpointNotFoundError, RunNotFoundError, StoreUnavailableError, UnserialisableError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from engine.decisions import Decision
-from engine.errors import RunFailedError, SlowConsumerError, StaleContextError
+from engine.errors import FlowValidationError, InputError, RunFailedError, SlowConsumerError, StaleContextError, WrongFlowError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.handle import RunHandle
@@ -530,6 +530,24 @@ async def test_the_last_events_are_the_end_of_the_log_wherever_they_begin(number
     await live(run)
     stored = await log(driven, run.run_id)
     assert await last_events(driven.store, run.run_id, number) == stored[-number:]
+
+
+async def test_what_never_becomes_a_run_is_a_typed_error_and_no_stream_that_could_stay_open() -> None:
+    broken = Flow("broken", {"n": int}).add_node("a", silent).set_entry("a")
+    with pytest.raises(FlowValidationError):
+        broken.compile()
+    store = MemoryCheckpointStore()
+    driven = executor(line(silent), store=store)
+    with pytest.raises(InputError):
+        await driven.start({"unknown": 1})
+    with pytest.raises(RunNotFoundError):
+        await anext(driven.events("01a1fd42-c851-7dc3-9dc6-68b24c054827"))
+    other = Flow("other", {"n": int}).add_node("a", silent).set_entry("a").add_edge("a", END).compile()
+    run_id = await GraphExecutor(other, store=store).submit({"n": 1})
+    with pytest.raises(WrongFlowError):
+        await driven.attach(run_id)
+    assert [run.run_id for run in await store.runs()] == [run_id]
+    assert [envelope async for envelope in driven.events(run_id, follow=False)] == [], "nobody has begun it"
 
 
 # --- reconnecting -----------------------------------------------------------------------------------------------------

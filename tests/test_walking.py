@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import Commit, Inbox, Receipt
 from engine import operations
 from engine.conditions import approved
+from engine.context import StepContext
 from engine.decisions import Decision
 from engine.errors import (
     BranchError,
@@ -1822,3 +1823,44 @@ async def test_modify_writes_and_approves_only_where_it_says_so() -> None:
         await run.store.decide(waiting.run_id, "review", decision)
         result = await run.resume(waiting.run_id)
         assert (result.values["log"], result.values["n"]) == (log, n), decision
+
+
+async def test_what_is_meant_for_one_step_is_told_to_every_attempt_of_it_and_to_no_other() -> None:
+    """The error that led to a fallback node: told to that node, also when it is tried again and by the next process, and then gone."""
+    told: list[tuple[str, str | None]] = []
+    crash = asyncio.Event()
+
+    async def fails(state: Any) -> dict[str, Any]:
+        raise OSError("the bank is down")
+
+    def telling(name: str, *, then: Callable[[StepContext], Awaitable[None]] | None = None) -> Any:
+        async def body(state: Any, ctx: StepContext) -> dict[str, Any]:
+            told.append((name, None if ctx.error is None else str(ctx.error["message"])))
+            if then is not None:
+                await then(ctx)
+            return {}
+
+        return body
+
+    async def fail_once_then_hang(ctx: StepContext) -> None:
+        if ctx.attempt == 1:
+            raise ValueError
+        if not crash.is_set():
+            crash.set()
+            await asyncio.Event().wait()
+
+    flow = Flow("told_once", {"n": int})
+    flow.add_node("pay", fails)
+    flow.add_node("queue", telling("queue", then=fail_once_then_hang), retry=Retry(first=timedelta(0), jitter=0))
+    flow.add_parallel("both", {"left": telling("left"), "right": telling("right")})
+    flow.add_node("after", telling("after"))
+    flow.set_entry("pay").add_fallback("pay", "queue", on=OSError).add_edge("pay", END)
+    flow.add_edge("queue", "both").add_edge("both", "after").add_edge("after", END)
+    database = MemoryDatabase()
+    first = GraphExecutor(flow.compile(), store=MemoryCheckpointStore(database=database))
+    run = await first.start({"n": 0})
+    await crash.wait()
+    second = GraphExecutor(flow.compile(), store=MemoryCheckpointStore(database=database))
+    assert (await second.resume(run.run_id, takeover=True)).status == "completed"
+    await first.aclose()
+    assert told == [*[("queue", "the bank is down")] * 3, ("left", None), ("right", None), ("after", None)]

@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from engine.errors import FinalStateError as FinalStateError
     from engine.errors import FlowError as FlowError
     from engine.errors import FlowValidationError as FlowValidationError
+    from engine.errors import ForkedWaitError as ForkedWaitError
     from engine.errors import ForkError as ForkError
     from engine.errors import GotoError as GotoError
     from engine.errors import GraphChangedError as GraphChangedError
@@ -146,6 +147,7 @@ if TYPE_CHECKING:
     from engine.flow import Flow as Flow
     from engine.flow import best_effort as best_effort
     from engine.flow import branch as branch
+    from engine.forking import PartContext as PartContext
     from engine.graph import FlowGraph as FlowGraph
     from engine.handle import RunHandle as RunHandle
     from engine.middleware import Backpressure as Backpressure
@@ -206,7 +208,7 @@ _HOMES = {
     "engine.errors": (
         "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BulkheadFullError", "CapabilityDenied", "ChildInputError", "CircuitOpenError", "ConditionError",
         "ContractError", "DrivenHereError", "EditError", "EffectInDoubtError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
-        "FlowValidationError", "ForkError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
+        "FlowValidationError", "ForkError", "ForkedWaitError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
         "MergeError", "MiddlewareError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "NoStepError", "ReadOnlyStateError", "RejectedError",
         "ReturnTypeError", "RunFailedError", "RunKeyConflictError", "RunningLoopError", "SignalTypeError", "SlowConsumerError", "StaleContextError", "TimerError",
         "UndeclaredKeyError", "UndeclaredSignalError", "UndeclaredWriteError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError",
@@ -215,6 +217,7 @@ _HOMES = {
     "engine.executor": ("GraphExecutor",),
     "engine.failures": ("BranchesFailedError",),
     "engine.flow": ("Flow", "best_effort", "branch"),
+    "engine.forking": ("PartContext",),
     "engine.graph": ("FlowGraph",),
     "engine.handle": ("RunHandle",),
     "engine.pruning": ("Pruned", "Retention", "prune"),
