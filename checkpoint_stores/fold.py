@@ -133,6 +133,12 @@ class Scope:
             scope = scope.parent
         return None
 
+    @property
+    def is_item(self) -> bool:
+        """Whether it is the flow of a map's item (and not a branch or a subflow within one)."""
+        above = self.parent
+        return above is not None and len(above.detail) > _OPENED and above.detail[_OPENED]["over"] is not None
+
     def unbegun(self) -> int:
         """How many items of the open map node nothing has happened to yet."""
         return self.detail[_OPENED]["count"] - len(self.children) if len(self.detail) > _OPENED else 0
@@ -443,6 +449,25 @@ def _done(_state: RunState, scope: Scope, _op: Op) -> None:
         scope.parent.left -= 1
 
 
+def _cut(state: RunState, scope: Scope, _op: Op) -> None:
+    above = scope.parent
+    assert above is not None  # noqa: S101 - only an item's flow says so
+    over = [child for child in above.children if child.phase in (DONE, FAILED)]
+    for child in above.children:
+        if child.phase not in (DONE, FAILED):
+            _drop(state, child)
+    above.children = over
+    above.detail[_OPENED] |= {"count": len(over), "cut": scope.index}
+    above.left = 0
+
+
+def _drop(state: RunState, scope: Scope) -> None:
+    """Forget a scope and everything below it."""
+    for below in list(_walked(scope)):
+        del state.scopes[below.path]
+        state.stored -= sum(below.sizes.values()) + SCOPE_BYTES * below.begun
+
+
 def _fail(_state: RunState, scope: Scope, op: Op) -> None:
     scope.phase = FAILED
     scope.detail = op[1]
@@ -523,8 +548,8 @@ def _close(state: RunState, scope: Scope, _op: Op) -> None:
     for below in list(_walked(scope))[1:]:
         # What was decided in a branch stays known after the join; of two branches the later declared one.
         scope.decisions.update(below.decisions)
-        del state.scopes[below.path]
-        state.stored -= sum(below.sizes.values()) + SCOPE_BYTES * below.begun
+    for child in scope.children:
+        _drop(state, child)
     scope.children = []
     scope.left = scope.lost = 0
 
@@ -627,7 +652,7 @@ def read_anew(state: RunState) -> None:
 
 
 _POSITION: Final = {
-    "take": _take, "hop": _hop, "done": _done, "fail": _fail, "open": _open, "each": _each, "close": _close,
+    "take": _take, "hop": _hop, "done": _done, "cut": _cut, "fail": _fail, "open": _open, "each": _each, "close": _close,
     "park": _park, "nudge": _nudge, "retry": _retry, "wait": _wait, "heard": _heard, "error": _error, "decision": _decision, "status": _status, "attempt": _attempt, "restore": _restore,
     "index": _index, "said": _said, "migrate": _migrate,
     "edited": _edited, "shows": _shows,

@@ -25,6 +25,7 @@ Position ops (where the run stands)::
 
     ["hop",   edge]                      the traversal count of a capped edge goes up by one ("a->b"; of several between the two "a->b[1]")
     ["done"]                             the scope reached its end
+    ["cut"]                              behind ``done``: the map this item belongs to is over; its items that are not over are gone, none begins any more
     ["fail",  error]                     the scope failed (error: mapping)
     ["open",  node, visit, entries, due] one child scope for each name in ``entries`` (its entry node) opens under ``node``; the scope waits for them;
                                          ``due`` holds the time each must be over (microseconds) or None, and is None where no branch has one

@@ -49,6 +49,7 @@ from engine.commands import (
 )
 from engine.errors import (
     BranchTimeoutError,
+    BreakError,
     EffectInDoubtError,
     FallbackRequested,
     LoopLimitExceeded,
@@ -79,7 +80,7 @@ from engine.failures import error_data, fallback_for
 from engine.identity import key_of
 from engine.leaving import NOTHING, Decision, Draft, chosen, counted, give_up, leave, not_storable
 from engine.nudging import nudge_due
-from engine.outcomes import End, Fallback
+from engine.outcomes import Break, End, Fallback
 from engine.plan import END, NodePlan, Plan
 from engine.resolving import deadline_passed, voted
 from engine.retry import retry_due
@@ -109,7 +110,10 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
             gave_up = FallbackRequested(node.name, scope.path, outcome.reason)
             return give_up(here, state, scope, node, gave_up, now, started_at=event.started_at, update=ops)
         if isinstance(outcome, End):
-            return leave(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
+            if isinstance(outcome, Break) and not scope.is_item:
+                raise BreakError(node.name, scope.path)
+            ended = leave(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
+            return _cut(state, scope, ended) if isinstance(outcome, Break) else ended
         taken = chosen(here, node, scope, ops, outcome or update)
     except NodeError as error:
         return give_up(here, state, scope, node, error, now, started_at=event.started_at)
@@ -118,6 +122,16 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     if taken.edge.max_visits is not None:
         ops += counted(node, taken)
     return leave(here, state, scope, "step", ops, taken.edge.target, node=node, started_at=event.started_at, error=taken.error)
+
+
+def _cut(state: RunState, scope: Scope, ended: Decision) -> Decision:
+    """An item that has ended ends its map (where its last state is refused it failed, and ends nothing else)."""
+    draft = ended.draft
+    assert draft is not None  # noqa: S101
+    assert scope.parent is not None  # noqa: S101
+    if draft.ops[-1] != ["done"]:
+        return ended
+    return Decision(draft._replace(ops=[*draft.ops, ["cut"]]), ended.then, (*ended.commands, *_closing(state, scope.parent)))
 
 
 def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> Decision:

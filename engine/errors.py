@@ -424,6 +424,17 @@ class WaitOrderError(NodeError):
         )  # fmt: skip
 
 
+class BreakError(NodeError):
+    """A node returned Break where there is no map to end."""
+
+    def __init__(self, node: str, path: str) -> None:
+        super().__init__(
+            f"{place(node, path)} returned Break, but does not stand in the flow of a map's item; return End to end this flow, or Break in "
+            "a node of the item's flow itself (not in a branch or a subflow of it)",
+            node=node, path=path,
+        )  # fmt: skip
+
+
 class ForkedWaitError(NodeError):
     """A part of a step's work wants to wait for a signal, which only the body as a whole can."""
 

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, overload
 
+from checkpoint_stores.errors import UnserialisableError
 from engine import declared
 from engine.callables import name_of
 from engine.errors import FlowError
 from engine.graph import FlowGraph
+from engine.letting import let_of
 from engine.migration import Migration
 from engine.plan import Escalation, OnError, Retry
 
@@ -172,6 +174,26 @@ class Flow:
             )
         )  # fmt: skip
         return self
+
+    def add_let(self, name: str, values: Mapping[str, Any], *, version: str = "", description: str = "") -> Flow:
+        """Declare a node that writes values under their keys: constants, or what plain functions of the state make::
+
+            flow.add_let("prices", {"currency": "EUR", "gross": lambda state: state.net * 1.2})
+
+        All functions see the state as it was before the node.
+
+        Args:
+            name: what edges call it.
+            values: by state key.
+            version: change it when what a function makes changes its meaning; constants are part of the graph's hash by themselves.
+            description: for people; no part of the graph's hash.
+        """
+        try:
+            fn, known_by = let_of(name, values)
+        except (ValueError, UnserialisableError) as error:
+            self._mistakes.append(f"node {name!r}: {error}")
+            return self
+        return self.add_node(name, fn, version=f"{version}{known_by}", description=description, writes=values)
 
     def add_parallel(
         self,

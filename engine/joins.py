@@ -82,6 +82,8 @@ def _given_back(node: NodePlan, opens: EachPlan, mapped: Mapped, scope: Scope, d
         results = update[key] = []
         for child in done:
             value = child.read(inner)
+            if value is ABSENT and scope.detail[2].get("cut") == child.index:
+                continue  # it returned Break, and no result with it
             if value is ABSENT:
                 raise NodeError(
                     f"item {child.index} of {place(node.name, scope.path)} ended without a value under {inner!r}, which {key!r} collects; "

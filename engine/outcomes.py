@@ -62,6 +62,15 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """End this flow (in a branch: this branch) here, although edges lead on."""
+    """End this flow (in a branch: this branch; in a map: this item) here, although edges lead on."""
 
     update: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Break(End):
+    """In the flow of a map's item: end the item as `End` does, and the map with it.
+
+    Items that have not begun never begin, those under way are given up (bodies cancelled, tickets withdrawn); the results of the
+    items that are over stay, in the order of the items.
+    """

@@ -230,6 +230,8 @@ class Teller:
         if row.kind in MOVES or "fail" in words or "done" in words:
             if step is not None:
                 self._end(row.path, step, row.kind in _SUCCEEDS and "fail" not in words, *spoken)
+            if "cut" in words:
+                self._close(self._below(row.path.rpartition(".")[0]))
             if row.path and ("done" in words or "fail" in words):
                 self._branch_over(row.path, words.get("fail"))
 

@@ -17,9 +17,10 @@ from engine.errors import FlowValidationError, RunFailedError
 from engine.executor import GraphExecutor
 from engine.failures import BranchesFailedError
 from engine.flow import Flow, best_effort, branch
+from engine.outcomes import Break, End
 from engine.plan import END, Retry
 from reducers.builtin import append, sum_
-from trailmark.testing import always_reload, crash_at_every_checkpoint
+from trailmark.testing import StreamChecker, always_reload, crash_at_every_checkpoint
 
 STATE = {
     "words": list[str],
@@ -467,3 +468,93 @@ def test_a_map_is_drawn_once_for_all_its_items() -> None:
     dot = graph.to_dot(visited=["review[3].read"])
     assert '"review[0].read" [shape=box, label="read", style=filled' in dot
     assert graph.to_svg().startswith("<svg")
+
+
+# --- leaving a map early ----------------------------------------------------------------------------------------------
+async def test_an_item_that_breaks_ends_the_map_and_what_has_not_begun_never_does() -> None:
+    begun: list[str] = []
+
+    async def length(word: str) -> Any:
+        begun.append(word)
+        return Break() if word == "stop" else len(word)
+
+    result = await run(mapped(length, to="lengths", max_concurrency=1), {"words": ["a", "bb", "stop", "ccc"]})
+    assert (begun, result.values["lengths"], result.steps) == (["a", "bb", "stop"], [1, 2], 4)
+
+    def nothing(word: str) -> Any:
+        return Break({"result": 0})
+
+    result = await run(mapped(nothing, to="lengths", max_concurrency=1), {"words": ["a", "b"]})
+    assert result.values["lengths"] == [0], "with a result of its own"
+
+
+async def test_an_item_that_ends_early_is_over_and_the_next_one_begins() -> None:
+    inner = Flow("inner")
+    inner.add_node("first", lambda state, ctx: End({"log": ["skipped"]}) if ctx.item == "skip" else {"log": [ctx.item]})
+    inner.add_node("second", lambda state, ctx: {"log": [ctx.item.upper()]})
+    inner.set_entry("first").add_edge("first", "second").add_edge("second", END)
+    result = await run(mapped(inner, max_concurrency=1), {"words": ["a", "skip", "b"], "log": []})
+    assert result.values["log"] == ["a", "A", "skipped", "b", "B"]
+
+
+async def test_what_is_under_way_beside_an_item_that_breaks_is_given_up() -> None:
+    gone: list[str] = []
+    waits = asyncio.Event()
+
+    async def work(state: Any, ctx: Any) -> Any:
+        if ctx.item == "stop":
+            await waits.wait()
+            return Break({"log": ["stopped"]})
+        if ctx.item == "slow":
+            waits.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                gone.append("slow")
+        return {"log": [ctx.item]}
+
+    inner = Flow("inner").add_node("work", work).add_barrier("ask").set_entry("work")
+    inner.add_edge("work", "ask", when=lambda state: state["log"][-1] == "asks", name="asks").add_edge("work", END).add_edge("ask", END)
+    async with MemoryCheckpointStore() as store, GraphExecutor(mapped(inner).compile(), store=store) as executor:
+        result = await executor.execute({"words": ["done", "asks", "slow", "stop"], "log": []}, max_steps=50)
+        assert (result.status, gone) == ("completed", ["slow"])
+        assert result.values["log"] == ["done", "stopped"], "what was over stays"
+        assert [(each.ticket, each.status) for each in await store.barriers(run_id=result.run_id, status=None)] == [
+            ("each[1].ask#1", "withdrawn")
+        ]
+        assert (await executor.check(result.run_id)).problems == ()
+        StreamChecker.check([envelope async for envelope in executor.events(result.run_id)])
+        assert await store.verify(result.run_id) == []
+
+
+async def test_a_map_that_was_left_is_left_again_wherever_the_process_dies() -> None:
+    async def work(state: Any, ctx: Any) -> Any:
+        return Break({"log": ["stopped"]}) if ctx.item == "stop" else {"log": [ctx.item]}
+
+    inner = Flow("inner").add_node("work", work).set_entry("work").add_edge("work", END)
+    flow = Flow("looping", STATE).add_map("each", "words", inner, max_concurrency=1).add_node("last", lambda state: {"log": ["last"]})
+    flow.set_entry("each").add_edge("each", "last").add_edge("last", END)
+    given = {"words": ["a", "b", "stop", "c", "d"], "log": []}
+    await crash_at_every_checkpoint(flow.compile(), given)
+    result = await always_reload(flow.compile(), given)
+    assert result.values["log"] == ["a", "b", "stopped", "last"]
+
+
+@pytest.mark.parametrize("where", ["root", "branch", "nested branch", "subflow"])
+async def test_where_there_is_no_map_to_leave_a_break_is_an_error_of_its_node(where: str) -> None:
+    def leaves(state: Any) -> Any:
+        return Break()
+
+    flow = Flow("nowhere", STATE)
+    if where == "root":
+        flow.add_node("each", leaves)
+    elif where == "branch":
+        flow.add_parallel("each", [leaves])
+    elif where == "subflow":
+        flow.add_subflow("each", Flow("inner").add_node("leaves", leaves).set_entry("leaves").add_edge("leaves", END))
+    else:
+        inner = Flow("inner").add_parallel("both", [leaves]).set_entry("both").add_edge("both", END)
+        flow.add_map("each", "words", inner)
+    flow.set_entry("each").add_edge("each", END)
+    with pytest.raises(RunFailedError, match="returned Break, but does not stand in the flow of a map's item"):
+        await run(flow, {"words": ["a"], "log": []})

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from engine.errors import BarrierTimeoutError as BarrierTimeoutError
     from engine.errors import BranchError as BranchError
     from engine.errors import BranchTimeoutError as BranchTimeoutError
+    from engine.errors import BreakError as BreakError
     from engine.errors import BulkheadFullError as BulkheadFullError
     from engine.errors import CapabilityDenied as CapabilityDenied
     from engine.errors import ChildInputError as ChildInputError
@@ -166,6 +167,7 @@ if TYPE_CHECKING:
     from engine.notices import TrailmarkWarning as TrailmarkWarning
     from engine.observing import Committed as Committed
     from engine.outcomes import DELETE as DELETE
+    from engine.outcomes import Break as Break
     from engine.outcomes import End as End
     from engine.outcomes import Fallback as Fallback
     from engine.outcomes import Goto as Goto
@@ -206,7 +208,7 @@ _HOMES = {
     "engine.contracts": ("EdgeCount", "RunCheck"),
     "engine.decisions": ("Decision",),
     "engine.errors": (
-        "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BulkheadFullError", "CapabilityDenied", "ChildInputError", "CircuitOpenError", "ConditionError",
+        "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BreakError", "BulkheadFullError", "CapabilityDenied", "ChildInputError", "CircuitOpenError", "ConditionError",
         "ContractError", "DrivenHereError", "EditError", "EffectInDoubtError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "ForkedWaitError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
         "MergeError", "MiddlewareError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "NoStepError", "ReadOnlyStateError", "RejectedError",
@@ -227,7 +229,7 @@ _HOMES = {
     "engine.notices": ("NodeWarning", "NotSavedWarning", "ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
     "engine.middleware": ("Backpressure", "Bulkhead", "CircuitBreaker", "Middleware", "NodeCall", "RateLimit", "Timeout", "without"),
     "engine.observing": ("Committed",),
-    "engine.outcomes": ("DELETE", "End", "Fallback", "Goto", "Update"),
+    "engine.outcomes": ("DELETE", "Break", "End", "Fallback", "Goto", "Update"),
     "engine.plan": ("END", "Escalation", "Retry"),
     "engine.statistics": ("ExecutorStatistics", "MiddlewareStatistics"),
     "trailmark.metrics": ("Metrics", "MetricsUnavailableError"),

@@ -38,7 +38,7 @@ from engine.executor import GraphExecutor
 from engine.flow import Flow, best_effort, branch
 from engine.migrating import migrated
 from engine.migration import Migration
-from engine.outcomes import DELETE, End, Fallback, Goto, Update
+from engine.outcomes import DELETE, Break, End, Fallback, Goto, Update
 from engine.plan import END, Plan, Retry
 from engine.telling import Teller, enveloped
 from engine.walk import Batch, Walk
@@ -215,6 +215,8 @@ def answered(seed: int, path: str, node: str, visit: int, attempt: int, state: A
         return End(update)
     if chance < 0.20:
         return Goto(f"{node[:-1]}{random.randint(0, 1)}", update, force=random.random() < 0.5)
+    if chance < 0.21:
+        return Break(update)
     if chance < 0.22:
         return random.choice(({"nobody": 1}, {"log": 7}, {"plain": object()}, "nonsense", Update({"seen": [object()]})))
     return update
