@@ -552,12 +552,14 @@ def rows() -> str:
 def settings() -> str:
     """What can be set, and what it is when nobody sets it."""
     from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
+    from trailmark.worker import Worker
 
     flow = trailmark.Flow
     shown: list[tuple[str, Callable[..., Any], str | None]] = [
         ("SQLCheckpointStore", SQLCheckpointStore, SQLCheckpointStore.__doc__),
         ("MemoryCheckpointStore", MemoryCheckpointStore, MemoryCheckpointStore.__doc__),
         ("GraphExecutor", trailmark.GraphExecutor, trailmark.GraphExecutor.__doc__),
+        ("Worker", Worker, Worker.__doc__),
         ("GraphExecutor.resume", trailmark.GraphExecutor.resume, trailmark.GraphExecutor.resume.__doc__),
         ("Flow.add_node", flow.add_node, flow.add_node.__doc__),
         ("Flow.add_parallel", flow.add_parallel, flow.add_parallel.__doc__),
@@ -573,7 +575,15 @@ def settings() -> str:
     ]
     parts = [
         "# Settings", "", MADE, "",
-        "There is no configuration file. What is set is set where it is used; the command line also reads [three variables](cli.md#environment-variables).",
+        "What is set is set where it is used; nothing is read from the environment but [three variables](cli.md#environment-variables), by the command "
+        "line. Whoever wants everything in one place, or in a file of their own, has `trailmark.Settings`: one pydantic model whose parts are "
+        "`store`, `executor` and `worker`, with the values below:",
+        "",
+        "```python",
+        "settings = Settings.model_validate(tomllib.loads(text))",
+        "async with settings.store.store() as store:",
+        "    await settings.worker.worker(flows, store=store).run()",
+        "```",
     ]  # fmt: skip
     for name, called, text in shown:
         meanings = _meanings(text) or {field: meaning for field, _annotation, meaning in fields_of(typing.cast("type", called))}

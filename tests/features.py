@@ -902,8 +902,10 @@ OPERATING: tuple[Row, ...] = (
         (
             "tests/test_metrics.py::test_no_behaviour_is_steered_by_environment_variables",
             "tests/test_cli.py::test_the_store_is_named_by_option_then_environment_then_default",
+            "tests/test_settings.py::test_every_argument_that_is_a_value_is_a_setting_with_the_same_default",
+            "tests/test_settings.py::test_settings_do_what_the_arguments_do",
+            "tests/test_settings.py::test_nothing_but_the_command_line_and_the_test_kit_reads_the_environment",
         ),
-        missing="Settings are arguments of the executor and the store, documented on a page of their own; they are not one object.",
     ),
 )
 

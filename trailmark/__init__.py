@@ -190,6 +190,10 @@ if TYPE_CHECKING:
     from reducers.errors import TrailmarkError as TrailmarkError
     from trailmark.metrics import Metrics as Metrics
     from trailmark.metrics import MetricsUnavailableError as MetricsUnavailableError
+    from trailmark.settings import ExecutorSettings as ExecutorSettings
+    from trailmark.settings import Settings as Settings
+    from trailmark.settings import StoreSettings as StoreSettings
+    from trailmark.settings import WorkerSettings as WorkerSettings
 
 _HOMES = {
     "checkpoint_stores.errors": (
@@ -232,6 +236,7 @@ _HOMES = {
     "engine.outcomes": ("DELETE", "Break", "End", "Fallback", "Goto", "Update"),
     "engine.plan": ("END", "Escalation", "Retry"),
     "engine.statistics": ("ExecutorStatistics", "MiddlewareStatistics"),
+    "trailmark.settings": ("ExecutorSettings", "Settings", "StoreSettings", "WorkerSettings"),
     "trailmark.metrics": ("Metrics", "MetricsUnavailableError"),
     "reducers.errors": ("ReducerAnnotationError", "ReducerError", "ReducerFunctionError", "ReducerTypeError", "TrailmarkError"),
 }  # fmt: skip
