@@ -268,6 +268,10 @@ WHO: dict[str, str] = {
     "RejectedError": "Nobody, if it is meant; else the flow's author says what a rejection does. A fallback edge takes it only where it names it.",
     "BarrierTimeoutError": "Whoever should have decided; `on_timeout=` or a fallback edge says what follows when nobody does.",
     "StaleContextError": "The node's author: a thread that outlives its timeout may ask `ctx.ended`.",
+    "MissingResourceError": "Whoever drives the flow's runs: say what opens it. Nothing was opened, no run was created.",
+    "ResourceError": "The operator, where it is out of reach; else the author of the function that opens it. The run can be resumed.",
+    "UndeclaredResourceError": "The flow's author: say in `Flow(..., needs=...)` what its nodes use.",
+    "ResourceNotClosedWarning": "The author of the function that opens it. The run is as it is stored.",
     "NoStepError": "The node's author: `current_step()` is for code that a node calls.",
     "WrongThreadError": "The node's author: the message names the method for this kind of node.",
     "EffectInDoubtError": "A person who finds out whether it happened: `trailmark runs resolve-effect`; then the run is resumed.",
@@ -575,9 +579,9 @@ def settings() -> str:
     ]
     parts = [
         "# Settings", "", MADE, "",
-        "What is set is set where it is used; nothing is read from the environment but [three variables](cli.md#environment-variables), by the command "
-        "line. Whoever wants everything in one place, or in a file of their own, has `trailmark.Settings`: one pydantic model whose parts are "
-        "`store`, `executor` and `worker`, with the values below:",
+        "What is set is set where it is used; nothing is read from the environment but",
+        "[three variables](cli.md#environment-variables), by the command line. Whoever wants everything in one place, or in a file of their own, has",
+        "`trailmark.Settings`: one pydantic model whose parts are `store`, `executor` and `worker`, with the values below:",
         "",
         "```python",
         "settings = Settings.model_validate(tomllib.loads(text))",

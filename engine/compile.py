@@ -41,7 +41,7 @@ from engine.plan import (
     TimerPlan,
     WaitPlan,
 )
-from engine.resolve import Scope, resolve, signals_of
+from engine.resolve import Scope, needs_of, resolve, signals_of
 from engine.schema import StateSchema
 from engine.stack import merged, stack_of, stack_problems
 from engine.validate import problems_of
@@ -65,7 +65,9 @@ def compile_flow(flow: Flow) -> FlowGraph:
     definition = definition_of(scope, plan)
     checks = {event: None if kind is Any else TypeAdapter(kind).validate_python for event, kind in signals_of(scope).items()}
     plan = dataclasses.replace(plan, graph_hash=hash_of(definition), signals=MappingProxyType(checks), _places={})
-    return FlowGraph(graph, plan, json.dumps(definition, ensure_ascii=False), warnings_of(scope, graph), scope.declaration.migrations)
+    return FlowGraph(
+        graph, plan, json.dumps(definition, ensure_ascii=False), warnings_of(scope, graph), scope.declaration.migrations, needs_of(scope)
+    )
 
 
 def graph_of(scope: Scope) -> nx.MultiDiGraph[str]:

@@ -27,7 +27,15 @@ from engine.callables import is_coroutine
 from engine.cancelling import CancelToken
 from engine.decisions import Decision
 from engine.effects import Effects, Once
-from engine.errors import CapabilityDenied, NoStepError, StaleContextError, WaitOrderError, WaitTimeoutError, WrongThreadError
+from engine.errors import (
+    CapabilityDenied,
+    NoStepError,
+    StaleContextError,
+    UndeclaredResourceError,
+    WaitOrderError,
+    WaitTimeoutError,
+    WrongThreadError,
+)
 from engine.identity import effect_key, idempotency_key
 from engine.live import Live
 from engine.notices import NodeWarning, TrailmarkWarning
@@ -100,6 +108,8 @@ class RunFacts(NamedTuple):
     run_key: str | None = None
     labels: Mapping[str, str] = MappingProxyType({})
     capabilities: frozenset[str] = frozenset()
+    resources: Mapping[str, Any] = MappingProxyType({})
+    """What is open for the run in this process, by name."""
     warn: Callable[[TrailmarkWarning], object] = warnings.warn
     """Called from every thread."""
 
@@ -495,6 +505,17 @@ class StepContext:
     def stop(self, reason: str) -> None:
         """Called by the driver when the attempt is asked to end; it may still use its context."""
         self.cancel.set(reason)
+
+    def resource(self, name: str) -> Any:
+        """What was opened for this run under ``name``: a connection, a client; see ``Flow(..., needs=...)``.
+
+        Raises UndeclaredResourceError, StaleContextError.
+        """
+        self.check()
+        try:
+            return self._run.resources[name]
+        except KeyError:
+            raise UndeclaredResourceError(name, sorted(self._run.resources)) from None
 
     # --- what it may do ---------------------------------------------------------------------------------------------
     @property

@@ -5,7 +5,7 @@ Frozen records only: `engine.flow` fills them, `engine.validate` judges them, `e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
@@ -195,6 +195,8 @@ class Declaration:
     middleware: tuple[Any, ...] = ()
     """What stands around every node."""
     migrations: tuple[Migration, ...] = ()
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """What is to be opened for its runs, and what opens it (None = whoever drives them says)."""
 
     def node(self, name: str) -> Node | None:
         """The first node of this name."""

@@ -74,11 +74,11 @@ class RunDriver:
         self._wake = asyncio.Event()
         self._transacting = Transacting(store, self._wake.set)
         self._bodies = Bodies(
-            walk, clock, threads, strays, post=self._post, warn=self._warn, hand_over=hand_over, around=around or Around(clock),
+            walk, clock, threads, strays, post=self._post, warn=self.warn, hand_over=hand_over, around=around or Around(clock),
             effects=self._effects, transacting=self._transacting, facts=facts._replace(warn=self._warn_from_anywhere), stop=self._stop,
         )  # fmt: skip
         self.live = self._bodies.live
-        self._committer = Committer(store, walk, clock, self.live, self._transacting, saving=saving, observers=observers, warn=self._warn)
+        self._committer = Committer(store, walk, clock, self.live, self._transacting, saving=saving, observers=observers, warn=self.warn)
         if self._committer.holds_back:
             self._effects.save_first = self._transacting.save_first = self.checkpoint
         self.warnings: tuple[TrailmarkWarning, ...] = ()
@@ -136,6 +136,10 @@ class RunDriver:
         self._post(event)
         what = "the run was cancelled" if isinstance(event, CancelAsked) else "the run was suspended"
         self._bodies.interrupt(f"{what}: {event.reason}" if event.reason else what)
+
+    def not_begun(self) -> None:
+        """It will not be driven here after all."""
+        self._watch.close()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
     async def drive(self) -> None:
@@ -412,11 +416,12 @@ class RunDriver:
 
     def _warn_from_anywhere(self, warning: TrailmarkWarning) -> None:
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - no exception where there is none
-            self._warn(warning)
+            self.warn(warning)
         else:
-            self._loop.call_soon_threadsafe(self._warn, warning)
+            self._loop.call_soon_threadsafe(self.warn, warning)
 
-    def _warn(self, warning: TrailmarkWarning) -> None:
+    def warn(self, warning: TrailmarkWarning) -> None:
+        """Something went wrong beside the run: it stands in the result, and is a Python warning."""
         self.warnings += (warning,)
         # Not here: where warnings are made errors, they are the loop's to report and must not stop the run.
         asyncio.get_running_loop().call_soon(warnings.warn, warning)

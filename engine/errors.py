@@ -86,6 +86,36 @@ class RunKeyConflictError(RunExistsError):
         super().__init__(run_key, run_id, detail=detail + remedy)
 
 
+class MissingResourceError(TrailmarkError, ValueError):
+    """A flow needs something opened for its runs, and nobody says how.  Nothing was opened, no run was created."""
+
+    def __init__(self, flow: str, names: Sequence[str]) -> None:
+        self.flow = flow
+        self.names = tuple(names)
+        shown = ", ".join(map(repr, names))
+        super().__init__(
+            f"flow {flow!r} needs {shown}, which nothing opens; give GraphExecutor(..., resources={{{names[0]!r}: open_it}}), or say it in the "
+            f"flow: Flow(..., needs={{{names[0]!r}: open_it}})"
+        )
+
+
+class ResourceError(TrailmarkError):
+    """What a flow needs could not be opened.  The run stays as it was and can be resumed."""
+
+    def __init__(self, name: str, cause: BaseException) -> None:
+        self.name = name
+        super().__init__(f"the resource {name!r} could not be opened: {type(cause).__name__}: {cause}")
+
+
+class UndeclaredResourceError(TrailmarkError, LookupError):
+    """A node asks for something that its flow does not declare to need."""
+
+    def __init__(self, name: str, declared: Sequence[str]) -> None:
+        self.name = name
+        self.declared = tuple(declared)
+        super().__init__(f"no resource {name!r} is declared; declared are: {', '.join(declared) or 'none'} (Flow(..., needs=...))")
+
+
 class ReadOnlyStateError(TrailmarkError, TypeError):
     """A node tried to assign to its state."""
 

@@ -63,9 +63,10 @@ from engine.handle import STOP_GRACE, RunHandle, Started
 from engine.keyed import IfExists, check_same_input
 from engine.live import Live
 from engine.loading import catch_up, load_state
-from engine.notices import TrailmarkWarning
+from engine.notices import ResourceNotClosedWarning, TrailmarkWarning
 from engine.observing import Observer
 from engine.queues import Delivery
+from engine.resources import Opened, Provider, providers_for
 from engine.result import RunResult
 from engine.saving import SavePolicy
 from engine.statistics import ExecutorStatistics
@@ -94,6 +95,10 @@ class GraphExecutor:
             quarantined instead, and whoever waits for it gets ContractError.  Reads the run's history once more.
         capabilities: what the runs it starts may do (`StepContext.require`); none is the default, and what is not held is denied.
         saving: when steps become durable (see `SavePolicy`); by default each one as it ends.
+        resources: what opens the things that the flow needs (``Flow(..., needs=...)``): functions that return an async context manager, by
+            name.  Opened for each run that is driven here, and only what its flow needs; closed when it is driven here no longer.
+
+    Raises ArgumentError, MissingResourceError.
 
     Use it as an async context manager, or call `aclose`, to let go of the runs it drives.
     """
@@ -110,6 +115,7 @@ class GraphExecutor:
         strict: bool = False,
         capabilities: Collection[str] = (),
         saving: SavePolicy | None = None,
+        resources: Mapping[str, Provider] = MappingProxyType({}),
     ) -> None:
         if not isinstance(graph, FlowGraph):
             raise ArgumentError("graph", graph, "what flow.compile() returns")
@@ -125,6 +131,7 @@ class GraphExecutor:
         if saving is not None and not isinstance(saving, SavePolicy):
             raise ArgumentError("saving", saving, 'a SavePolicy, e.g. SavePolicy(when="every_n", n=10)')
         self._saving = saving
+        self._providers = providers_for(graph, resources)
         self.graph = graph
         self.store = store
         self.max_steps = arguments.step_limit(max_steps)
@@ -139,6 +146,7 @@ class GraphExecutor:
         self._tasks: dict[str, asyncio.Future[RunResult]] = {}
         """By run: how its drive will end, in whichever task that is."""
         self._drivers: dict[str, RunDriver] = {}
+        self._opened: dict[str, Opened] = {}
         self._driving: set[DriveTask[RunResult | None]] = set()
         self._ended: weakref.WeakValueDictionary[str, asyncio.Future[RunResult]] = weakref.WeakValueDictionary()
         """Drives that ended, for as long as a handle is kept: what this process saw is more than what the store keeps."""
@@ -406,7 +414,8 @@ class GraphExecutor:
     def _drive(self, state: RunState, lease: Lease, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:
         epoch, run = lease.epoch, lease.run
         held = frozenset(state.details.get("capabilities", ()))
-        facts = RunFacts(run.flow, run.tenant, run.run_key, MappingProxyType(run.labels), held)
+        opened = Opened(self._providers)
+        facts = RunFacts(run.flow, run.tenant, run.run_key, MappingProxyType(run.labels), held, opened.held)
         walk = Walk(self.graph.plan, state, self.store.chain, epoch)
         ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
         if self._around is None:
@@ -418,6 +427,7 @@ class GraphExecutor:
         )  # fmt: skip
         self._drivers[state.run_id] = driver
         self._tasks[state.run_id] = ended
+        self._opened[state.run_id] = opened
         ended.add_done_callback(lambda done: self._forget(driver, done))
         self._begin(driver, driver.drive(), epoch, ended)
 
@@ -433,18 +443,30 @@ class GraphExecutor:
 
     async def _driven(self, driver: RunDriver, drive: Coroutine[Any, Any, None], epoch: int) -> RunResult | None:
         """How the drive ended; None where another task has gone on with it."""
+        opened = self._opened[driver.state.run_id]
         try:
+            await opened.open()
             await drive
         except HandedOverError:
             return None
         except BaseException as failure:
+            drive.close()
+            driver.not_begun()
+            await self._close(opened, driver)
             # Whatever happened, the run is no longer driven here: let others have it at once.
             try:
                 await asyncio.shield(self.store.release(driver.state.run_id, epoch))
             except StoreError as also:
                 failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
             raise
+        await self._close(opened, driver)
         return self.result_of(driver.state, status=driver.status, error=driver.error, warnings=driver.warnings)
+
+    async def _close(self, opened: Opened, driver: RunDriver) -> None:
+        try:
+            await opened.close()
+        except Exception as error:  # noqa: BLE001 - the run is as it is stored, whatever a connection says when it is closed
+            driver.warn(ResourceNotClosedWarning(driver.state.run_id, error))
 
     def _is_over(self, task: DriveTask[RunResult | None], ended: asyncio.Future[RunResult]) -> None:
         self._driving.discard(task)
@@ -463,6 +485,7 @@ class GraphExecutor:
         if self._tasks.get(run_id) is ended:
             del self._tasks[run_id]
             del self._drivers[run_id]
+            del self._opened[run_id]
         # Asking for the exception keeps a run that nobody waits for from warning about it.
         if not ended.cancelled() and (ended.exception() is not None or ended.result().status in ENDED):
             self._ended[run_id] = ended

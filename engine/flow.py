@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from checkpoint_stores.errors import UnserialisableError
 from engine import declared
@@ -20,6 +21,9 @@ from engine.migration import Migration
 from engine.plan import Escalation, OnError, Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    from engine.resources import Provider
 
 
 def best_effort(*, min_success: int = 1, failures_to: str | None = None) -> OnError:
@@ -66,6 +70,7 @@ class Flow:
     ``state`` declares the keys: a pydantic model class, a TypedDict class, a dict of annotations by key, or None for a
     flow that is only ever a branch and takes its parent's.  ``middleware`` stands around every node, outermost first: `Retry`,
     `Timeout`, `CircuitBreaker`, `RateLimit`, `Bulkhead`, or your own (`Middleware`); nodes and inner flows change it by name.
+    ``needs`` names what is to be opened for its runs (``ctx.resource(name)``), by name alone or with the function that opens it.
     ``migrations`` say how runs of older versions go over to this one, oldest first (those of a flow within another are not looked at).
 
     >>> flow = Flow("greeting", {"name": str, "text": str})
@@ -78,7 +83,7 @@ class Flow:
 
     def __init__(
         self, name: str, state: Any = None, *, version: str = "1", description: str = "", middleware: Iterable[Any] = (),
-        migrations: Iterable[Migration] = (),
+        migrations: Iterable[Migration] = (), needs: Iterable[str] | Mapping[str, Provider] = (),
     ) -> None:  # fmt: skip
         self.name = name
         self.state = state
@@ -86,6 +91,7 @@ class Flow:
         self.description = description
         self.middleware = tuple(middleware)
         self.migrations = tuple(migrations)
+        self.needs: dict[str, Provider | None] = dict(needs) if isinstance(needs, Mapping) else dict.fromkeys(needs)
         self._entry: str | None = None
         self._nodes: list[declared.Node] = []
         self._edges: list[declared.Edge] = []
@@ -470,7 +476,7 @@ class Flow:
         return declared.Declaration(
             self.name, self.version, self.description, self.state, self._entry,
             tuple(self._nodes), tuple(self._edges), tuple(self._mistakes), signals=tuple(self._signals), middleware=self.middleware,
-            migrations=self.migrations,
+            migrations=self.migrations, needs=MappingProxyType(dict(self.needs)),
         )  # fmt: skip
 
     def compile(self) -> FlowGraph:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from engine.migration import Migration
@@ -16,12 +17,20 @@ from engine.plan import Plan, Warn
 if TYPE_CHECKING:
     import networkx as nx
 
+    from engine.resources import Provider
+
 
 class FlowGraph:
     """What `Flow.compile` returns: the networkx graph, the routing plan, the hash, the definition and the warnings."""
 
     def __init__(
-        self, graph: nx.MultiDiGraph[str], plan: Plan, definition: str, warnings: tuple[Warn, ...], migrations: tuple[Migration, ...] = ()
+        self,
+        graph: nx.MultiDiGraph[str],
+        plan: Plan,
+        definition: str,
+        warnings: tuple[Warn, ...],
+        migrations: tuple[Migration, ...] = (),
+        needs: Mapping[str, Provider | None] | None = None,
     ) -> None:
         self.nx = graph
         """The `networkx.MultiDiGraph`, frozen; nodes carry ``kind``, edges ``kind``, ``order`` and ``condition``."""
@@ -33,6 +42,9 @@ class FlowGraph:
         """What the static analysis found worth a second look."""
         self.migrations = migrations
         """How runs of older versions go over to this one, oldest first.  No part of the definition or the hash."""
+        self.needs: Mapping[str, Provider | None] = MappingProxyType(dict(needs or {}))
+        """What is to be opened for its runs, those of inner flows too, and what opens it (None: whoever drives them says).  No part
+        of the definition or the hash."""
 
     @property
     def name(self) -> str:

@@ -58,6 +58,17 @@ class NotSavedWarning(TrailmarkWarning):
         self.__cause__ = error
 
 
+class ResourceNotClosedWarning(TrailmarkWarning):
+    """What a flow needed (``Flow(..., needs=...)``) raised when it was closed (``error``, also chained).  The run is not touched by it."""
+
+    def __init__(self, run_id: str, error: BaseException) -> None:
+        self.error = error
+        super().__init__(
+            run_id, f"a resource of run {run_id} could not be closed ({type(error).__name__}: {error}); the run is as it is stored"
+        )
+        self.__cause__ = error
+
+
 class StrayBodyWarning(TrailmarkWarning):
     """An async node was told to stop and was still running when the grace was over.  Its result will not be used."""
 

@@ -102,6 +102,16 @@ def signals_of(scope: Scope) -> dict[str, Any]:
     return found
 
 
+def needs_of(scope: Scope) -> dict[str, Any]:
+    """What the flow or anything in it needs opened, and what opens it; of two flows that say so, the outer one counts."""
+    found: dict[str, Any] = {}
+    for inner in scope.all():
+        for name, provider in inner.declaration.needs.items():
+            if found.get(name) is None:
+                found[name] = provider
+    return found
+
+
 def _schema_of(declaration: Declaration, place: str, parent: StateSchema | None, problems: list[str]) -> StateSchema | None:
     if declaration.state is None:
         if parent is None and not place:

@@ -564,8 +564,11 @@ TELLING: tuple[Row, ...] = (
             "tests/test_walking.py::test_input_that_does_not_fit_names_every_problem_and_creates_no_run",
             "tests/test_walking.py::test_a_run_of_another_flow_is_refused",
             "trailmark/testing/contract.py::StoreContract::test_closing_a_store_gives_its_leases_back",
+            "tests/test_resources.py::test_a_run_has_what_its_flow_needs_open_while_it_is_driven_and_no_longer",
+            "tests/test_resources.py::test_only_what_the_flow_and_the_flows_in_it_need_is_opened",
+            "tests/test_resources.py::test_everything_is_given_back_however_the_drive_ends",
+            "tests/test_resources.py::test_what_nobody_opens_is_told_before_anything_is_opened_or_begun",
         ),
-        missing="A flow does not declare what it needs opened for it beside the store; nodes open that themselves.",
     ),
     Row(
         "S8",

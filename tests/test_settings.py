@@ -17,7 +17,7 @@ from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStor
 from trailmark.settings import ExecutorSettings, Settings, StoreSettings, WorkerSettings
 from trailmark.worker import Worker
 
-BY_CODE = {"self", "graph", "store", "clock", "observers", "flows", "dispatcher", "report", "now"}
+BY_CODE = {"self", "graph", "store", "clock", "observers", "flows", "dispatcher", "report", "now", "resources"}
 """Arguments that are objects of the program and not values that one writes into a file."""
 
 

@@ -116,6 +116,7 @@ if TYPE_CHECKING:
     from engine.errors import MergeError as MergeError
     from engine.errors import MiddlewareError as MiddlewareError
     from engine.errors import MigrationError as MigrationError
+    from engine.errors import MissingResourceError as MissingResourceError
     from engine.errors import NodeCancelledError as NodeCancelledError
     from engine.errors import NodeError as NodeError
     from engine.errors import NodeTimeoutError as NodeTimeoutError
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from engine.errors import NoStepError as NoStepError
     from engine.errors import ReadOnlyStateError as ReadOnlyStateError
     from engine.errors import RejectedError as RejectedError
+    from engine.errors import ResourceError as ResourceError
     from engine.errors import ReturnTypeError as ReturnTypeError
     from engine.errors import RunFailedError as RunFailedError
     from engine.errors import RunKeyConflictError as RunKeyConflictError
@@ -132,6 +134,7 @@ if TYPE_CHECKING:
     from engine.errors import StaleContextError as StaleContextError
     from engine.errors import TimerError as TimerError
     from engine.errors import UndeclaredKeyError as UndeclaredKeyError
+    from engine.errors import UndeclaredResourceError as UndeclaredResourceError
     from engine.errors import UndeclaredSignalError as UndeclaredSignalError
     from engine.errors import UndeclaredWriteError as UndeclaredWriteError
     from engine.errors import UnroutedError as UnroutedError
@@ -163,6 +166,7 @@ if TYPE_CHECKING:
     from engine.notices import NodeWarning as NodeWarning
     from engine.notices import NotSavedWarning as NotSavedWarning
     from engine.notices import ObserverFailedWarning as ObserverFailedWarning
+    from engine.notices import ResourceNotClosedWarning as ResourceNotClosedWarning
     from engine.notices import StrayBodyWarning as StrayBodyWarning
     from engine.notices import TrailmarkWarning as TrailmarkWarning
     from engine.observing import Committed as Committed
@@ -215,9 +219,9 @@ _HOMES = {
         "BadEventIdError", "BarrierTimeoutError", "BranchError", "BranchTimeoutError", "BreakError", "BulkheadFullError", "CapabilityDenied", "ChildInputError", "CircuitOpenError", "ConditionError",
         "ContractError", "DrivenHereError", "EditError", "EffectInDoubtError", "ExecutorClosedError", "FallbackRequested", "FinalStateError", "FlowError",
         "FlowValidationError", "ForkError", "ForkedWaitError", "GotoError", "GraphChangedError", "InputError", "LoopLimitExceeded", "MergeConflictError",
-        "MergeError", "MiddlewareError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "NoStepError", "ReadOnlyStateError", "RejectedError",
+        "MergeError", "MiddlewareError", "MissingResourceError", "MigrationError", "NodeCancelledError", "NodeError", "NodeTimeoutError", "NoItemsError", "NoStepError", "ReadOnlyStateError", "RejectedError", "ResourceError",
         "ReturnTypeError", "RunFailedError", "RunKeyConflictError", "RunningLoopError", "SignalTypeError", "SlowConsumerError", "StaleContextError", "TimerError",
-        "UndeclaredKeyError", "UndeclaredSignalError", "UndeclaredWriteError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError",
+        "UndeclaredKeyError", "UndeclaredResourceError", "UndeclaredSignalError", "UndeclaredWriteError", "UnroutedError", "UnsetKeyError", "UpdateNotStorableError",
         "UpdateTypeError", "WaitOrderError", "WaitTimeoutError", "WrongFlowError", "WrongThreadError", "YieldedAfterResultError",
     ),
     "engine.executor": ("GraphExecutor",),
@@ -230,7 +234,7 @@ _HOMES = {
     "engine.saving": ("SavePolicy",),
     "engine.result": ("PendingRetry", "RunResult"),
     "engine.migration": ("Migration",),
-    "engine.notices": ("NodeWarning", "NotSavedWarning", "ObserverFailedWarning", "StrayBodyWarning", "TrailmarkWarning"),
+    "engine.notices": ("NodeWarning", "NotSavedWarning", "ObserverFailedWarning", "ResourceNotClosedWarning", "StrayBodyWarning", "TrailmarkWarning"),
     "engine.middleware": ("Backpressure", "Bulkhead", "CircuitBreaker", "Middleware", "NodeCall", "RateLimit", "Timeout", "without"),
     "engine.observing": ("Committed",),
     "engine.outcomes": ("DELETE", "Break", "End", "Fallback", "Goto", "Update"),

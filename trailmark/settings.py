@@ -6,8 +6,9 @@ named after, with the same default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from engine.executor import GraphExecutor
     from engine.graph import FlowGraph
     from engine.observing import Observer
+    from engine.resources import Provider
     from trailmark.checkpoint_stores import CheckpointStore, SQLCheckpointStore
     from trailmark.worker import Dispatcher, Report, Worker
     from trailmark.worker.worker import Flows
@@ -69,12 +71,13 @@ class ExecutorSettings(BaseModel):
     """When steps become durable; by default each one as it ends."""
 
     def executor(
-        self, graph: FlowGraph, *, store: CheckpointStore, clock: Clock | None = None, observers: Sequence[Observer] = ()
-    ) -> GraphExecutor:
+        self, graph: FlowGraph, *, store: CheckpointStore, clock: Clock | None = None, observers: Sequence[Observer] = (),
+        resources: Mapping[str, Provider] = MappingProxyType({}),
+    ) -> GraphExecutor:  # fmt: skip
         """An executor of ``graph`` over ``store`` with these settings."""
         from engine.executor import GraphExecutor
 
-        return GraphExecutor(graph, store=store, clock=clock, observers=observers, **_fields(self))
+        return GraphExecutor(graph, store=store, clock=clock, observers=observers, resources=resources, **_fields(self))
 
 
 class WorkerSettings(BaseModel):
@@ -91,12 +94,14 @@ class WorkerSettings(BaseModel):
 
     def worker(
         self, flows: Flows, *, store: CheckpointStore, dispatcher: Dispatcher | None = None, clock: Clock | None = None,
-        report: Callable[[Report], None] | None = None, observers: Iterable[Observer] = (),
+        report: Callable[[Report], None] | None = None, observers: Iterable[Observer] = (), resources: Mapping[str, Provider] = MappingProxyType({}),
     ) -> Worker:  # fmt: skip
         """A worker for ``flows`` over ``store`` with these settings."""
         from trailmark.worker import Worker
 
-        return Worker(flows, store=store, dispatcher=dispatcher, clock=clock, report=report, observers=observers, **_fields(self))
+        return Worker(
+            flows, store=store, dispatcher=dispatcher, clock=clock, report=report, observers=observers, resources=resources, **_fields(self)
+        )
 
 
 class Settings(BaseModel):

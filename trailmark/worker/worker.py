@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final
 
 from checkpoint_stores.errors import ArgumentError, LeaseHeldError, LeaseLostError, RunEndedError, RunNotFoundError, StoreUnavailableError
@@ -26,6 +27,7 @@ from engine.graph import FlowGraph
 from engine.notices import TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.recovery import RECOVERIES, quarantine_run, recoveries
+from engine.resources import Provider, providers_for
 from reducers.errors import how_many
 from trailmark.worker.agenda import SECOND, Agenda, Quarantine, Take, pause_after
 from trailmark.worker.dispatching import Dispatcher, StoreDispatcher
@@ -54,8 +56,9 @@ class Worker:
         clock: the store's time (default); tests pass a virtual one.
         report: called with each `Report`; must be quick.
         observers: see `GraphExecutor`.
+        resources: see `GraphExecutor`; each flow gets what it needs.
 
-    Raises ArgumentError.
+    Raises ArgumentError, MissingResourceError.
 
     >>> from trailmark import END, Flow, GraphExecutor
     >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
@@ -76,7 +79,7 @@ class Worker:
     def __init__(
         self, flows: Flows, *, store: CheckpointStore, concurrency: int = 10, drain: timedelta = DRAIN, max_recoveries: int = 3,
         dispatcher: Dispatcher | None = None, clock: Clock | None = None, report: Callable[[Report], None] | None = None,
-        observers: Iterable[Observer] = (),
+        observers: Iterable[Observer] = (), resources: Mapping[str, Provider] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         if concurrency < 1:
             raise ArgumentError("concurrency", concurrency, "a whole number from 1")
@@ -92,6 +95,9 @@ class Worker:
         self._clock = clock
         self._report = report or _nobody
         self._observers = (self._progressed, *observers)
+        self._resources = resources
+        for graph in self.graphs.values():
+            providers_for(graph, resources)
         self._executors: dict[str, GraphExecutor] = {}
         self._driving: set[asyncio.Task[None]] = set()
         self._stirred = asyncio.Event()
@@ -113,7 +119,7 @@ class Worker:
         async with AsyncExitStack() as stack:
             stack.callback(dispatcher.close)
             for name, graph in self.graphs.items():
-                executor = GraphExecutor(graph, store=self._store, clock=clock, observers=self._observers)
+                executor = GraphExecutor(graph, store=self._store, clock=clock, observers=self._observers, resources=self._resources)
                 self._executors[name] = await stack.enter_async_context(executor)
             self._say("began", text=f"{self._agenda.concurrency} at once")
             try:
