@@ -1204,8 +1204,9 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
             "tests/test_docs.py::test_every_kind_of_checkpoint_that_is_written_is_explained",
             "tests/test_docs.py::test_every_status_is_explained_or_said_to_be_reserved",
             "tests/test_graph_hash.py::test_a_change_of_how_a_run_goes_changes_the_hash_and_is_shown",
+            "tests/test_options.py::test_every_option_is_given_by_a_test",
+            "tests/test_options.py::test_every_option_of_the_command_line_is_typed_by_a_test",
         ),
-        missing="That every option that can be given also does something is not checked as a whole.",
     ),
 )
 

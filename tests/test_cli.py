@@ -243,6 +243,11 @@ def test_a_store_is_pruned_packed_and_its_runs_are_deleted(cli: Cli) -> None:
     assert len(cli("runs", "ls", "-o", "json").json) == 2
     kept = cli("db", "prune", "--older-than", "0s", "--keep-label", "team=audit", "--status", "failed", "-o", "json").json
     assert (kept["runs"], kept["cuts"]) == ([], [])
+    for spared in (("--keep-newest", "5", "--older-than", "0s"), ("--checkpoints-for", "1d")):
+        kept = cli("db", "prune", *spared, "-o", "json").json
+        assert (kept["runs"], kept["cuts"]) == ([], [])
+    cut = cli("db", "prune", "--checkpoints-for", "0s", "--dry-run", "-o", "json").json["cuts"]
+    assert {each["run_id"] for each in cut} == {ended, waiting}
     done = cli("db", "prune", "--older-than", "0s", "--keep-checkpoints", "1", "-o", "json").json
     assert done["runs"] == [ended]
     assert [cut["run_id"] for cut in done["cuts"]] == [waiting]
@@ -480,6 +485,35 @@ def test_an_allowance_that_makes_no_sense_is_refused_in_one_line(cli: Cli) -> No
     assert cli(*allow[:-2]).code == ExitCode.USAGE
     assert cli("approvals", "revoke", "nothing", "--by", "ana").code == ExitCode.NOT_FOUND
     assert cli("approvals", "allowed", "--all", "-o", "json").json == []
+
+
+def test_what_is_allowed_or_delegated_is_for_whom_and_where_it_says(cli: Cli) -> None:
+    started(cli)
+    stated = (
+        "--flow",
+        "order",
+        "--until",
+        "2d",
+        "--by",
+        "ana",
+        "--role",
+        "finance",
+        "--path",
+        "orders[*]",
+        "--tenant",
+        "acme",
+        "-o",
+        "json",
+    )
+    allowed = cli("approvals", "allow", "manager", "--uses", "1", "--action", "reject", *stated).json
+    assert (allowed["action"], allowed["path"], allowed["tenant"]) == ("reject", "orders[*]", "acme")
+    delegated = cli("approvals", "delegate", "manager", "--to", "ben", *stated).json
+    assert (delegated["to"], delegated["path"], delegated["tenant"]) == ("ben", "orders[*]", "acme")
+    assert cli("approvals", "allowed", "-o", "json").json == []
+    listed = cli("approvals", "allowed", "--tenant", "acme", "-o", "json").json
+    assert [each["id"] for each in listed] == [allowed["id"], delegated["id"]]
+    run_id = cli("run", "shop.py:flow", "--input", '{"amount": 3000, "vendor": "ACME"}', "-o", "json").json["run_id"]
+    assert cli("approvals", "show", run_id, "manager", "-o", "json").json["decisions"] == [], "neither its tenant nor its place"
 
 
 def test_a_delegate_decides_on_somebodys_behalf(cli: Cli) -> None:

@@ -366,7 +366,7 @@ def test_a_worker_that_is_told_to_end_lets_the_body_finish_and_gives_the_run_bac
     left = of_run(folder, run_id)
     assert (left["status"], left["owner"], left["steps"], left["attempt"]) == ("ready", None, 1, 1)
     assert of_run(folder, out.strip())["status"] == "created"
-    assert done(folder, "worker", "--app", "slow:flows", "--until-idle")[0] == ExitCode.OK
+    assert done(folder, "worker", "--app", "slow:flows", "--until-idle", "--concurrency", "1")[0] == ExitCode.OK
     again = json.loads(done(folder, "runs", "state", run_id, "-o", "json")[1])
     assert again == {"notes": ["worked", "more"]}, "nothing was done twice"
 

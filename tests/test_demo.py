@@ -174,6 +174,17 @@ def test_without_a_terminal_and_without_a_decision_nothing_is_decided_until_some
     assert "trailmark.demo.worker" not in capsys.readouterr().out
 
 
+def test_the_command_plays_it_over_a_site_and_asks_nobody_where_the_risk_is_low_enough(site: Path, tmp_path: Path) -> None:
+    typed = ["demo", "--site", str(site), "--reports", str(tmp_path / "reports"), "--threshold", "1000", "--keep"]
+    played = subprocess.run(
+        **command() | {"args": [sys.executable, "-m", "trailmark", *typed]}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, timeout=120, check=False,
+    )  # fmt: skip
+    assert played.returncode == 0, played.stdout
+    assert facts_in(tmp_path / "reports/1")["decisions"] == []
+    assert (tmp_path / "reports/1/scratch-site").is_dir()
+
+
 @contextmanager
 def at_a_terminal(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The demo with a terminal as its stdin, and where to type."""

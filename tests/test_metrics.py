@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from checkpoint_stores.memory import MemoryCheckpointStore
 from engine.decisions import Decision
@@ -126,6 +127,13 @@ async def test_who_waits_and_who_is_refused_is_asked_of_the_executor_when_the_me
     text = metrics.text()
     assert "# TYPE trailmark_middleware_waits_total counter" in text or "trailmark_middleware_waits_total{" in text
     assert 'trailmark_strays{flow="waiting"} 0.0' in text
+
+
+def test_a_registry_that_is_given_holds_the_numbers() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry=registry)
+    metrics._runs.labels("f", "completed").inc()
+    assert registry.get_sample_value("trailmark_runs_total", {"flow": "f", "status": "completed"}) == 1
 
 
 def test_two_metrics_share_nothing() -> None:
