@@ -18,6 +18,7 @@ from engine.plan import END, BarrierPlan, Plan
 from engine.resolve import Scope, signals_of
 from engine.schema import StateSchema
 from engine.stack import retry_as_data, snapshot
+from engine.type_words import type_words
 
 FORMAT = 1
 """Counted up when a reader of definitions must know of a change."""
@@ -50,6 +51,7 @@ def _scope(scope: Scope, plan: Plan, inherited: StateSchema | None = None) -> di
     }
     if plan.schema is not inherited:
         said["keys"] = {name: spec.reducer.name for name, spec in plan.schema.keys.items()}
+        said["types"] = {name: type_words(spec.annotation) for name, spec in plan.schema.keys.items()}
         said["reducer_versions"] = {spec.reducer.name: spec.reducer.version for spec in plan.schema.keys.values() if spec.reducer.version}
     return said
 

@@ -96,6 +96,9 @@ def _changed_scope(old: dict[str, Any], new: dict[str, Any], place: str) -> Iter
         if old.get(field) != new.get(field):
             yield f"{place}{field} {_shown(old.get(field))} -> {_shown(new.get(field))}"
     yield from _changed_members(old.get("keys", {}), new.get("keys", {}), place, "key")
+    for key, kind in new.get("types", {}).items():
+        if old.get("types", {}).get(key, kind) != kind:  # definitions of old say nothing of types
+            yield f"{place}type of key {key!r} {old['types'][key]} -> {kind}"
     yield from _changed_members(old.get("reducer_versions", {}), new.get("reducer_versions", {}), place, "version of reducer")
     yield from _changed_members(old.get("nodes", {}), new.get("nodes", {}), place, "node")
     yield from _changed_edges(old.get("edges", []), new.get("edges", []), place)

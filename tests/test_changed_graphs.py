@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
 import pytest
+from pydantic import BaseModel
 
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.memory import MemoryCheckpointStore
@@ -374,3 +377,62 @@ async def test_a_run_that_moves_on_while_it_is_judged_is_judged_again_and_keeps_
     assert (await executor.store.run(run_id)).graph_hash == executor.graph.graph_hash
     assert (await executor.resume(run_id)).waiting_for == ("second#1",)
     assert await executor.store.verify(run_id) == []
+
+
+# --- types of keys ----------------------------------------------------------------------------------------------------
+class Small(BaseModel):
+    amount: int
+
+
+class Large(BaseModel):
+    amount: int
+    currency: str = "EUR"
+
+
+class Strict(BaseModel):
+    amount: int
+    currency: str
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "value", "goes_on"),
+    [
+        (int, int | None, 1, True),
+        (int, str, 1, False),
+        (str, int, "many", False),
+        (Small, Large, {"amount": 1}, True),
+        (Small, Strict, {"amount": 1}, False),
+        (list[int], list[str], [], True),
+        (list[int], list[str], [1], False),
+    ],
+)
+async def test_a_run_goes_on_with_another_type_of_a_key_where_its_value_fits(before: Any, after: Any, value: Any, goes_on: bool) -> None:
+    old, new = (asked(state={"log": Annotated[list[str], append], "n": kind}, form=None).compile() for kind in (before, after))
+    assert old.graph_hash != new.graph_hash
+    database = MemoryDatabase()
+    store = MemoryCheckpointStore(database=database)
+    run = await GraphExecutor(old, store=store).execute({"log": [], "n": value})
+    await store.decide(run.run_id, "review", Decision.approve(by="ana"))
+    with pytest.raises(GraphChangedError) as strict:
+        await GraphExecutor(new, store=store).resume(run.run_id, mode="strict")
+    assert any(change.startswith("type of key 'n' ") for change in strict.value.difference)
+    if goes_on:
+        assert (await GraphExecutor(new, store=store).resume(run.run_id)).status == "completed"
+    else:
+        with pytest.raises(GraphChangedError, match="the run's value does not fit") as refused:
+            await GraphExecutor(new, store=store).resume(run.run_id)
+        assert [objection.change for objection in refused.value.objections] == ["key 'n': the run's value does not fit"]
+        assert (await store.run(run.run_id)).owner is None
+
+
+async def test_a_run_whose_definition_says_nothing_of_types_goes_on() -> None:
+    graph = asked().compile()
+    database = MemoryDatabase()
+    store = MemoryCheckpointStore(database=database)
+    run = await GraphExecutor(graph, store=store).execute(START)
+    # As an older trailmark kept it.
+    untyped = {key: value for key, value in graph.definition.items() if key != "types"}
+    database.graphs["o" * 64] = json.dumps(untyped)
+    database.runs[run.run_id].record = replace(database.runs[run.run_id].record, graph_hash="o" * 64)
+    await store.decide(run.run_id, "review", Decision.approve(by="ana"))
+    assert (await GraphExecutor(graph, store=store).resume(run.run_id)).status == "completed"

@@ -37,6 +37,12 @@ class DescriptionReducer(BaseModel):
     notes: Annotated[list[str], append] = []
 
 
+class OtherType(BaseModel):
+    n: int | None = 0
+    description: str = ""
+    notes: Annotated[list[str], append] = []
+
+
 class MoreKeys(State):
     more: int = 0
 
@@ -156,6 +162,7 @@ CHANGES: dict[str, Callable[[], Flow]] = {
     "a fallback": lambda: flow_with(then=lambda flow: flow.add_fallback("a", "c")),
     "what a fallback takes": lambda: flow_with(then=lambda flow: flow.add_fallback("b", "c", on=[ValueError])),
     "a key": lambda: flow_with(state=MoreKeys),
+    "the type of a key": lambda: flow_with(state=OtherType),
     "a reducer": lambda: flow_with(state=OtherReducer),
     "a reducer of a key called description": lambda: flow_with(state=DescriptionReducer),
     "kind of a node": lambda: flow_with(nodes=("a", "b"), then=lambda flow: flow.add_barrier("c")),
@@ -231,7 +238,7 @@ def test_the_hash_is_a_sha_256_of_the_stored_definition() -> None:
 def test_a_known_flow_keeps_its_hash() -> None:
     # Stored runs are found again by this number: if it changes, every one of them needs force to go on.
     flow = Flow("known", {"n": int}).add_node("a", work, timeout=timedelta(seconds=3)).set_entry("a").add_edge("a", END)
-    assert flow.compile().graph_hash == "b6bc6377d1f36230d4fa15df4e03275ae6a408cf6291bfdda0705333b9e19a66"
+    assert flow.compile().graph_hash == "0d99f381a6d1db7e29bfa8c25b8087982a63c62270a868d5771a7600f986a1fa"
 
 
 # --- what changed ---------------------------------------------------------------------------------------------------
@@ -259,6 +266,7 @@ def test_a_known_flow_keeps_its_hash() -> None:
         ("cap of an edge", ["edge a -> c when yes removed", "edge a -> c when yes (at most 2 times) added"]),
         ("what a fallback takes", ["edge b -> c on ValueError added"]),
         ("a key", ["key 'more' added"]),
+        ("the type of a key", ["type of key 'n' int -> int | None"]),
         ("a reducer", ["key 'notes': \"append\" -> \"replace\""]),
     ],
 )  # fmt: skip
