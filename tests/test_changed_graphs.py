@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import pytest
-from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.memory import MemoryCheckpointStore
@@ -380,16 +380,16 @@ async def test_a_run_that_moves_on_while_it_is_judged_is_judged_again_and_keeps_
 
 
 # --- types of keys ----------------------------------------------------------------------------------------------------
-class Small(BaseModel):
+class Small(TypedDict):
     amount: int
 
 
-class Large(BaseModel):
+class Large(TypedDict):
     amount: int
-    currency: str = "EUR"
+    currency: NotRequired[str]
 
 
-class Strict(BaseModel):
+class Strict(TypedDict):
     amount: int
     currency: str
 
