@@ -142,6 +142,32 @@ class Retrying(Event):
     timestamp_ms: int
 
 
+class MovedStep(BaseModel):
+    """A step that is open while its run goes over to another version of its flow, as it is called from then on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    step_index: int
+    """The same as before: by this it is known."""
+    step_name: str
+    path: str
+    ticket: str
+    """Of a barrier: its open ticket; empty elsewhere."""
+
+
+class Migrated(Event):
+    """The run went over to another version of its flow: open steps and branches may have new names from here on."""
+
+    kind: Literal["migrated"] = "migrated"
+    versions: list[str]
+    """Those it went through, the new one last."""
+    steps: list[MovedStep]
+    """Every open step."""
+    paths: dict[str, str]
+    """New branch paths of those that are open, by their old ones."""
+    timestamp_ms: int
+
+
 class StateChanged(Event):
     """A checkpoint changed the state (of its branch)."""
 
@@ -349,7 +375,7 @@ class Dropped(Event):
 AnyEvent: TypeAlias = (
     FlowStart | StepStart | StepToken | StepComplete | ToolCall | FlowComplete | FlowError
     | ParallelStarted | BranchComplete | Merged | BarrierWaiting | BarrierResolved | StateChanged | CheckpointSaved
-    | Waiting | Woken | Degraded | Retrying | Suspended | Cancelled | Custom | Dropped
+    | Waiting | Woken | Degraded | Retrying | Migrated | Suspended | Cancelled | Custom | Dropped
 )  # fmt: skip
 """One event of the catalog."""
 

@@ -114,6 +114,8 @@ class Teller:
             self._resumed(words["attempt"])
         elif "restore" in words:
             self._forked(words["restore"])
+        elif "migrate" in words:
+            self._migrated(words["migrate"])
         elif row.kind == "start":
             self._add("flow_start", "", flow_name=self.flow, backend=BACKEND)
         elif row.node:
@@ -177,6 +179,17 @@ class Teller:
             self._add("step_start", scope.path, **step.named(), step_type=_type_of(scope))
             if step.ticket:
                 self._ask(scope.path, step, "")
+
+    def _migrated(self, op: Op) -> None:
+        """Open steps go on under the names that the new version has for them."""
+        _word, data, details = op
+        self.open = {}
+        self._stand(RunState.restored("", data, b""))
+        steps = [
+            {"step_index": step.index, "step_name": step.node, "path": path, "ticket": step.ticket}
+            for path, step in sorted(self.open.items(), key=lambda each: each[1].index)
+        ]
+        self._add("migrated", "", versions=list(details["versions"]), steps=steps, paths=dict(details.get("paths", {})))
 
     def _stand(self, state: RunState) -> list[Scope]:
         """Take up the steps that are open in a folded state, and return where they are."""

@@ -68,7 +68,7 @@ def test_the_predicates_answer_for_every_kind() -> None:
     events = {line["event"]["kind"]: parse(orjson.dumps(line)).event for line in GOLDEN}
     assert {kind for kind, event in events.items() if event.is_terminator} == {"flow_complete", "flow_error"}
     assert {kind for kind, event in events.items() if not event.is_step_scoped} == {
-        "flow_start", "flow_complete", "flow_error", "suspended", "cancelled", "state_changed", "checkpoint_saved", "retrying",
+        "flow_start", "flow_complete", "flow_error", "suspended", "cancelled", "state_changed", "checkpoint_saved", "retrying", "migrated",
     }  # fmt: skip
     assert all(event.kind == kind for kind, event in events.items())
 

@@ -28,7 +28,8 @@ from engine.migration import Migration, Names
 from engine.operations import steps, values_of
 from engine.plan import END, Retry
 from reducers import append
-from trailmark.testing import Death, Process, SimulatedCrash
+from trailmark.events import Migrated, follow
+from trailmark.testing import Death, Process, SimulatedCrash, StreamChecker
 
 OLD = {"amount": int, "log": Annotated[list[str], append]}
 NEW = {"cents": int, "currency": str, "log": Annotated[list[str], append]}
@@ -93,6 +94,7 @@ async def test_a_run_goes_over_in_one_checkpoint_with_its_ticket_and_the_votes_f
     assert (await store.run(run_id)).graph_hash == SECOND.graph_hash
     assert await store.verify(run_id) == []
     assert (await check_run(store, run_id)).problems == ()
+    StreamChecker.check([envelope async for envelope in follow(store, run_id, follow=False)])
     said = [line.detail async for line in steps(store, run_id)]
     assert "version 1 -> 2" in said
 
@@ -172,6 +174,16 @@ async def test_open_branches_and_items_go_over_with_all_that_is_below_them(store
     state = await load_state(store, run_id)
     assert set(state.root.decisions) == {"say", "wait"}
     assert (await check_run(store, run_id)).problems == ()
+    told = StreamChecker.check([envelope async for envelope in follow(store, run_id, follow=False)])
+    (over,) = [envelope.event for envelope in told if isinstance(envelope.event, Migrated)]
+    assert (over.versions, over.paths["fan[0]"]) == (["1", "2"], "rays[0]")
+    assert [(step.step_name, step.path) for step in over.steps] == [
+        ("rays", ""), ("every", "rays[2]"), ("say", "rays[0]"), ("wait", "rays[2].every[0]"), ("wait", "rays[2].every[1]"),
+    ]  # fmt: skip
+    for position, last in enumerate(told[:-1]):
+        rest = [envelope async for envelope in follow(store, run_id, after=last.id, follow=False)]
+        assert rest == told[position + 1 :]
+        StreamChecker.check(rest, "segment")
     assert await store.verify(run_id) == []
 
 

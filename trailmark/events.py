@@ -31,6 +31,8 @@ from engine.catalog import (
     FlowError,
     FlowStart,
     Merged,
+    Migrated,
+    MovedStep,
     ParallelStarted,
     Retrying,
     StateChanged,
@@ -50,7 +52,7 @@ from engine.sse import MEDIA_TYPE, block, sse
 __all__ = [
     "BACKEND", "KINDS", "MEDIA_TYPE", "MODELS", "TERMINATORS", "AnyEvent", "BadEventIdError", "BarrierResolved", "BarrierWaiting", "BranchComplete", "Cancelled",
     "CheckpointSaved", "Custom", "Degraded", "Delivery", "Dropped", "Envelope", "Event", "EventId", "EventStream", "FlowComplete", "FlowError", "FlowStart", "Merged",
-    "ParallelStarted", "Retrying", "StateChanged", "StepComplete", "StepStart", "StepToken", "Suspended", "ToolCall", "Waiting", "Woken", "block", "follow", "last_events", "parse", "sse",
+    "Migrated", "MovedStep", "ParallelStarted", "Retrying", "StateChanged", "StepComplete", "StepStart", "StepToken", "Suspended", "ToolCall", "Waiting", "Woken", "block", "follow", "last_events", "parse", "sse",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from engine.catalog import BranchComplete, Envelope, EventId, ParallelStarted, Retrying, StepComplete, StepStart, StepToken
+from engine.catalog import BranchComplete, Envelope, EventId, Migrated, ParallelStarted, Retrying, StepComplete, StepStart, StepToken
 from reducers.errors import TrailmarkError
 
 Mode: TypeAlias = Literal["run", "segment"]
@@ -89,6 +89,8 @@ class StreamChecker:
         if isinstance(event, Retrying):
             if event.reason == "resumed":
                 self._resumed(event)
+        elif isinstance(event, Migrated):
+            self._migrated(envelope, event)
         elif isinstance(event, ParallelStarted):
             self._inside(envelope)
             self._branches[envelope.path] = set(event.branches)
@@ -175,6 +177,21 @@ class StreamChecker:
         else:
             self._require(ticket in self._tickets or self._began_before, "the ticket is not open", envelope)
             self._tickets.discard(ticket)
+
+    def _migrated(self, envelope: Envelope, event: Migrated) -> None:
+        """Open steps are called by other names, and are the same steps."""
+        told = {step.index: step for step in self._open.values()}
+        known = {moved.step_index for moved in event.steps}
+        self._require(self._began_before or known == set(told), f"it does not name the steps that are open: {self._still_open()}", envelope)
+        self._open = {}
+        for moved in event.steps:
+            step = self._open[moved.path] = told.get(moved.step_index) or _Step(moved.step_name, moved.step_index)
+            step.name = moved.step_name
+            self._indices.add(moved.step_index)
+        self._tickets = {moved.ticket for moved in event.steps if moved.ticket}
+        self._branches = {
+            event.paths.get(above, above): {event.paths.get(path, path) for path in branches} for above, branches in self._branches.items()
+        }
 
     def _resumed(self, event: Retrying) -> None:
         """What was told ahead of its checkpoint may be told again: it was lost with the process."""
