@@ -14,6 +14,10 @@ from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import Problem, Row, RunRecord
 from engine.contracts import Contracts, RunCheck
 from engine.loading import load_state
+from engine.witnesses import contradictions, votes_in
+
+_DECIDED: Final = frozenset({"decision", "fallback", "failure"})
+"""Kinds of checkpoints that may rest on decisions."""
 
 _CHANGES: Final = ("attempt", "migration")
 """Kinds of checkpoints by which a run may go over to another graph."""
@@ -28,6 +32,7 @@ async def check_run(store: CheckpointStore, run_id: str, *, pending: Sequence[Ro
     """
     record = await store.run(run_id)
     contracts: Contracts | None = None
+    used: list[tuple[int, list[dict[str, Any]]]] = []
     async for row in store.history(record.run_id):
         if contracts is None:
             contracts = await _begun(store, record, row)
@@ -35,6 +40,8 @@ async def check_run(store: CheckpointStore, run_id: str, *, pending: Sequence[Ro
             contracts.definition = await _changed(store, row, contracts.definition)
         if row.seq == 0 or row.seq > contracts.state.seq:  # a snapshot may stand for the first ones; a fork's first has number 0
             contracts.take(row)
+        if row.kind in _DECIDED and (votes := _votes_of(row)):
+            used.append((row.seq, votes))
     if contracts is None:
         contracts = Contracts(record.run_id, None)
     for row in pending:
@@ -45,7 +52,15 @@ async def check_run(store: CheckpointStore, run_id: str, *, pending: Sequence[Ro
         what = "the state it is driven with" if live is not None else "the state that a resume loads (snapshot and the rest)"
         problem = Problem(record.run_id, other.seq, f"{what} is not the fold of its checkpoints")
         found = dataclasses.replace(found, problems=(problem,))
-    return found
+    told = tuple(contradictions(record.run_id, used, await store.decisions(record.run_id)))
+    return dataclasses.replace(found, problems=found.problems + told) if told else found
+
+
+def _votes_of(row: Row) -> list[dict[str, Any]]:
+    try:
+        return votes_in(unpack(row.payload))
+    except Exception:  # noqa: BLE001 - that it cannot be read was told before
+        return []
 
 
 async def _begun(store: CheckpointStore, record: RunRecord, first: Row) -> Contracts:

@@ -700,6 +700,7 @@ AROUND: tuple[Row, ...] = (
             "tests/test_sql_store.py::test_a_cut_at_the_end_is_found_against_the_anchor",
             "trailmark/testing/contract.py::StoreContract::test_a_takeover_amid_commits_leaves_one_unbroken_chain",
             "tests/laws/test_reducer_laws.py::test_what_changes_nothing_is_no_change",
+            "tests/test_contracts.py::test_a_decision_that_was_changed_behind_a_checkpoint_contradicts_it",
         ),
     ),
     Row(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Annotated, Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from checkpoint_stores.codec import pack
 from checkpoint_stores.memory import MemoryCheckpointStore
 from checkpoint_stores.records import Row
+from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.decisions import Decision
 from engine.errors import ContractError
 from engine.executor import GraphExecutor
@@ -185,3 +188,35 @@ def test_the_command_line_checks_a_run(tmp_path: Any, monkeypatch: pytest.Monkey
     shown = " ".join(capsys.readouterr().out.split())
     assert "contracts kept" in shown
     assert "a -> (out) 1 1 0 0" in shown
+
+
+# --- what people said, by the table and by the checkpoints --------------------------------------------------------------
+TAMPERED = {
+    "another name": ("UPDATE decisions SET actor = 'eve' WHERE actor = 'ben'", "'ben'"),
+    "another moment": ("UPDATE decisions SET decided_at = decided_at - 1000000 WHERE actor = 'ben'", "'ben'"),
+    "another action": ("UPDATE decisions SET action = 'reject' WHERE actor = 'ana'", "'ana'"),
+    "a line taken out": ("DELETE FROM decisions WHERE actor = 'ana'", "'ana'"),
+    "a line put in": (
+        "INSERT INTO decisions SELECT 'x', run_id, ticket, action, 'eve', payload_digest, decided_at, consumed_seq, details FROM decisions LIMIT 1",
+        "'eve'",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+async def test_a_decision_that_was_changed_behind_a_checkpoint_contradicts_it(sqlite_url: str, how: str) -> None:
+    flow = Flow("signed", {"n": int}).add_barrier("sign", quorum=2).set_entry("sign").add_edge("sign", END)
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(flow.compile(), store=store) as executor:
+        run_id = (await executor.execute({"n": 1})).run_id
+        for name in ("ana", "ben"):
+            await store.decide(run_id, "sign", Decision.approve(by=name, reason=f"{name} has looked"))
+        await executor.resume(run_id)
+        assert (await executor.check(run_id)).problems == ()
+        statement, whom = TAMPERED[how]
+        with closing(sqlite3.connect(sqlite_url.partition(":///")[2])) as raw, raw:
+            columns = "id, run_id, ticket, action, actor, payload_digest, decided_at, consumed_seq, details"
+            raw.execute(statement.replace("INTO decisions SELECT", f"INTO decisions ({columns}) SELECT"))
+        problems = (await executor.check(run_id)).problems
+        assert problems
+        assert all("decision" in problem.reason for problem in problems)
+        assert any(whom in problem.reason for problem in problems)
