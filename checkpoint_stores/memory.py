@@ -70,6 +70,16 @@ class MemoryCheckpointStore:
         lease: how long a silent process keeps its runs.
         database: shared with other stores to play several processes; None is a new one.
         chain_key: makes the digests HMACs.
+
+    Several stores over one database are several processes that share it:
+
+    >>> import asyncio
+    >>> database = MemoryDatabase()
+    >>> async def main():
+    ...     async with MemoryCheckpointStore(database=database) as one, MemoryCheckpointStore(database=database) as other:
+    ...         return one.worker_id == other.worker_id, await other.runs()
+    >>> asyncio.run(main())
+    (False, [])
     """
 
     def __init__(

@@ -275,6 +275,13 @@ def register_type(cls: C | None = None, *, name: str | None = None) -> C | Calla
     Raises:
         DuplicateTypeError: the name belongs to another class, or the class has another name.
         CodecError: the class is none of the three kinds.
+
+    >>> from enum import Enum
+    >>> @register_type(name="colour")
+    ... class Colour(Enum):
+    ...     RED = "r"
+    >>> Colour.RED.value
+    'r'
     """
 
     def registered(each: C) -> C:

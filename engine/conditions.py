@@ -6,12 +6,22 @@ from typing import Any
 
 
 def approved(state: object, outcome: Any) -> bool:
-    """True where the barrier before this edge let the run pass (approve, or modify with approve)."""
+    """True where the barrier before this edge let the run pass (approve, or modify with approve).
+
+    >>> from trailmark import Decision
+    >>> approved({}, Decision.approve(by="ana")), approved({}, Decision.reject(by="ana"))
+    (True, False)
+    """
     return bool(outcome.approves)
 
 
 def rejected(state: object, outcome: Any) -> bool:
-    """True where the barrier before this edge was rejected."""
+    """True where the barrier before this edge was rejected.
+
+    >>> from trailmark import Decision
+    >>> rejected({}, Decision.approve(by="ana")), rejected({}, Decision.reject(by="ana"))
+    (False, True)
+    """
     return bool(outcome.action == "reject")
 
 

@@ -118,6 +118,18 @@ class StepContext:
     """The step a node's body runs in.  Read-only.
 
     Every attribute raises StaleContextError once the attempt is over; `ended` tells without raising.
+
+    >>> import asyncio
+    >>> from trailmark import END, Flow, GraphExecutor
+    >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
+    >>> flow = Flow("pay", {"receipt": str})
+    >>> @flow.node
+    ... async def pay(state, ctx):
+    ...     receipt = await ctx.once("debit", lambda key: f"paid, key of {len(key)} digits", ctx.idempotency_key)
+    ...     return {"receipt": receipt}
+    >>> graph = flow.set_entry("pay").add_edge("pay", END).compile()
+    >>> asyncio.run(GraphExecutor(graph, store=MemoryCheckpointStore()).execute({})).values
+    {'receipt': 'paid, key of 64 digits'}
     """
 
     __slots__ = (

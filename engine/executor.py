@@ -101,6 +101,21 @@ class GraphExecutor:
     Raises ArgumentError, MissingResourceError.
 
     Use it as an async context manager, or call `aclose`, to let go of the runs it drives.
+
+    >>> import asyncio
+    >>> from trailmark import END, Flow
+    >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
+    >>> flow = Flow("greet", {"name": str})
+    >>> @flow.node
+    ... async def greet(state):
+    ...     return {"name": state["name"].title()}
+    >>> graph = flow.set_entry("greet").add_edge("greet", END).compile()
+    >>> async def main():
+    ...     async with MemoryCheckpointStore() as store, GraphExecutor(graph, store=store, max_steps=50) as executor:
+    ...         result = await executor.execute({"name": "ana"})
+    ...         return result.status, result.values
+    >>> asyncio.run(main())
+    ('completed', {'name': 'Ana'})
     """
 
     def __init__(

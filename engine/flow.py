@@ -32,6 +32,9 @@ def best_effort(*, min_success: int = 1, failures_to: str | None = None) -> OnEr
     Args:
         min_success: with fewer successful branches the node fails.
         failures_to: the state key that receives the failures as a list of mappings (branch, type, message).
+
+    >>> best_effort(min_success=2, failures_to="lost").min_success
+    2
     """
     return OnError("best_effort", min_success, failures_to)
 
@@ -52,6 +55,9 @@ def branch(
     ``target`` is a function, a flow or the name of a declared node; ``retry``, ``version``, ``writes``, ``reads`` and ``middleware`` are for functions.
 
     Raises FlowError where they are given with a flow or a name.
+
+    >>> branch(len, name="length", retry=Retry(attempts=2)).name
+    'length'
     """
     reads, middleware = tuple(reads), tuple(middleware)
     if retry is None and not version and writes is None and not reads and not middleware:

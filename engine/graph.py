@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class FlowGraph:
-    """What `Flow.compile` returns: the networkx graph, the routing plan, the hash, the definition and the warnings."""
+    """What `Flow.compile` returns: the networkx graph, the routing plan, the hash, the definition and the warnings.
+
+    >>> from trailmark import END, Flow
+    >>> graph = Flow("ask", {"n": int}).add_barrier("ok").set_entry("ok").add_edge("ok", END).compile()
+    >>> graph.name, graph.nx.nodes["ok"]["kind"], len(graph.graph_hash), graph.warnings
+    ('ask', 'barrier', 64, ())
+    """
 
     def __init__(
         self,

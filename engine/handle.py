@@ -52,6 +52,19 @@ class RunHandle:
 
     Everything that stops a run may be asked again and again, of a run in any status, and comes back: what is in flight gets its time and
     no more.  A harder word overrides a softer one (stop, then suspend, then cancel), never the other way round.
+
+    >>> import asyncio
+    >>> from trailmark import END, Decision, Flow, GraphExecutor
+    >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
+    >>> graph = Flow("ask", {"n": int}).add_barrier("ok").set_entry("ok").add_edge("ok", END).compile()
+    >>> async def main():
+    ...     async with MemoryCheckpointStore() as store, GraphExecutor(graph, store=store) as executor:
+    ...         run = await executor.start({"n": 1})
+    ...         parked = await run.result()
+    ...         await run.decide("ok", Decision.approve(by="ana"))
+    ...         return parked.waiting_for, (await run.result()).status
+    >>> asyncio.run(main())
+    (('ok#1',), 'completed')
     """
 
     def __init__(self, executor: Drives, run_id: str, drive: object = None, *, first: int = 0, created: bool = False) -> None:

@@ -32,6 +32,10 @@ class CircuitBreaker:
 
     Closed, it counts failures in a row; with ``failures`` of them it opens.  After ``open_for`` it lets ``trials`` calls through: when
     all of them succeed it closes, with the first that fails it opens again.
+
+    >>> from trailmark import Flow
+    >>> Flow("pay", {"n": int}, middleware=[CircuitBreaker(failures=3, open_for=timedelta(minutes=1))]).middleware[0].failures
+    3
     """
 
     failures: int = 5
@@ -49,7 +53,11 @@ class CircuitBreaker:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most ``calls`` bodies begin in any stretch of ``per``; the others wait for their turn, first come, first served."""
+    """At most ``calls`` bodies begin in any stretch of ``per``; the others wait for their turn, first come, first served.
+
+    >>> RateLimit(calls=10, per=timedelta(seconds=1), shared=True).calls
+    10
+    """
 
     calls: int
     per: timedelta
@@ -60,7 +68,11 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Bulkhead:
-    """At most ``limit`` bodies at a time; the others wait for a place, first come, first served."""
+    """At most ``limit`` bodies at a time; the others wait for a place, first come, first served.
+
+    >>> Bulkhead(4, waiting=100).limit
+    4
+    """
 
     limit: int
     waiting: int | None = None
@@ -76,6 +88,9 @@ class Backpressure:
 
     Counted is who has arrived.  Who has passed here already arrives all the same, so that the crowd may grow beyond ``high``; a `Bulkhead`
     before it keeps those few.
+
+    >>> Backpressure(behind="print", high=20).behind
+    'print'
     """
 
     behind: str
@@ -99,7 +114,11 @@ class Without:
 
 
 def without(name: str) -> Without:
-    """Take a middleware of the flow away from a node: ``flow.add_node("log", log, middleware=[without("retry")])``."""
+    """Take a middleware of the flow away from a node: ``flow.add_node("log", log, middleware=[without("retry")])``.
+
+    >>> without("retry").name
+    'retry'
+    """
     return Without(name)
 
 
@@ -125,6 +144,19 @@ class Middleware(Protocol):
 
     Two further attributes are read where they are there: ``version`` (text; change it when the meaning changes) and ``settings`` (a
     mapping of plain data).  Both stand in the definition and decide the graph's hash.
+
+    >>> class Timed:
+    ...     name = "timed"
+    ...     async def around(self, call, node):
+    ...         print(f"{node.node} begins")
+    ...         return await call()
+    >>> import asyncio
+    >>> from trailmark import END, Flow, GraphExecutor
+    >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
+    >>> flow = Flow("pay", {"n": int}, middleware=[Timed()]).add_node("pay", lambda state: {"n": 1}).set_entry("pay").add_edge("pay", END)
+    >>> asyncio.run(GraphExecutor(flow.compile(), store=MemoryCheckpointStore()).execute({})).values
+    pay begins
+    {'n': 1}
     """
 
     name: str

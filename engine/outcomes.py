@@ -45,7 +45,11 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """Go to ``target`` next.  An edge to it must be declared; a conditional edge's condition must hold unless ``force``."""
+    """Go to ``target`` next.  An edge to it must be declared; a conditional edge's condition must hold unless ``force``.
+
+    >>> Goto("review", {"notes": ["look at it"]}).target
+    'review'
+    """
 
     target: str
     update: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +58,11 @@ class Goto:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Give up politely: take the fallback edge, with ``reason`` as the error it can read; ``update`` is merged all the same."""
+    """Give up politely: take the fallback edge, with ``reason`` as the error it can read; ``update`` is merged all the same.
+
+    >>> Fallback("the bank is closed").reason
+    'the bank is closed'
+    """
 
     reason: str
     update: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +70,11 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """End this flow (in a branch: this branch; in a map: this item) here, although edges lead on."""
+    """End this flow (in a branch: this branch; in a map: this item) here, although edges lead on.
+
+    >>> End({"notes": ["nothing to do"]}).update
+    {'notes': ['nothing to do']}
+    """
 
     update: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,4 +85,7 @@ class Break(End):
 
     Items that have not begun never begin, those under way are given up (bodies cancelled, tickets withdrawn); the results of the
     items that are over stay, in the order of the items.
+
+    >>> Break({"result": 7}).update
+    {'result': 7}
     """

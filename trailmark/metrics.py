@@ -56,6 +56,17 @@ class Metrics:
     ``registry`` is a Prometheus registry to register with; by default one of its own.
 
     Raises MetricsUnavailableError where ``prometheus_client`` is not installed.
+
+    >>> import asyncio
+    >>> from trailmark import END, Flow, GraphExecutor
+    >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
+    >>> flow = Flow("count", {"n": int}).add_node("one", lambda state: {"n": 1}).set_entry("one").add_edge("one", END)
+    >>> metrics = Metrics()
+    >>> executor = GraphExecutor(flow.compile(), store=MemoryCheckpointStore(), observers=[metrics.observer("count")])
+    >>> asyncio.run(executor.execute({})).status
+    'completed'
+    >>> 'trailmark_runs_total{flow="count",status="completed"} 1.0' in metrics.text()
+    True
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:

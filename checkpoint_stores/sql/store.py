@@ -78,6 +78,14 @@ class SQLCheckpointStore:
     Raises:
         StoreUnavailableError: the URL is no such database; later also: it cannot be reached, written or read.
         SchemaVersionError: when opened, its schema is newer, or (PostgreSQL) older; `upgrade` makes it current.
+
+    >>> import asyncio, tempfile
+    >>> async def main(folder):
+    ...     async with SQLCheckpointStore(f"sqlite+aiosqlite:///{folder}/runs.db") as store:
+    ...         return (await store.stats())["checkpoints"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     asyncio.run(main(folder))
+    0
     """
 
     def __init__(
