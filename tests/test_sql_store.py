@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -683,6 +684,19 @@ async def test_no_connection_of_ours_writes_a_line_of_a_run_there_is_not(sqlite_
         with pytest.raises(StoreUnavailableError) as refused:
             await store._database.transact(write)
         assert "FOREIGN KEY" in str(refused.value.__cause__)
+
+
+async def test_damaged_labels_say_so_and_keep_nobody_from_the_run_nor_from_others(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        damaged, sound = [await new_run(store, hold=False, status="created", labels={"team": "a"}) for _ in range(2)]
+    with closing(sqlite3.connect(sqlite_url.partition(":///")[2])) as raw, raw:
+        raw.execute("UPDATE runs SET labels = x'31ff', error = x'ff' WHERE run_id = ?", (uuid.UUID(damaged.run_id).bytes,))
+    async with SQLCheckpointStore(sqlite_url) as store:
+        found = {run.run_id: run for run in await store.runs()}
+        assert (set(found), found[sound.run_id].labels) == ({damaged.run_id, sound.run_id}, {"team": "a"})
+        assert list(found[damaged.run_id].labels) == list(found[damaged.run_id].error or {}) == ["unreadable"]
+        assert {run.run_id for run in await store.due()} == {damaged.run_id, sound.run_id}
+        assert (await store.acquire(damaged.run_id)).epoch == 1
 
 
 # --- how it is stored -----------------------------------------------------------------------------------------------

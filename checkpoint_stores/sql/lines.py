@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
-from checkpoint_stores.errors import ArgumentError, RunNotFoundError
+from checkpoint_stores.errors import ArgumentError, CodecError, RunNotFoundError
 from checkpoint_stores.records import (
     UNDRIVEN,
     BarrierRecord,
@@ -136,13 +136,28 @@ def run_of(line: Any, *, lease_expires_at: int | None = None, orphaned: bool = F
         wake_at=line.wake_at,
         parent_run_id=id_of(line.parent_run_id) if line.parent_run_id is not None else None,
         forked_at_seq=line.forked_at_seq,
-        labels=decode(line.labels) if line.labels is not None else {},
-        error=decode(line.error) if line.error is not None else None,
+        labels=_readable(line.labels) or {},
+        error=_readable(line.error),
         created_at=line.created_at,
         updated_at=line.updated_at,
         lease_expires_at=lease_expires_at,
         orphaned=orphaned,
     )
+
+
+def _readable(raw: bytes | None) -> dict[str, Any] | None:
+    """A mapping beside a run that decides nothing: where it is damaged it says so, and keeps nobody from the run, nor from others."""
+    if raw is None:
+        return None
+    try:
+        value = decode(raw)
+    except CodecError as damaged:
+        return {UNREADABLE: str(damaged)}
+    return value if isinstance(value, dict) else {UNREADABLE: f"it is a {type(value).__name__}"}
+
+
+UNREADABLE: Final = "unreadable"
+"""The key under which damaged labels, or a damaged error, say what is wrong with them."""
 
 
 def run_line(run: NewRun, first: Row, *, genesis: bytes, owner: str | None) -> Any:
