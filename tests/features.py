@@ -1461,8 +1461,8 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
             "trailmark/testing/contract.py::StoreContract::test_a_commit_that_leaves_a_hole_is_refused",
             "tests/test_sql_store.py::test_an_edit_of_any_column_is_found",
             "tests/test_sql_store.py::test_with_a_key_only_its_holder_can_write_a_sound_row",
+            "tests/acceptance/test_power_cut.py::test_when_a_step_is_acknowledged_not_one_page_of_it_waits_for_the_disk",
         ),
-        missing="Processes are killed, but no test takes the power away.",
     ),
     Row(
         "C10",
