@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
-from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, StoreError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import (
     ENDED,
-    STOPPED,
     Commit,
     DecisionRecord,
     Inbox,
@@ -36,6 +35,7 @@ from checkpoint_stores.records import (
 from engine import arguments, beginning, operations
 from engine.admitting import ResumeMode, admitted, change_over, readmitted
 from engine.around import Around
+from engine.attending import OVER, Attendant
 from engine.beginning import Beginning
 from engine.callables import is_coroutine
 from engine.checking import check_run
@@ -45,7 +45,8 @@ from engine.context import RunFacts
 from engine.contracts import RunCheck
 from engine.decisions import Decision
 from engine.driver import RunDriver
-from engine.driving import DriveTask, HandedOverError, Strays
+from engine.drives import Drive, Drives, outlast, warnings_of
+from engine.driving import Strays
 from engine.editing import edit_run
 from engine.errors import (
     ContractError,
@@ -63,7 +64,7 @@ from engine.handle import STOP_GRACE, RunHandle, Started
 from engine.keyed import IfExists, check_same_input
 from engine.live import Live
 from engine.loading import catch_up, load_state
-from engine.notices import ResourceNotClosedWarning, TrailmarkWarning
+from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.queues import Delivery
 from engine.resources import Opened, Provider, providers_for
@@ -74,9 +75,6 @@ from engine.threads import NodeThreads
 from engine.waiting import retries, waits
 from engine.walk import Walk
 from reducers.changes import ABSENT
-
-_OVER = (ENDED | STOPPED) - {"waiting"}
-"""Statuses in which a run goes on only when somebody says so."""
 
 
 class GraphExecutor:
@@ -158,13 +156,8 @@ class GraphExecutor:
         self._around: Around | None = None
         self._capabilities = arguments.capabilities(capabilities)
         self._strays = Strays(cancel_grace)
-        self._tasks: dict[str, asyncio.Future[RunResult]] = {}
-        """By run: how its drive will end, in whichever task that is."""
-        self._drivers: dict[str, RunDriver] = {}
-        self._opened: dict[str, Opened] = {}
-        self._driving: set[DriveTask[RunResult | None]] = set()
-        self._ended: weakref.WeakValueDictionary[str, asyncio.Future[RunResult]] = weakref.WeakValueDictionary()
-        """Drives that ended, for as long as a handle is kept: what this process saw is more than what the store keeps."""
+        self._drives = Drives(store, self._result_of_driver)
+        self._attendant = Attendant(store, is_driven=self._drives.__contains__, take=self.attach, clock=self._ready_clock)
         self._runner: asyncio.Runner | None = None
         self._is_closed = False
 
@@ -177,10 +170,14 @@ class GraphExecutor:
     async def aclose(self) -> None:
         """Suspend every run driven here (all stay resumable) and let the threads go; nothing is started or resumed after.  Idempotent."""
         self._is_closed = True
-        for driver in list(self._drivers.values()):
-            driver.suspend("the executor was closed")
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
+        ends = []
+        for run_id in self._drives:
+            driver, end = self._drives.driver(run_id), self._drives.end(run_id)
+            if driver is not None and end is not None:
+                driver.suspend("the executor was closed")
+                ends.append(end)
+        if ends:
+            await asyncio.wait(ends)
         self._threads.close()
 
     # --- starting ---------------------------------------------------------------------------------------------------
@@ -217,8 +214,8 @@ class GraphExecutor:
         lease, row, folded = created
         state = RunState(row.run_id)
         fold(state, row, folded)
-        self._drive(state, lease, await self._ready_clock(), inbox=None)
-        return RunHandle(self, row.run_id, self._tasks[row.run_id], first=state.seq, created=True)
+        end = self._drive(state, lease, await self._ready_clock(), inbox=None)
+        return RunHandle(self, row.run_id, end, first=state.seq, created=True)
 
     async def submit(
         self, input: object = None, *, run_key: str | None = None, run_id: str | None = None, labels: Mapping[str, str] | None = None,  # noqa: A002
@@ -282,13 +279,13 @@ class GraphExecutor:
     async def _joined(self, record: RunRecord) -> RunHandle:
         """A handle of a run that is there; it is driven here where nobody else does, and nobody stopped it on purpose."""
         run_id = record.run_id
-        is_free = run_id not in self._tasks and record.status not in _OVER and self._is_free(record)
-        if is_free and (record.status != "waiting" or await self._can_move(record, await self._ready_clock())):
+        is_free = run_id not in self._drives and record.status not in OVER and self._attendant.is_free(record)
+        if is_free and (record.status != "waiting" or await self._attendant.can_move(record)):
             try:
                 return await self.attach(run_id, takeover=record.owner == self.store.worker_id)
             except (LeaseHeldError, RunEndedError):
                 pass  # somebody else was faster
-        return RunHandle(self, run_id, self._tasks.get(run_id))
+        return RunHandle(self, run_id, self._drives.end(run_id))
 
     async def execute(self, input: object = None, **options: Any) -> RunResult:  # noqa: A002
         """`start`, then wait for the result.  Takes the options of `start`, and ``through_barriers``.
@@ -336,7 +333,7 @@ class GraphExecutor:
         self._check_flow(record)
         if record.status in ENDED:
             raise RunEndedError(record.run_id, record.status)
-        if record.run_id in self._tasks:
+        if record.run_id in self._drives:
             raise DrivenHereError(record.run_id, self.store.worker_id)
         if as_of is not None and as_of.epoch != record.epoch:
             raise LeaseHeldError(record.run_id, record.owner or "somebody who has given it back already", None)
@@ -366,12 +363,12 @@ class GraphExecutor:
             if admission.migrates:
                 await change_over(self.store, state, self.graph, admission.details, lease.epoch)
             inbox = await self.store.inbox(record.run_id)
-            self._drive(state, lease, await self._ready_clock(), inbox=inbox, watch=watch)
+            end = self._drive(state, lease, await self._ready_clock(), inbox=inbox, watch=watch)
         except BaseException:
             watch.close()
             await self.store.release(record.run_id, lease.epoch)
             raise
-        return RunHandle(self, record.run_id, self._tasks[record.run_id], first=lease.head_seq)
+        return RunHandle(self, record.run_id, end, first=lease.head_seq)
 
     async def _leave_stopped(self, state: RunState, lease: Lease) -> None:
         """Somebody took the run and stopped it between its being read and taken here: that counts.  Raises LeaseHeldError."""
@@ -426,87 +423,23 @@ class GraphExecutor:
                     self._clock = StoreClock(await self.store.now())
         return self._clock
 
-    def _drive(self, state: RunState, lease: Lease, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None) -> None:
-        epoch, run = lease.epoch, lease.run
+    def _drive(
+        self, state: RunState, lease: Lease, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None
+    ) -> asyncio.Future[RunResult]:
+        """Begin to drive a run; how that will end."""
+        run = lease.run
         held = frozenset(state.details.get("capabilities", ()))
         opened = Opened(self._providers)
         facts = RunFacts(run.flow, run.tenant, run.run_key, MappingProxyType(run.labels), held, opened.held)
-        walk = Walk(self.graph.plan, state, self.store.chain, epoch)
-        ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
+        walk = Walk(self.graph.plan, state, self.store.chain, lease.epoch)
         if self._around is None:
             self._around = Around(clock)
         driver = RunDriver(
             self.store, walk, clock=clock, threads=self._threads, strays=self._strays, observers=self._observers, inbox=inbox, watch=watch,
-            facts=facts, hand_over=partial(self._hand_over, state.run_id, epoch), around=self._around,
-            before_completion=partial(self._contracts_kept, state, epoch) if self._strict else None, saving=self._saving,
+            facts=facts, hand_over=partial(self._drives.hand_over, state.run_id), around=self._around,
+            before_completion=partial(self._contracts_kept, state, lease.epoch) if self._strict else None, saving=self._saving,
         )  # fmt: skip
-        self._drivers[state.run_id] = driver
-        self._tasks[state.run_id] = ended
-        self._opened[state.run_id] = opened
-        ended.add_done_callback(lambda done: self._forget(driver, done))
-        self._begin(driver, driver.drive(), epoch, ended)
-
-    def _hand_over(self, run_id: str, epoch: int) -> None:
-        """Drive the run on in another task: a body that was told to stop keeps the one it had."""
-        driver = self._drivers[run_id]
-        self._begin(driver, driver.drive_on(), epoch, self._tasks[run_id])
-
-    def _begin(self, driver: RunDriver, drive: Coroutine[Any, Any, None], epoch: int, ended: asyncio.Future[RunResult]) -> None:
-        task = DriveTask(self._driven(driver, drive, epoch), name=f"trailmark run {driver.state.run_id}")
-        self._driving.add(task)
-        task.add_done_callback(lambda done: self._is_over(done, ended))
-
-    async def _driven(self, driver: RunDriver, drive: Coroutine[Any, Any, None], epoch: int) -> RunResult | None:
-        """How the drive ended; None where another task has gone on with it."""
-        opened = self._opened[driver.state.run_id]
-        try:
-            await opened.open()
-            await drive
-        except HandedOverError:
-            return None
-        except BaseException as failure:
-            drive.close()
-            driver.not_begun()
-            await self._close(opened, driver)
-            # Whatever happened, the run is no longer driven here: let others have it at once.
-            try:
-                await asyncio.shield(self.store.release(driver.state.run_id, epoch))
-            except StoreError as also:
-                failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
-            raise
-        await self._close(opened, driver)
-        return self.result_of(driver.state, status=driver.status, error=driver.error, warnings=driver.warnings)
-
-    async def _close(self, opened: Opened, driver: RunDriver) -> None:
-        try:
-            await opened.close()
-        except Exception as error:  # noqa: BLE001 - the run is as it is stored, whatever a connection says when it is closed
-            driver.warn(ResourceNotClosedWarning(driver.state.run_id, error))
-
-    def _is_over(self, task: DriveTask[RunResult | None], ended: asyncio.Future[RunResult]) -> None:
-        self._driving.discard(task)
-        failure = None if task.cancelled() else task.exception()
-        if ended.done():
-            return
-        if task.cancelled():
-            ended.cancel()
-        elif failure is not None:
-            ended.set_exception(failure)
-        elif (result := task.result()) is not None:
-            ended.set_result(result)
-
-    def _forget(self, driver: RunDriver, ended: asyncio.Future[RunResult]) -> None:
-        run_id = driver.state.run_id
-        if self._tasks.get(run_id) is ended:
-            del self._tasks[run_id]
-            del self._drivers[run_id]
-            del self._opened[run_id]
-        # Asking for the exception keeps a run that nobody waits for from warning about it.
-        if not ended.cancelled() and (ended.exception() is not None or ended.result().status in ENDED):
-            self._ended[run_id] = ended
-        # Whoever listens is told last: the run can be taken again at once.
-        error = RuntimeError(f"run {run_id} is no longer driven here: its task was cancelled") if ended.cancelled() else ended.exception()
-        driver.live.close(parked=driver.status == "waiting", error=error)
+        return self._drives.begin(Drive(driver, lease.epoch, opened))
 
     @property
     def strays(self) -> int:
@@ -516,11 +449,11 @@ class GraphExecutor:
     def statistics(self) -> ExecutorStatistics:
         """What there is to tell of this executor at this moment: runs it drives, bodies given up, what waits at middleware."""
         around = () if self._around is None else tuple(self._around.statistics())
-        return ExecutorStatistics(len(self._tasks), self._threads.running, self.strays, around)
+        return ExecutorStatistics(len(self._drives), self._threads.running, self.strays, around)
 
     def is_driving(self, run_id: str) -> bool:
         """Whether this executor drives the run at this moment."""
-        return run_id in self._tasks
+        return run_id in self._drives
 
     # --- events -----------------------------------------------------------------------------------------------------
     def events(
@@ -548,12 +481,12 @@ class GraphExecutor:
 
     def live(self, run_id: str) -> Live | None:
         """What a run tells that is driven here; None for every other."""
-        driver = self._drivers.get(run_id)
+        driver = self._drives.driver(run_id)
         return None if driver is None or driver.live.is_closed else driver.live
 
     def lost(self, run_id: str, on_loss: OnLoss) -> None:
         """Do what was asked for when the consumer of a run's events goes away."""
-        driver = self._drivers.get(run_id)
+        driver = self._drives.driver(run_id)
         if driver is None:
             return
         reason = "the consumer of its events went away"
@@ -584,6 +517,9 @@ class GraphExecutor:
             retries=() if is_over else retries(state), waits=() if is_over else waits(state), seq=state.seq, warnings=warnings, exception=error,
         )  # fmt: skip
 
+    def _result_of_driver(self, driver: RunDriver) -> RunResult:
+        return self.result_of(driver.state, status=driver.status, error=driver.error, warnings=driver.warnings)
+
     async def _stored_result(self, run_id: str) -> RunResult:
         record = await self.store.run(run_id)
         state = await load_state(self.store, record.run_id)
@@ -606,107 +542,31 @@ class GraphExecutor:
         """See `RunHandle.result`."""
         run_id = arguments.run_named(run_id)
         while True:
-            task = self._tasks.get(run_id) or self._ended.get(run_id)
-            if task is not None:
-                await _outlast(task)
-                result = task.result()
+            end = self._drives.last_end(run_id)
+            if end is not None:
+                await outlast(end)
+                result = end.result()
             else:
                 result = await self._stored_result(run_id)
                 if result.status == "running" and (await self.store.run(run_id)).status == "running":
-                    await self._outlast_owner(run_id)
+                    await self._attendant.outlast_owner(run_id)
                     continue
             if result.status != "waiting" or not through_barriers:
                 return self._finished(result)
-            await self._wait_to_go_on(run_id)
-
-    def _is_free(self, record: RunRecord) -> bool:
-        """Whether nobody drives the run; this process may own one without knowing, where the answer to its start was lost."""
-        is_unknown = record.owner == self.store.worker_id and not self.store.holds(record.run_id)
-        return record.owner is None or record.orphaned or is_unknown
-
-    async def _outlast_owner(self, run_id: str) -> None:
-        """Wait while another process drives a run; drive it on where that process is gone."""
-        watch = self.store.watch(run_id)
-        clock = await self._ready_clock()
-        try:
-            while True:
-                record = await self.store.run(run_id)
-                if record.status != "running" or run_id in self._tasks:
-                    return
-                if self._is_free(record):
-                    try:
-                        await self.attach(run_id, takeover=record.owner == self.store.worker_id)
-                    except (LeaseHeldError, RunEndedError):
-                        continue
-                    return
-                over = asyncio.Event()
-                timer = clock.call_at(record.lease_expires_at or clock.now(), over.set)
-                try:
-                    await _first_of(watch.changed(), over.wait())
-                finally:
-                    timer.cancel()
-        finally:
-            watch.close()
-
-    async def _wait_to_go_on(self, run_id: str) -> None:
-        """Wait until a parked run can move, and drive it on (unless somebody else does)."""
-        watch = self.store.watch(run_id)
-        clock = await self._ready_clock()
-        due = asyncio.Event()
-        timer = None
-        try:
-            while True:
-                record = await self.store.run(run_id)
-                if record.status in _OVER or run_id in self._tasks:
-                    return
-                if record.owner is None and (record.status != "waiting" or await self._can_move(record, clock)):
-                    try:
-                        await self.attach(run_id)
-                    except (LeaseHeldError, RunEndedError):
-                        continue
-                    return
-                if timer is not None:
-                    timer.cancel()
-                due.clear()
-                timer = clock.call_at(record.wake_at, due.set) if record.wake_at is not None and record.owner is None else None
-                await _first_of(watch.changed(), due.wait())
-        finally:
-            watch.close()
-            if timer is not None:
-                timer.cancel()
-
-    async def _can_move(self, record: RunRecord, clock: Clock) -> bool:
-        if record.wake_at is not None and record.wake_at <= clock.now():
-            return True
-        inbox = await self.store.inbox(record.run_id)
-        return inbox.cancel is not None or any(barrier.status == "decided" for barrier in inbox.barriers)
+            await self._attendant.wait_to_go_on(run_id)
 
     # --- from the handle --------------------------------------------------------------------------------------------
     async def decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord:
         """See `RunHandle.decide`."""
         record = await self.store.decide(run_id, barrier, decision)
-        await self._go_on_here(run_id)
+        await self._attendant.go_on(run_id, self._drives.end(run_id))
         return record
 
     async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
         """See `RunHandle.signal`."""
         record = await self.store.signal(run_id, name, payload, by=by, signal_id=signal_id)
-        await self._go_on_here(run_id)
+        await self._attendant.go_on(run_id, self._drives.end(run_id))
         return record
-
-    async def _go_on_here(self, run_id: str) -> None:
-        """Drive a parked run that has become able to move, unless somebody else does."""
-        run = await self.store.run(run_id)
-        if run.owner is None and run.status == "waiting":
-            task = self._tasks.get(run_id)
-            if task is not None:
-                # It had parked before the decision came and is only about to say so; an owner that parks later sees the decision.
-                await _outlast(task)
-            if await self._can_move(await self.store.run(run_id), await self._ready_clock()):
-                try:
-                    await self.attach(run_id)
-                except (LeaseHeldError, RunEndedError, ExecutorClosedError):
-                    pass  # what was said is recorded; somebody else goes on with it
 
     async def cancel(self, run_id: str, *, by: str, reason: str = "") -> RunResult:
         """End a run as cancelled, wherever it is.  A run that has ended stays as it ended.
@@ -714,28 +574,28 @@ class GraphExecutor:
         Raises RunNotFoundError, ArgumentError.
         """
         run_id, by = arguments.run_named(run_id), arguments.somebody("by", by)
-        task = self._tasks.get(run_id)
-        if task is not None:
-            self._drivers[run_id].cancel(by, reason)
-            await _outlast(task)
+        driver, end = self._drives.driver(run_id), self._drives.end(run_id)
+        if driver is not None and end is not None:
+            driver.cancel(by, reason)
+            await outlast(end)
         if (await self.store.run(run_id)).status not in ENDED:
             # Nobody drives it here, or it parked in the very moment.
             await operations.cancel_run(self.store, run_id, actor=by, reason=reason, clock=await self._ready_clock())
-        return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
+        return replace(await self._stored_result(run_id), warnings=warnings_of(end))
 
     async def checkpoint(self, run_id: str) -> int:
         """See `RunHandle.checkpoint`."""
-        driver = self._drivers.get(run_id)
+        driver = self._drives.driver(run_id)
         return await driver.checkpoint() if driver is not None else (await load_state(self.store, run_id)).seq
 
     async def suspend(self, run_id: str, reason: str = "") -> RunResult:
         """See `RunHandle.suspend`."""
         run_id = arguments.run_named(run_id)
-        task = self._tasks.get(run_id)
-        if task is not None:
-            self._drivers[run_id].suspend(reason)
-            await _outlast(task)
-        return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
+        driver, end = self._drives.driver(run_id), self._drives.end(run_id)
+        if driver is not None and end is not None:
+            driver.suspend(reason)
+            await outlast(end)
+        return replace(await self._stored_result(run_id), warnings=warnings_of(end))
 
     async def stop(self, run_id: str, reason: str = "", *, grace: timedelta = STOP_GRACE) -> RunResult:
         """See `RunHandle.stop`."""
@@ -752,28 +612,27 @@ class GraphExecutor:
         """
         arguments.period("grace", grace)
         self._is_closed = True
-        await asyncio.gather(*(self.give_back(run_id, grace=grace) for run_id in list(self._tasks)))
+        await asyncio.gather(*(self.give_back(run_id, grace=grace) for run_id in self._drives))
 
     async def _left(self, run_id: str, then: Leaving, grace: timedelta) -> RunResult:
         """Let a run that is driven here stop; where it has not within ``grace``, stop it."""
         run_id, grace = arguments.run_named(run_id), arguments.period("grace", grace)
-        task = self._tasks.get(run_id)
-        if task is not None:
+        driver, end = self._drives.driver(run_id), self._drives.end(run_id)
+        if driver is not None and end is not None:
             clock = await self._ready_clock()
-            driver = self._drivers[run_id]
             driver.drain(then)
             enough = driver.give_back if then.event == "give_back" else partial(driver.suspend, then.reason)
             escalation = clock.call_at(clock.now() + grace // timedelta(microseconds=1), enough)
             try:
-                await _outlast(task)
+                await outlast(end)
             finally:
                 escalation.cancel()
-        return replace(await self._stored_result(run_id), warnings=_warnings_of(task))
+        return replace(await self._stored_result(run_id), warnings=warnings_of(end))
 
     def open(self, run_id: str) -> RunHandle:
         """A handle of a run wherever it is driven, without driving it here."""
         run_id = arguments.run_named(run_id)
-        return RunHandle(self, run_id, self._tasks.get(run_id))
+        return RunHandle(self, run_id, self._drives.end(run_id))
 
     async def begin(self, run_id: str) -> Started:
         """See `RunHandle.start`."""
@@ -789,7 +648,7 @@ class GraphExecutor:
 
     def drive_of(self, run_id: str) -> asyncio.Future[RunResult] | None:
         """How the drive of a run that is driven here will end."""
-        return self._tasks.get(run_id)
+        return self._drives.end(run_id)
 
     async def check(self, run_id: str) -> RunCheck:
         """Check the stored checkpoints of a run against the contracts: order, steps, edges, deltas, end.  Changes nothing.
@@ -806,7 +665,9 @@ class GraphExecutor:
         found = await check_run(self.store, state.run_id, pending=pending, live=state)
         if not found.passed:
             error = ContractError(found)
-            await self._drivers[state.run_id].drop_transaction("the run is quarantined")
+            driver = self._drives.driver(state.run_id)
+            assert driver is not None  # noqa: S101 - it is about to complete
+            await driver.drop_transaction("the run is quarantined")
             change = RunChange(status="quarantined", clear_wake_at=True, error=error_data(error, "", ""), release=True)
             await self.store.commit(Commit(state.run_id, epoch, (), change))
             raise error
@@ -856,27 +717,6 @@ def _value(state: RunState, key: str) -> Any:
 
     value = state.root.read(key)
     return value if value is ABSENT else materialise(value)
-
-
-def _warnings_of(ended: asyncio.Future[RunResult] | None) -> tuple[TrailmarkWarning, ...]:
-    """What went wrong beside a drive that came to its end here."""
-    if ended is None or ended.cancelled() or ended.exception() is not None:
-        return ()
-    return ended.result().warnings
-
-
-async def _outlast(task: asyncio.Future[Any]) -> None:
-    """Wait for a drive's end without cancelling it when the waiter is cancelled, and without raising what it raised."""
-    await asyncio.wait([task])
-
-
-async def _first_of(*waits: Any) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _close_script(runner: asyncio.Runner, store: CheckpointStore) -> None:

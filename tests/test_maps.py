@@ -134,7 +134,7 @@ async def test_ten_thousand_items_never_wait_in_memory_at_once() -> None:
         nonlocal at_once, most, scopes
         at_once += 1
         most = max(most, at_once)
-        driver = next(iter(executor._drivers.values()))
+        driver = executor._drives.driver(next(iter(executor._drives)))
         scopes = max(scopes, sum(scope.phase == "at" for scope in driver.state.scopes.values()))
         await asyncio.sleep(0)
         at_once -= 1

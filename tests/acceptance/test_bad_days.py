@@ -520,7 +520,7 @@ async def interrupted(url: str) -> AsyncIterator[tuple[Relay, SQLCheckpointStore
     async with SQLCheckpointStore(url) as store, GraphExecutor(relay.graph(), store=store) as executor:
 
         async def suspend(run_id: str) -> None:
-            executor._drivers[run_id].suspend("for the test")
+            executor._drives.driver(run_id).suspend("for the test")
 
         relay.inside_second = suspend
         run = await executor.start({})

@@ -182,7 +182,7 @@ class Journey:
 
 def _is_at_rest(executor: GraphExecutor, run_id: str) -> bool:
     """Whether no body is in flight: only time can move what is driven here."""
-    driver = executor._drivers.get(run_id)  # noqa: SLF001
+    driver = executor._drives.driver(run_id)  # noqa: SLF001
     return driver is not None and not driver.state.running
 
 

@@ -1,0 +1,153 @@
+"""The runs that one executor drives in this process: each in a task of its own, with what its flow needs open around it.
+
+Knows tasks, and how a drive begins, is handed over to another task and ends; knows no graph and decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from checkpoint_stores.errors import StoreError
+from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import ENDED
+from engine.driver import RunDriver
+from engine.driving import DriveTask, HandedOverError
+from engine.notices import ResourceNotClosedWarning, TrailmarkWarning
+from engine.resources import Opened
+from engine.result import RunResult
+
+
+class Drive:
+    """One run that is driven here."""
+
+    __slots__ = ("driver", "ended", "epoch", "opened")
+
+    def __init__(self, driver: RunDriver, epoch: int, opened: Opened) -> None:
+        self.driver = driver
+        self.epoch = epoch
+        self.opened = opened
+        self.ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
+        """How it will end, in whichever task that is."""
+
+
+class Drives:
+    """The runs that are driven here, and how those ended that somebody may still ask for.
+
+    Args:
+        result_of: what a driver that is done stands for.
+    """
+
+    def __init__(self, store: CheckpointStore, result_of: Callable[[RunDriver], RunResult]) -> None:
+        self._store = store
+        self._result_of = result_of
+        self._by_run: dict[str, Drive] = {}
+        self._tasks: set[DriveTask[RunResult | None]] = set()
+        self._ended: weakref.WeakValueDictionary[str, asyncio.Future[RunResult]] = weakref.WeakValueDictionary()
+        """Drives that ended, for as long as a handle is kept: what this process saw is more than what the store keeps."""
+
+    def __len__(self) -> int:
+        return len(self._by_run)
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._by_run
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._by_run))
+
+    def driver(self, run_id: str) -> RunDriver | None:
+        """Who drives the run; None where it is not driven here."""
+        drive = self._by_run.get(run_id)
+        return None if drive is None else drive.driver
+
+    def end(self, run_id: str) -> asyncio.Future[RunResult] | None:
+        """How the drive of a run that is driven here will end."""
+        drive = self._by_run.get(run_id)
+        return None if drive is None else drive.ended
+
+    def last_end(self, run_id: str) -> asyncio.Future[RunResult] | None:
+        """The same, or how it ended, where this process saw that and anybody still keeps it."""
+        return self.end(run_id) or self._ended.get(run_id)
+
+    # --- beginning and ending ---------------------------------------------------------------------------------------
+    def begin(self, drive: Drive) -> asyncio.Future[RunResult]:
+        """Drive a run in a task of its own."""
+        self._by_run[drive.driver.state.run_id] = drive
+        drive.ended.add_done_callback(lambda _ended: self._forget(drive))
+        self._in_a_task(drive, drive.driver.drive())
+        return drive.ended
+
+    def hand_over(self, run_id: str) -> None:
+        """Drive the run on in another task: a body that was told to stop keeps the one it had."""
+        drive = self._by_run[run_id]
+        self._in_a_task(drive, drive.driver.drive_on())
+
+    def _in_a_task(self, drive: Drive, driving: Coroutine[Any, Any, None]) -> None:
+        task = DriveTask(self._driven(drive, driving), name=f"trailmark run {drive.driver.state.run_id}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._is_over(done, drive.ended))
+
+    async def _driven(self, drive: Drive, driving: Coroutine[Any, Any, None]) -> RunResult | None:
+        """How the drive ended; None where another task has gone on with it."""
+        driver = drive.driver
+        try:
+            await drive.opened.open()
+            await driving
+        except HandedOverError:
+            return None
+        except BaseException as failure:
+            driving.close()
+            driver.not_begun()
+            await _close(drive)
+            # Whatever happened, the run is no longer driven here: let others have it at once.
+            try:
+                await asyncio.shield(self._store.release(driver.state.run_id, drive.epoch))
+            except StoreError as also:
+                failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
+            raise
+        await _close(drive)
+        return self._result_of(driver)
+
+    def _is_over(self, task: DriveTask[RunResult | None], ended: asyncio.Future[RunResult]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if ended.done():
+            return
+        if task.cancelled():
+            ended.cancel()
+        elif failure is not None:
+            ended.set_exception(failure)
+        elif (result := task.result()) is not None:
+            ended.set_result(result)
+
+    def _forget(self, drive: Drive) -> None:
+        run_id, ended = drive.driver.state.run_id, drive.ended
+        if self._by_run.get(run_id) is drive:
+            del self._by_run[run_id]
+        # Asking for the exception keeps a run that nobody waits for from warning about it.
+        if not ended.cancelled() and (ended.exception() is not None or ended.result().status in ENDED):
+            self._ended[run_id] = ended
+        # Whoever listens is told last: the run can be taken again at once.
+        error = RuntimeError(f"run {run_id} is no longer driven here: its task was cancelled") if ended.cancelled() else ended.exception()
+        drive.driver.live.close(parked=drive.driver.status == "waiting", error=error)
+
+
+async def _close(drive: Drive) -> None:
+    try:
+        await drive.opened.close()
+    except Exception as error:  # noqa: BLE001 - the run is as it is stored, whatever a connection says when it is closed
+        drive.driver.warn(ResourceNotClosedWarning(drive.driver.state.run_id, error))
+
+
+async def outlast(end: asyncio.Future[Any]) -> None:
+    """Wait for a drive's end without cancelling it when the waiter is cancelled, and without raising what it raised."""
+    await asyncio.wait([end])
+
+
+def warnings_of(ended: asyncio.Future[RunResult] | None) -> tuple[TrailmarkWarning, ...]:
+    """What went wrong beside a drive that came to its end here."""
+    if ended is None or ended.cancelled() or ended.exception() is not None:
+        return ()
+    return ended.result().warnings
