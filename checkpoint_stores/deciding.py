@@ -98,6 +98,18 @@ def check_asked(barrier: object, decision: object) -> None:
         raise ArgumentError("decision", decision, 'a Decision, e.g. Decision.approve(by="ana")')
 
 
+A_NAME: Final = "by a name without white space around it"
+
+
+def names_somebody(who: object) -> bool:
+    """Whether it can stand for a person: printable, not reserved, and no other spelling of a name that two could be counted for.
+
+    >>> [names_somebody(each) for each in ("ana", "Ana M.", " ana", "timeout", "", 7)]
+    [True, True, False, False, False, False]
+    """
+    return isinstance(who, str) and who not in RESERVED_ACTORS and who == who.strip() and who.isprintable()
+
+
 def is_known(barrier: str, known: Iterable[BarrierRecord]) -> bool:
     """Whether a ticket or a name means one of the ``known`` barriers, so that nobody need look at the graph's definition."""
     return any(barrier in (record.ticket, record.node, name_of(record.ticket)) for record in known)
@@ -284,8 +296,10 @@ def _right_of(
     """By whose right the person decides: None is their own, else the delegation."""
     name = ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name
     person, principal = decision.by, decision.on_behalf_of
-    if person in RESERVED_ACTORS:
-        raise InvalidDecisionError(run.run_id, name, f"by={person!r} names nobody; say who decides")
+    if not names_somebody(person):
+        raise InvalidDecisionError(run.run_id, name, f"by={person!r} names nobody; say who decides, {A_NAME}")
+    if principal is not None and not names_somebody(principal):
+        raise InvalidDecisionError(run.run_id, name, f"on_behalf_of={principal!r} names nobody; say for whom, {A_NAME}")
     if principal == person:
         raise InvalidDecisionError(run.run_id, name, f"{person!r} decides for themselves; leave on_behalf_of out")
     if principal is None and may_decide(person, decision.roles, ticket.approvers):

@@ -16,13 +16,13 @@ from typing import Any, Final, NamedTuple
 
 from checkpoint_stores.deciding import (
     EARLY_ACTIONS,
-    RESERVED_ACTORS,
     check_asked,
     declared_barriers,
     find_ticket,
     judge,
     may_decide,
     name_of,
+    names_somebody,
     node_of,
 )
 from checkpoint_stores.errors import (
@@ -100,7 +100,7 @@ def delegation_asked(
         raise ArgumentError("until", until, "an aware datetime or a timedelta, where every run of a flow is meant")
     if name_of(barrier) != barrier and run_id is None:
         raise ArgumentError("run_id", run_id, f"the run whose ticket {barrier} is")
-    if not isinstance(to, str) or to in RESERVED_ACTORS:
+    if not names_somebody(to):
         raise InvalidGrantError(barrier, f"to={to!r} names nobody; say who shall decide")
     if to == by:
         raise InvalidGrantError(barrier, f"{by!r} needs nobody's leave to decide for themselves")
@@ -169,7 +169,7 @@ def _check_early(asked: GrantAsked, specs: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _check_giver(asked: GrantAsked, approvers: Sequence[tuple[str, ...]]) -> None:
-    if asked.by in RESERVED_ACTORS:
+    if not names_somebody(asked.by):
         raise InvalidGrantError(asked.barrier, f"by={asked.by!r} names nobody; say whose right it is")
     if not any(may_decide(asked.by, asked.roles, each) for each in approvers):
         listed = ", ".join(sorted({name for each in approvers for name in each}))
@@ -198,7 +198,7 @@ def _moment_of(until: datetime | timedelta, now: int) -> int:
 
 def revoked(grant: Grant, *, by: str, reason: str, now: int) -> Grant:
     """The grant, taken back; one that was taken back before stays as it was.  Raises InvalidGrantError."""
-    if not isinstance(by, str) or by in RESERVED_ACTORS:
+    if not names_somebody(by):
         raise InvalidGrantError(grant.barrier, f"by={by!r} names nobody; say who revokes it")
     return grant if grant.revoked_at is not None else replace(grant, revoked_at=now, revoked_by=by, revoked_because=reason)
 

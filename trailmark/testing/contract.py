@@ -1446,6 +1446,16 @@ class StoreContract:
         assert await store.decisions(run.run_id) == []
         assert (await store.decide(run.run_id, "review", Verdict("reroute", target="pay"))).target == "pay"
 
+    @pytest.mark.parametrize("name", ["", " ", "timeout", " ana", "ana ", "ana\n", "a\x00b"])
+    async def test_what_names_nobody_or_somebody_in_another_spelling_decides_nothing(self, store: CheckpointStore, name: str) -> None:
+        run = await new_run(store)
+        await run.open_barrier(quorum=2)
+        await store.decide(run.run_id, "review", Verdict(by="ana"))
+        for decision in (Verdict(by=name), Verdict(by="ben", on_behalf_of=name)):
+            with pytest.raises(InvalidDecisionError, match="names nobody"):
+                await store.decide(run.run_id, "review", decision)
+        assert [vote.actor for vote in await store.decisions(run.run_id)] == ["ana"]
+
     async def test_an_unknown_barrier_lists_the_known_ones(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         with pytest.raises(UnknownBarrierError) as caught:
