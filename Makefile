@@ -34,8 +34,8 @@ fmt: $(STAMP) ## Format the code and apply safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Run the benchmarks, one file per question
-	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(STAMP) ## Run the benchmarks: one table, beside what was kept (ARGS=--keep keeps this one)
+	$(BIN)/python benchmarks/everything.py $(ARGS)
 
 docs: $(STAMP) ## Write the reference pages from the code
 	$(BIN)/python docs/build_reference.py

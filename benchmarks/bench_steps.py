@@ -34,7 +34,7 @@ PAYLOAD = b"x" * 60
 
 
 async def main() -> list[Line]:
-    wanted = sys.argv[1:]
+    wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
     lines: list[Line] = []
     for question in (memory, memory_chain, sqlite, sqlite_crowd, storage, fan, fan_sqlite, postgres):
         if not wanted or any(word in question.__name__ for word in wanted):

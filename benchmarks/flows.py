@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel
@@ -89,4 +90,40 @@ def fan_out(branches: int) -> FlowGraph:
     flow.add_parallel("all", {f"b{index}": one for index in range(branches)})
     flow.set_entry("all")
     flow.add_edge("all", END)
+    return flow.compile()
+
+
+def paused(steps: int, size: int) -> FlowGraph:
+    """``steps`` nodes that each append ``size`` bytes, then a barrier."""
+    flow = Flow("paused", Logged)
+    line = "x" * size
+
+    @flow.node
+    async def log(state: Logged) -> dict[str, Any]:
+        return {"log": [line], "n": state.n + 1}
+
+    def more(state: Logged) -> bool:
+        return state.n < steps
+
+    flow.add_barrier("ask", show=["n"])
+    flow.set_entry("log")
+    flow.add_edge("log", "log", when=more)
+    flow.add_edge("log", "ask")
+    flow.add_edge("ask", END)
+    return flow.compile()
+
+
+def asking(reached: Callable[[], object]) -> FlowGraph:
+    """A barrier, and a node behind it that says when it begins."""
+    flow = Flow("asking", Counted)
+
+    @flow.node
+    async def behind(state: Counted) -> dict[str, Any]:
+        reached()
+        return {"n": 1}
+
+    flow.add_barrier("ask", show=["n"])
+    flow.set_entry("ask")
+    flow.add_edge("ask", "behind")
+    flow.add_edge("behind", END)
     return flow.compile()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import platform
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +34,8 @@ class Line:
         return self.ours / self.floor if self.floor else float("nan")
 
     def shown(self) -> str:
-        return (
-            f"{self.work:<58} {self.ours:>10.4g} {self.unit:<9} floor {self.floor:>10.4g}  ratio {self.ratio:>6.2f}  "
-            f"budget {self.budget:>8.4g}   ({self.settings})"
-        )
+        beside = f"floor {self.floor:>8.4g}  ratio {self.ratio:>6.2f}" if self.floor else " " * 28
+        return f"{self.work:<64} {self.ours:>8.4g} {self.unit:<8} {beside}  budget {self.budget:>7.4g}   ({self.settings})"
 
 
 async def alternate(
@@ -55,14 +57,40 @@ async def timed(work: Awaitable[Any]) -> float:
     return time.perf_counter() - started
 
 
-def report(lines: list[Line], name: str) -> None:
-    """Print the table and keep it as JSON beside the benchmarks."""
+RESULTS = Path(__file__).parent / "results"
+
+
+def report(lines: list[Line], name: str, *, keep: bool = False) -> None:
+    """Print the table, each row beside what was kept of it last; with ``keep`` this is what is kept from now on."""
+    kept = _kept(name)
     for line in lines:
-        print(line.shown())
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps([asdict(line) | {"ratio": line.ratio} for line in lines], indent=1) + "\n")
+        print(line.shown() + _beside(line, kept.get(line.work)))
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        said = {"measured": {"on": date.today().isoformat(), "python": platform.python_version(), "machine": _machine()}}  # noqa: DTZ011
+        rows = [asdict(line) | {"ratio": line.ratio if line.floor else None} for line in lines]
+        (RESULTS / f"{name}.json").write_text(json.dumps({**said, "rows": rows}, indent=1) + "\n")
+        print(f"kept in benchmarks/results/{name}.json")
+
+
+def _kept(name: str) -> dict[str, dict[str, Any]]:
+    file = RESULTS / f"{name}.json"
+    found = json.loads(file.read_text()) if file.exists() else {"rows": []}
+    return {row["work"]: row for row in found["rows"]}
+
+
+def _beside(line: Line, kept: dict[str, Any] | None) -> str:
+    """How it stands to the kept figure; by the floors of both where there are any, since machines differ and so do their hours."""
+    if kept is None or not kept["ours"]:
+        return "  (new)"
+    change = line.ratio / kept["ratio"] if line.floor and kept.get("ratio") else line.ours / kept["ours"]
+    return f"  {change:.2f} x kept" + (" (by the floor)" if line.floor and kept.get("ratio") else "")
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def run(main: Callable[[], Awaitable[list[Line]]], name: str) -> None:
-    report(asyncio.run(main()), name)  # type: ignore[arg-type]
+    """Measure, print, and with ``--keep`` keep."""
+    report(asyncio.run(main()), name, keep="--keep" in sys.argv)  # type: ignore[arg-type]
