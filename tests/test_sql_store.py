@@ -29,6 +29,7 @@ from checkpoint_stores.errors import (
     CodecError,
     DecisionConflictError,
     LeaseHeldError,
+    InvalidDecisionError,
     LeaseLostError,
     RunExistsError,
     StoreUnavailableError,
@@ -299,7 +300,7 @@ async def test_a_decision_the_database_cannot_hold_harms_no_other(request: pytes
         asked = (store.decide(run.run_id, "review", Verdict(by=by)) for run, by in zip(runs, names, strict=True))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         assert [isinstance(answer, DecisionRecord) for answer in answers] == [True, True, False, True, True, True]
-        assert isinstance(answers[2], CodecError)
+        assert isinstance(answers[2], CodecError | InvalidDecisionError)
 
 
 # --- a connection that breaks ---------------------------------------------------------------------------------------
@@ -684,6 +685,41 @@ async def test_no_connection_of_ours_writes_a_line_of_a_run_there_is_not(sqlite_
         with pytest.raises(StoreUnavailableError) as refused:
             await store._database.transact(write)
         assert "FOREIGN KEY" in str(refused.value.__cause__)
+
+
+@pytest.mark.parametrize("number", [2, 15, 16, 17, 64, 100])
+async def test_of_commits_that_share_a_statement_each_gets_its_own_answer(sqlite_url: str, number: int) -> None:
+    """Every third has lost its lease, every fifth leaves a hole, every seventh is there already, one cannot be kept at all."""
+    async with SQLCheckpointStore(sqlite_url) as store:
+        runs = [await new_run(store) for _ in range(number)]
+        commits, expected = [], []
+        for index, run in enumerate(runs):
+            row, wrong = run.row(), True
+            if index % 3 == 2:
+                row = row._replace(epoch=9)
+            elif index % 5 == 4:
+                row = row._replace(seq=row.seq + 1)
+            elif index % 7 == 6:
+                row = row._replace(seq=1)
+            elif index == number // 2 and index % 2 == 0:
+                row = row._replace(node="\ud800")
+            else:
+                wrong = False
+            commits.append(Commit(run.run_id, row.epoch, (row,)))
+            expected.append(wrong)
+        answers = await asyncio.gather(*(store.commit(commit) for commit in commits), return_exceptions=True)
+        assert [not isinstance(answer, Receipt) for answer in answers] == expected
+        for run, wrong in zip(runs, expected, strict=True):
+            assert len((await store.load(run.run_id))[1]) == (1 if wrong else 2)
+            assert await store.verify(run.run_id) == []
+
+
+async def test_commits_of_one_run_that_wait_together_follow_each_other(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        runs = [await new_run(store) for _ in range(20)]
+        commits = [Commit(run.run_id, 1, (run.row(),)) for _ in range(3) for run in runs]
+        assert all(isinstance(each, Receipt) for each in await asyncio.gather(*map(store.commit, commits)))
+        assert {len((await store.load(run.run_id))[1]) for run in runs} == {4}
 
 
 async def test_damaged_labels_say_so_and_keep_nobody_from_the_run_nor_from_others(sqlite_url: str) -> None:

@@ -31,6 +31,13 @@ def append(execute: Execute, work: Transition, now: int) -> Receipt:
     return Receipt(inserted[0][0], now)
 
 
+def append_many(execute: Execute, works: Sequence[Transition], now: int) -> list[Receipt | LeaseLostError]:
+    """One row each of as many runs, by one statement: what each gets, in order.  Raises the driver's error where one of them is wrong in itself."""
+    values = [value for work in works for value in (*work.rows[0], now)]
+    revisions = dict(execute(statements.sqlite_append_many(len(works)), values))
+    return [Receipt(revisions[work.key], now) if work.key in revisions else lost(execute, work) for work in works]
+
+
 def write(execute: Execute, work: Transition, now: int) -> Receipt:
     """All that a commit holds; LeaseLostError where any of it is refused."""
     commit, key = work.commit, work.key

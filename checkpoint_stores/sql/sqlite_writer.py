@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import sqlalchemy as sa
 
 from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
-from checkpoint_stores.sql import sqlite_transition
+from checkpoint_stores.sql import sqlite_transition, statements
 from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.settling import Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
@@ -32,6 +32,9 @@ def core_over(raw: sqlite3.Connection) -> sa.Connection:
     )
     return engine.connect()
 
+
+_ONE_IS_WRONG: Final = (sqlite3.IntegrityError, UnicodeError, OverflowError)
+"""What a statement raises for a row that is wrong in itself; the statement then has done nothing."""
 
 Written: TypeAlias = "Transition | Callable[[sa.Connection], Any]"
 
@@ -55,7 +58,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
     def _carry_out(self, jobs: list[Job[Written]]) -> list[Outcome]:
         work, future = jobs[0]
         try:
-            if len(jobs) == 1 and type(work) is Transition and work.change is None and len(work.rows) == 1:
+            if len(jobs) == 1 and _is_ordinary(work):
                 # The ordinary step alone: one statement, which is its own transaction.
                 return [(future, sqlite_transition.append(self._execute, work, self._clock()), None)]
             self._raw.execute("BEGIN IMMEDIATE")
@@ -63,8 +66,11 @@ class SQLiteWriter(SQLiteQueue[Written]):
             return [(waiting, None, error) for _, waiting in jobs]
         outcomes: list[Outcome] = []
         try:
-            for work, future in jobs:
-                outcomes.append(self._carry_out_one(work, future))
+            for together in _together(jobs):
+                if len(together) > 1:
+                    outcomes += self._append(together)
+                else:
+                    outcomes.append(self._carry_out_one(*together[0]))
             self._raw.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - nothing of the batch was written; every caller gets it
             with contextlib.suppress(sqlite3.Error):
@@ -72,12 +78,23 @@ class SQLiteWriter(SQLiteQueue[Written]):
             return [(waiting, None, error) for _, waiting in jobs]
         return outcomes
 
+    def _append(self, jobs: list[Job[Any]]) -> list[Outcome]:
+        """Ordinary commits of different runs by one statement: Python is asked for once, however busy the loop keeps it."""
+        try:
+            answers = sqlite_transition.append_many(self._execute, [work for work, _ in jobs], self._clock())
+        except _ONE_IS_WRONG:
+            return [self._carry_out_one(*job) for job in jobs]
+        return [
+            (future, None, answer) if isinstance(answer, LeaseLostError) else (future, answer, None)
+            for (_, future), answer in zip(jobs, answers, strict=True)
+        ]
+
     def _carry_out_one(self, work: Any, future: asyncio.Future[Any]) -> Outcome:
         execute = self._raw.execute
-        if type(work) is Transition and work.change is None and len(work.rows) == 1:
+        if _is_ordinary(work):
             try:
                 return future, sqlite_transition.append(self._execute, work, self._clock()), None  # a single statement undoes itself
-            except (sqlite3.IntegrityError, LeaseLostError, UnicodeError, OverflowError) as error:
+            except (*_ONE_IS_WRONG, LeaseLostError) as error:
                 return future, None, error
         execute("SAVEPOINT one")
         try:
@@ -99,3 +116,31 @@ class SQLiteWriter(SQLiteQueue[Written]):
 
     def _execute(self, statement: str, values: Any) -> list[Any]:
         return self._raw.execute(statement, values).fetchall()
+
+
+def _is_ordinary(work: Any) -> TypeGuard[Transition]:
+    """Whether it is a commit of one row and nothing else."""
+    return type(work) is Transition and work.change is None and len(work.rows) == 1
+
+
+def _together(jobs: list[Job[Any]]) -> Iterator[list[Job[Any]]]:
+    """The jobs in order, ordinary commits of different runs that follow each other in groups that share a statement."""
+    waiting: dict[bytes, Job[Any]] = {}
+    for job in jobs:
+        work = job[0]
+        if not _is_ordinary(work) or work.key in waiting:
+            yield from _groups(list(waiting.values()))
+            waiting = {}
+        if _is_ordinary(work):
+            waiting[work.key] = job
+        else:
+            yield [job]
+    yield from _groups(list(waiting.values()))
+
+
+def _groups(jobs: list[Job[Any]]) -> Iterator[list[Job[Any]]]:
+    first = 0
+    for size in (*statements.APPENDED_TOGETHER, 1):
+        while len(jobs) - first >= size:
+            yield jobs[first : first + size]
+            first += size

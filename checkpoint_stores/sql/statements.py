@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -266,6 +267,25 @@ SQLITE_APPEND: Final = (
     f" RETURNING (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = %1)"
 )
 """One row; parameters are its columns in order.  Returns inbox_rev, or no line where the lease is lost."""
+
+APPENDED_TOGETHER: Final = (64, 16)
+"""How many ordinary commits share a statement on SQLite, where so many wait: few different texts, so that each stays prepared."""
+
+
+@cache
+def sqlite_append_many(number: int) -> str:
+    """So many rows, each of another run; parameters are their columns in order, row after row, in plain places.
+
+    Returns (run_id, inbox_rev) of those that are in; of a run whose lease is lost, or whose row does not follow, there is no line.
+    """
+    row = f"({', '.join('?' * len(ROW_COLUMNS))})"
+    return (
+        f"WITH given ({ROWS}) AS (VALUES {', '.join([row] * number)})"
+        f" INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.* FROM given CROSS JOIN {runs.name} r"
+        f" WHERE r.run_id = given.run_id AND r.epoch = given.epoch AND {extends_head('given.run_id', 'given.seq')}"
+        f" RETURNING run_id, (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = {checkpoints.name}.run_id)"
+    )
+
 
 SQLITE_CHANGE_RUN: Final = (
     f"UPDATE {runs.name} SET status = CASE WHEN {in_time('%10', 'inbox_rev')} THEN coalesce(%3, status) ELSE status END,"
