@@ -113,7 +113,8 @@ class Attendant:
         if end is not None:
             # It had parked before the decision came and is only about to say so; an owner that parks later sees the decision.
             await asyncio.wait([end])
-        if await self.can_move(await self._store.run(run_id)):
+            run = await self._store.run(run_id)
+        if await self.can_move(run):
             try:
                 await self._take(run_id)
             except (LeaseHeldError, RunEndedError, ExecutorClosedError):

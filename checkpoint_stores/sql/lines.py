@@ -32,14 +32,17 @@ from checkpoint_stores.signalling import apart
 from checkpoint_stores.soundness import Stored
 from checkpoint_stores.sql.leases import is_over
 from checkpoint_stores.sql.schema import barriers, decisions, effects, grants, runs
+from checkpoint_stores.sql.statements import OWNER_COLUMNS
 
 
-def _line_type(name: str, table: sa.Table) -> Any:
-    """A tuple type whose fields are the table's columns."""
-    return namedtuple(name, list(table.columns.keys()))  # noqa: PYI024
+def _line_type(name: str, table: sa.Table, *more: str) -> Any:
+    """A tuple type whose fields are the table's columns, and what is read beside them."""
+    return namedtuple(name, [*table.columns.keys(), *more])  # noqa: PYI024
 
 
 RunLine: Any = _line_type("RunLine", runs)
+WatchedLine: Any = _line_type("WatchedLine", runs, *OWNER_COLUMNS, "clock")
+"""A line of `statements.RUN_BY_ID`."""
 BarrierLine: Any = _line_type("BarrierLine", barriers)
 DecisionLine: Any = _line_type("DecisionLine", decisions)
 EffectLine: Any = _line_type("EffectLine", effects)
@@ -108,7 +111,7 @@ def encoded(value: Any) -> bytes | None:
 
 
 def watched_run_of(line: Any) -> RunRecord:
-    """The record of a line of `statements.run_by_id` and the like, which tells of the owner too."""
+    """The record of a line of `statements.RUN_BY_ID` and the like, which tells of the owner too."""
     if line.owner is None:
         return run_of(line)
     expires_at = line.lease_expires_at

@@ -14,7 +14,7 @@ from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import migrate, statements
 from checkpoint_stores.sql.database import Database
-from checkpoint_stores.sql.lines import id_of, key_of, span_of, stored_of, tail_of, watched_run_of
+from checkpoint_stores.sql.lines import WatchedLine, id_of, key_of, span_of, stored_of, tail_of, watched_run_of
 
 _PAGE: Final = 500
 _MANY_ROWS: Final = 300
@@ -32,11 +32,13 @@ class Reading:
     # --- which runs there are ---------------------------------------------------------------------------------------
     async def run(self, run_id: str) -> RunRecord:
         try:
-            found = await self._database.read(statements.run_by_id(key_of(run_id), self._time()))
+            key = key_of(run_id)
         except RunNotFoundError:
             if len(run_id) < SHORTEST_ID:
                 raise
             found = await self._fitting(run_id)
+        else:
+            found = [WatchedLine(*line) for line in (await self._database.fetch([(statements.RUN_BY_ID, (key, self._time()))]))[0]]
         return watched_run_of(the_one(run_id, {id_of(line.run_id): line for line in found}))
 
     async def _fitting(self, part: str) -> list[Any]:
