@@ -548,7 +548,8 @@ class GraphExecutor:
                 result = end.result()
             else:
                 result = await self._stored_result(run_id)
-                if result.status == "running" and (await self.store.run(run_id)).status == "running":
+                if result.status == "running":
+                    # Driven elsewhere; or it has just come to an end there, which a second look tells.
                     await self._attendant.outlast_owner(run_id)
                     continue
             if result.status != "waiting" or not through_barriers:
