@@ -147,6 +147,7 @@ class Middleware(Protocol):
 
     >>> class Timed:
     ...     name = "timed"
+    ...
     ...     async def around(self, call, node):
     ...         print(f"{node.node} begins")
     ...         return await call()
