@@ -64,7 +64,18 @@ def chain(steps: int) -> FlowGraph:
 
 def logging(steps: int, size: int) -> FlowGraph:
     """Each step appends ``size`` bytes to a list, beside a constant key."""
-    flow = Flow("logging", Logged)
+    return _logging("logging", steps, size).add_edge("log", END).compile()
+
+
+def paused(steps: int, size: int) -> FlowGraph:
+    """``steps`` nodes that each append ``size`` bytes, then a barrier."""
+    flow = _logging("paused", steps, size).add_barrier("ask", show=["n"])
+    return flow.add_edge("log", "ask").add_edge("ask", END).compile()
+
+
+def _logging(name: str, steps: int, size: int) -> Flow:
+    """A node ``log`` that goes round ``steps`` times; where it goes then is the caller's."""
+    flow = Flow(name, Logged)
     line = "x" * size
 
     @flow.node
@@ -74,10 +85,7 @@ def logging(steps: int, size: int) -> FlowGraph:
     def more(state: Logged) -> bool:
         return state.n < steps
 
-    flow.set_entry("log")
-    flow.add_edge("log", "log", when=more)
-    flow.add_edge("log", END)
-    return flow.compile()
+    return flow.set_entry("log").add_edge("log", "log", when=more)
 
 
 def fan_out(branches: int) -> FlowGraph:
@@ -90,26 +98,6 @@ def fan_out(branches: int) -> FlowGraph:
     flow.add_parallel("all", {f"b{index}": one for index in range(branches)})
     flow.set_entry("all")
     flow.add_edge("all", END)
-    return flow.compile()
-
-
-def paused(steps: int, size: int) -> FlowGraph:
-    """``steps`` nodes that each append ``size`` bytes, then a barrier."""
-    flow = Flow("paused", Logged)
-    line = "x" * size
-
-    @flow.node
-    async def log(state: Logged) -> dict[str, Any]:
-        return {"log": [line], "n": state.n + 1}
-
-    def more(state: Logged) -> bool:
-        return state.n < steps
-
-    flow.add_barrier("ask", show=["n"])
-    flow.set_entry("log")
-    flow.add_edge("log", "log", when=more)
-    flow.add_edge("log", "ask")
-    flow.add_edge("ask", END)
     return flow.compile()
 
 
