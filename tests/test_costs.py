@@ -1,0 +1,214 @@
+"""What a step costs, counted instead of timed: statements, transactions, hops between threads, bytes, bytecodes.
+
+Each is held in two ways: below a number, and flat, so that late steps of a long run cost what early ones cost.  A count does not
+depend on what else the machine does: each of these fails for one reason only, that a step does more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any
+
+import asyncpg
+import pytest
+from pydantic import BaseModel
+
+from trailmark import END, Flow, FlowGraph, GraphExecutor
+from trailmark.checkpoint_stores import CheckpointStore, MemoryCheckpointStore, SQLCheckpointStore
+from trailmark.reducers import append, sum_
+
+LINE = "x" * 100
+STEPS = 300
+SETTLED = 50
+"""From this step on, what is paid once has been paid: connections, prepared statements, caches."""
+
+
+class Journal(BaseModel):
+    """A list that grows by one line a step, beside what never changes."""
+
+    constant: str = ""
+    n: int = 0
+    log: Annotated[list[str], append] = []
+
+
+class Total(BaseModel):
+    """A number that branches add to."""
+
+    total: Annotated[int, sum_] = 0
+
+
+def writing(steps: int, at: dict[int, int] | None = None, count: Callable[[], int] = int) -> FlowGraph:
+    """Each step appends a line; ``at`` is told what ``count`` says as each begins."""
+    flow = Flow("writing", Journal)
+
+    @flow.node
+    async def write(state: Journal) -> dict[str, Any]:
+        if at is not None:
+            at[state.n] = count()
+        return {"log": [LINE], "n": state.n + 1}
+
+    def more(state: Journal) -> bool:
+        return state.n < steps
+
+    return flow.set_entry("write").add_edge("write", "write", when=more).add_edge("write", END).compile()
+
+
+def adding(branches: int) -> FlowGraph:
+    flow = Flow("adding", Total)
+
+    async def one(state: Total) -> dict[str, Any]:
+        return {"total": 1}
+
+    flow.add_parallel("all", {f"b{index}": one for index in range(branches)})
+    return flow.set_entry("all").add_edge("all", END).compile()
+
+
+async def walked(store: CheckpointStore, graph: FlowGraph, **values: Any) -> str:
+    async with GraphExecutor(graph, store=store, max_steps=10_000) as executor:
+        result = await executor.execute(values)
+    assert result.status == "completed"
+    return result.run_id
+
+
+# --- the database ---------------------------------------------------------------------------------------------------
+async def test_on_sqlite_a_step_is_one_statement(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(told.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", traced)
+    at: dict[int, int] = {}
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await walked(store, writing(STEPS, at, lambda: len(told)))
+    kinds = Counter(" ".join(text.split()[:3]) for text in told[at[SETTLED] : at[STEPS - 1]])
+    assert kinds.pop("INSERT INTO checkpoints") == STEPS - 1 - SETTLED
+    # Looking after other processes goes by time, not by steps.
+    for text in ("PRAGMA data_version", "SELECT run_id, inbox_rev,"):
+        kinds.pop(text, None)
+    # A snapshot at times, and once what somebody may have said to the run.
+    assert kinds["INSERT INTO snapshots"] <= 3
+    assert kinds.total() <= 20, kinds
+
+
+async def test_on_postgresql_a_step_is_one_statement_which_is_a_transaction(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    connect = asyncpg.connect
+
+    async def listened(*args: Any, **options: Any) -> Any:
+        connection = await connect(*args, **options)
+        # It tells what goes by the simple protocol, and so every BEGIN; a prepared statement it does not.
+        connection.add_query_logger(lambda record: told.append(record.query))
+        return connection
+
+    monkeypatch.setattr(asyncpg, "connect", listened)
+    at: dict[int, int] = {}
+    loop = asyncio.get_running_loop()
+    async with SQLCheckpointStore(postgres_url):
+        """Its tables are made."""
+    before = await transactions(connect, postgres_url)
+    async with SQLCheckpointStore(postgres_url) as store:
+        began = loop.time()
+        await walked(store, writing(STEPS, at, lambda: len(told)))
+        took = loop.time() - began
+    assert told[at[SETTLED] : at[STEPS - 1]].count("BEGIN;") <= 3, "snapshots have a block of their own, steps none"
+    polls = 2 * took / 0.010  # looking after other processes: no oftener than every 10 ms
+    assert STEPS <= await transactions(connect, postgres_url) - before <= STEPS + 60 + polls
+
+
+async def transactions(connect: Any, url: str) -> int:
+    """How many the server has counted in this database, once nobody else is connected: a session adds its own as it ends."""
+    connection = await connect(url.replace("+asyncpg", ""))
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    try:
+        async with asyncio.timeout(10):
+            while await connection.fetchval(others):
+                pass
+        return int(await connection.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"))
+    finally:
+        await connection.close()
+
+
+async def test_what_a_run_keeps_is_what_its_steps_made(sqlite_url: str) -> None:
+    steps, constant = 3_000, 200_000
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run_id = await walked(store, writing(steps), constant="c" * constant)
+        first, *sizes = [len(row.payload) async for row in store.history(run_id)]
+    assert first <= constant + 200
+    assert max(sizes) <= len(LINE) + 80
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///")) as database:
+        ((pages, size),) = database.execute("SELECT * FROM pragma_page_count, pragma_page_size")
+    database.close()
+    assert pages * size <= constant + 100_000 + steps * (len(LINE) + 250)
+
+
+# --- the process ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("kind", "hops_per_step"), [("memory", 0), ("sqlite", 1), ("postgres", 0)])
+async def test_a_step_hops_between_threads_once_at_most(
+    kind: str, hops_per_step: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: CheckpointStore = MemoryCheckpointStore() if kind == "memory" else SQLCheckpointStore(request.getfixturevalue(f"{kind}_url"))
+    loop = asyncio.get_running_loop()
+    hop, hops = loop.call_soon_threadsafe, 0
+
+    def counted(*args: Any, **options: Any) -> asyncio.Handle:
+        nonlocal hops
+        hops += 1
+        return hop(*args, **options)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    at: dict[int, int] = {}
+    async with store:
+        await walked(store, writing(STEPS, at, lambda: hops))
+    steps = STEPS - 1 - SETTLED
+    # A snapshot is written beside the steps, and comes back into the loop as well.
+    assert hops_per_step * steps <= at[STEPS - 1] - at[SETTLED] <= hops_per_step * steps + 10
+
+
+async def test_a_step_in_memory_takes_as_few_bytecodes_late_as_early() -> None:
+    at: dict[int, int] = {}
+    async with MemoryCheckpointStore() as store:
+        with bytecodes() as count:
+            await walked(store, writing(1_000, at, count))
+    early, late = (at[200] - at[100]) / 100, (at[999] - at[899]) / 100
+    assert late <= 1.02 * early
+    assert late <= 2_600  # 2,480 on Python 3.11
+
+
+async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None:
+    taken = {}
+    for branches in (20, 200):
+        async with MemoryCheckpointStore() as store:
+            with bytecodes() as count:
+                await walked(store, adding(branches))
+        taken[branches] = count() / branches
+    assert taken[200] <= taken[20], taken
+
+
+@contextmanager
+def bytecodes() -> Iterator[Callable[[], int]]:
+    """How many bytecodes this thread has gone through since."""
+    taken = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal taken
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        taken += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lambda: taken
+    finally:
+        sys.settrace(before)
