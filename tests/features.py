@@ -1440,7 +1440,8 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
             "tests/test_walking.py::test_a_deadline_is_nobodys_decision",
             "tests/test_metrics.py::test_what_happens_in_runs_is_counted_once_it_is_durable",
         ),
-        missing="SQLite tells no other process of a change, so there one thread looks for one every 10 ms.",
+        missing="SQLite tells no other process of a change, so there one thread looks for one every 10 ms; and no store tells of single steps, "
+        "so that who follows a run that another process drives looks after 10 ms, and up to 200 ms while it makes none.",
     ),
     Row(
         "C8",
