@@ -238,6 +238,8 @@ class MemoryCheckpointStore:
                 self._drop(commit.run_id)
             if commit.change is not None and commit.change.status is not None:
                 self._watches.wake(commit.run_id)
+        if self._watches.followed:
+            self._watches.step(commit.run_id)
         return Receipt(held.inbox_rev, now)
 
     async def change_over(self, changeover: Changeover) -> Receipt:
@@ -587,8 +589,8 @@ class MemoryCheckpointStore:
         size = int(stats_of(self.database)["bytes"])
         return size, size
 
-    def watch(self, run_id: str) -> LocalWatch:
-        return self._watches.watch(run_id)
+    def watch(self, run_id: str, *, steps: bool = False) -> LocalWatch:
+        return self._watches.watch(run_id, steps=steps)
 
     def watch_due(self) -> LocalWatch:
         return self._watches.watch(EVERY_RUN)

@@ -371,8 +371,11 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    def watch(self, run_id: str) -> Watch:
-        """Be woken when an outsider (this process or another) writes to the run's inbox or its status changes."""
+    def watch(self, run_id: str, *, steps: bool = False) -> Watch:
+        """Be woken when an outsider (this process or another) writes to the run's inbox or its status changes.
+
+        ``steps``: also when whoever drives the run has committed a step.  Steps that nobody follows cost nothing for it.
+        """
         ...
 
     def watch_due(self) -> Watch:

@@ -310,8 +310,8 @@ class TenantStore:
         """Raises TenantError: it packs everybody's runs."""
         raise TenantError(self.tenant, "its store holds the runs of all tenants; ask the store itself")
 
-    def watch(self, run_id: str) -> Watch:
+    def watch(self, run_id: str, *, steps: bool = False) -> Watch:
         """Of a run that was asked for before (`run`), since nothing can be looked up here.  Raises RunNotFoundError."""
         if run_id not in self._own:
             raise RunNotFoundError(run_id)
-        return self._store.watch(run_id)
+        return self._store.watch(run_id, steps=steps)

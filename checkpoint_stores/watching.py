@@ -8,7 +8,7 @@ that hears of changes from elsewhere calls `wake` or `wake_all` on its loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 EVERY_RUN: Final = ""
@@ -18,13 +18,15 @@ EVERY_RUN: Final = ""
 class LocalWatch:
     """A `Watch` that `LocalWatches` wakes."""
 
-    __slots__ = ("_event", "_is_closed", "_watches", "run_id")
+    __slots__ = ("_event", "_is_closed", "_watches", "run_id", "steps")
 
-    def __init__(self, watches: LocalWatches, run_id: str) -> None:
+    def __init__(self, watches: LocalWatches, run_id: str, *, steps: bool = False) -> None:
         self._watches = watches
         self._event = asyncio.Event()
         self._is_closed = False
         self.run_id = run_id
+        self.steps = steps
+        """Whether each step of the run wakes it as well."""
 
     async def changed(self) -> None:
         """Return after the next change of the run since this watch was made or last returned."""
@@ -54,13 +56,32 @@ class LocalWatches:
 
     def __init__(self, on_wait: Callable[[LocalWatch], None] | None = None, on_idle: Callable[[], None] | None = None) -> None:
         self._by_run: dict[str, set[LocalWatch]] = {}
+        self._followed: dict[str, int] = {}
         self._on_wait = on_wait
         self._on_idle = on_idle
 
-    def watch(self, run_id: str) -> LocalWatch:
-        watch = LocalWatch(self, run_id)
+    def watch(self, run_id: str, *, steps: bool = False) -> LocalWatch:
+        watch = LocalWatch(self, run_id, steps=steps)
         self._by_run.setdefault(run_id, set()).add(watch)
+        if steps:
+            self._followed[run_id] = self._followed.get(run_id, 0) + 1
         return watch
+
+    @property
+    def followed(self) -> Mapping[str, int]:
+        """The runs of which steps are watched, and by how many."""
+        return self._followed
+
+    def is_answered(self, run_id: str) -> bool:
+        """Whether anybody watches a run who does not follow its steps: whoever drives it does."""
+        return any(not watch.steps for watch in self._by_run.get(run_id, ()))
+
+    def step(self, run_id: str) -> None:
+        """Wake who follows the steps of a run."""
+        if run_id in self._followed:
+            for watch in self._by_run[run_id]:
+                if watch.steps:
+                    watch.wake()
 
     def watched(self) -> Iterable[str]:
         return tuple(self._by_run)
@@ -87,9 +108,13 @@ class LocalWatches:
 
     def forget(self, watch: LocalWatch) -> None:
         watches = self._by_run.get(watch.run_id)
-        if watches is None:
+        if watches is None or watch not in watches:
             return
         watches.discard(watch)
+        if watch.steps:
+            self._followed[watch.run_id] -= 1
+            if not self._followed[watch.run_id]:
+                del self._followed[watch.run_id]
         if not watches:
             del self._by_run[watch.run_id]
         if not self._by_run and self._on_idle is not None:

@@ -7,10 +7,9 @@ is missed and nothing waits in memory for a consumer that is slow.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Final, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import ENDED, STOPPED, Row, RunRecord
@@ -20,11 +19,6 @@ from engine.loading import load_state
 from engine.narrating import Narrator
 from engine.queues import Behind, Closed, Delivery, Queue
 from engine.telling import Teller, Told, enveloped
-
-SOONEST: Final = 0.01
-LATEST: Final = 0.2
-"""Seconds between two looks at the log of a run that another process drives: a store tells of decisions and endings, not of steps, so
-that a step costs what it costs whoever looks on.  The soonest after a step, twice as long after each look that found none."""
 
 OnLoss: TypeAlias = Literal["detach", "suspend", "cancel"]
 
@@ -70,7 +64,6 @@ class EventStream(AsyncIterator[Envelope]):
         self._record: RunRecord | None = None
         self._read = 0
         self._watch: Watch | None = None
-        self._pause = SOONEST
         self._last = ""
         self._over = False
         self.dropped: list[Dropped] = []
@@ -170,7 +163,7 @@ class EventStream(AsyncIterator[Envelope]):
             self._record = None
         else:
             if self._follow and self._watch is None:
-                self._watch = self._store.watch(self.run_id)
+                self._watch = self._store.watch(self.run_id, steps=True)
             self._record = await self._store.run(self.run_id)
             self._upto = None
         self._reading = self._store.history(self.run_id, after=narrator.seq)
@@ -180,7 +173,6 @@ class EventStream(AsyncIterator[Envelope]):
         row = await anext(reading, None)
         if row is not None and (self._upto is None or row.seq <= self._upto):
             self._read += 1
-            self._pause = SOONEST
             self._tell(narrator.row(row))
             return
         self._reading = None
@@ -221,11 +213,7 @@ class EventStream(AsyncIterator[Envelope]):
             self._over = True
             return
         assert self._watch is not None  # noqa: S101 - whoever follows, watches
-        pause, self._pause = self._pause, min(self._pause * 2, LATEST)
-        try:
-            await asyncio.wait_for(self._watch.changed(), None if is_stopped else pause)
-        except TimeoutError:
-            pass
+        await self._watch.changed()
 
     def _tell(self, told: list[Told]) -> None:
         self._ready.extend(told)
@@ -271,6 +259,6 @@ def follow(
 ) -> EventStream:
     """The events of any run in a store, without its flow; see `GraphExecutor.events`.
 
-    A store tells of decisions and endings at once; of steps it is asked, within 10 ms after a step and at least five times a second.
+    The store tells of decisions, endings and steps.
     """
     return EventStream(_Reader(store), run_id, after=after, follow=follow, through_barriers=through_barriers)

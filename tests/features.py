@@ -1437,11 +1437,11 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
         (
             "trailmark/testing/contract.py::StoreContract::test_a_watch_does_not_sleep_through_what_came_before_it_waited",
             "trailmark/testing/contract.py::StoreContract::test_a_watch_wakes_for_what_another_process_writes",
+            "trailmark/testing/contract.py::StoreContract::test_a_watch_of_steps_wakes_for_each_step_that_another_process_commits",
             "tests/test_walking.py::test_a_deadline_is_nobodys_decision",
             "tests/test_metrics.py::test_what_happens_in_runs_is_counted_once_it_is_durable",
         ),
-        missing="SQLite tells no other process of a change, so there one thread looks for one every 10 ms; and no store tells of single steps, "
-        "so that who follows a run that another process drives looks after 10 ms, and up to 200 ms while it makes none.",
+        missing="SQLite tells no other process of a change, so there one thread looks for one every 10 ms, while somebody waits.",
     ),
     Row(
         "C8",

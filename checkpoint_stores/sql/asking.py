@@ -89,6 +89,6 @@ class Asking:
         self._database.outside.watches.wake(amendment.row.run_id)
         return receipt
 
-    def watch(self, run_id: str) -> LocalWatch:
+    def watch(self, run_id: str, *, steps: bool = False) -> LocalWatch:
         self._database.check_open()
-        return self._database.outside.watches.watch(id_of(key_of(run_id)))
+        return self._database.outside.watches.watch(id_of(key_of(run_id)), steps=steps)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -36,6 +36,15 @@ class Outside(Protocol):
 
     @property
     def watches(self) -> LocalWatches: ...
+    @property
+    def rung(self) -> Collection[str]:
+        """The runs whose steps somebody outside asked to be told of."""
+        ...
+
+    def tell(self, run_id: str) -> None:
+        """Tell whoever rang for a run of its step, some time soon."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -97,6 +97,8 @@ class Owning:
             with faults.typed_errors(database.url):
                 raise
             raise AssertionError from error  # typed_errors always raises
+        if commit.run_id in database.outside.rung:
+            database.outside.tell(commit.run_id)
         change = commit.change
         if change is not None and change.release_at_rev in (None, receipt.inbox_rev):
             if change.release or change.status in ENDED:

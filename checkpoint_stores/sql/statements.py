@@ -32,6 +32,8 @@ from checkpoint_stores.sql.schema import (
 )
 
 CHANNEL: Final = "trailmark_runs"
+STEPS_CHANNEL: Final = "trailmark_steps"
+"""Who follows a run's steps rings for it here, and whoever drives it tells of them."""
 """Where PostgreSQL tells that a run changed; the payload is the run id in hexadecimal."""
 
 NEWEST: Final = 2**31 - 1
@@ -170,6 +172,12 @@ DUE_MARK: Final = (
 def inbox_states_text(number: int) -> str:
     """What a watcher compares, for the bare sqlite3 driver: where it differs, a watch must wake."""
     return f"SELECT run_id, inbox_rev, status FROM {runs.name} WHERE run_id IN ({', '.join('?' * number)})"
+
+
+def heads_text(number: int) -> str:
+    """The newest checkpoint of each run, for the bare sqlite3 driver."""
+    newest = f"SELECT max(c.seq) FROM {checkpoints.name} c WHERE c.run_id = r.run_id"
+    return f"SELECT r.run_id, ({newest}) FROM {runs.name} r WHERE r.run_id IN ({', '.join('?' * number)})"
 
 
 # --- workers --------------------------------------------------------------------------------------------------------
@@ -462,5 +470,6 @@ PUT_EFFECT: Final = (
     f" ON CONFLICT (run_id, key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in EFFECTS[2:])}"
 )
 NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %1)"
+NOTIFY_OF_STEPS: Final = f"SELECT pg_notify('{STEPS_CHANNEL}', said) FROM unnest(%1::text[]) said"
 """PostgreSQL only."""
 OWNER_OF: Final = f"SELECT owner, epoch FROM {runs.name} WHERE run_id = %1"

@@ -313,8 +313,8 @@ class SQLCheckpointStore:
     async def vacuum(self) -> tuple[int, int]:
         return await self._upkeep.vacuum()
 
-    def watch(self, run_id: str) -> LocalWatch:
-        return self._asking.watch(run_id)
+    def watch(self, run_id: str, *, steps: bool = False) -> LocalWatch:
+        return self._asking.watch(run_id, steps=steps)
 
     def watch_due(self) -> LocalWatch:
         return self._dues.watch()

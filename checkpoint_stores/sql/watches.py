@@ -3,6 +3,12 @@
 PostgreSQL tells by LISTEN/NOTIFY, over one connection of its own.  SQLite tells
 nobody: one thread reads ``PRAGMA data_version`` every 10 ms.  Both exist only
 while somebody watches; both wake rather once too often than never.
+
+Steps are told of only where somebody follows them, since on PostgreSQL a NOTIFY
+in each commit would have all commits of the database wait for each other.  Who
+follows a run rings for it, again and again; the process that drives it hears the
+ring, answers the first one (a step may have come before it was heard) and tells
+of each step from then on, behind its commit, many at once.
 """
 
 from __future__ import annotations
@@ -11,12 +17,12 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final
 
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.lines import id_of, key_of
-from checkpoint_stores.sql.places import for_sqlite
+from checkpoint_stores.sql.places import for_postgres, for_sqlite
 from checkpoint_stores.watching import EVERY_RUN, LocalWatch, LocalWatches
 
 POLL_SECONDS: Final = 0.01
@@ -25,6 +31,10 @@ _RETRY_SECONDS: Final = 0.5
 _COUNTED: Final = 1000
 _UNCOUNTED: Final = -1
 _HANG_UP_SECONDS: Final = 2.0
+_RING_SECONDS: Final = 2.0
+_RUNG_SECONDS: Final = 3 * _RING_SECONDS
+_RING: Final = "?"
+_STEP: Final = "!"
 
 
 class SQLitePoller:
@@ -36,13 +46,14 @@ class SQLitePoller:
         self._now = now
         self._loop = asyncio.get_running_loop()
         self.watches = LocalWatches(on_wait=self._on_wait, on_idle=self._on_idle)
-        self._watched: frozenset[str] = frozenset()
+        self._watched: frozenset[tuple[str, bool]] = frozenset()
+        """Runs, and whether their steps count."""
         self._stop: threading.Event | None = None
         self._thread: threading.Thread | None = None
 
     def _on_wait(self, watch: LocalWatch) -> None:
-        if watch.run_id not in self._watched:
-            self._watched |= {watch.run_id}
+        if (watch.run_id, watch.steps) not in self._watched:
+            self._watched |= {(watch.run_id, watch.steps)}
         if self._stop is None:
             self._stop = threading.Event()
             self._thread = threading.Thread(target=self._poll, args=(self._stop,), name="trailmark-sqlite-watcher", daemon=True)
@@ -54,6 +65,14 @@ class SQLitePoller:
             self._stop.set()
             self._stop = None
 
+    @property
+    def rung(self) -> Collection[str]:
+        """Nobody rings here: whoever follows sees the newest checkpoint in the file."""
+        return ()
+
+    def tell(self, run_id: str) -> None:
+        """See `rung`."""
+
     async def close(self) -> None:
         """Wake whoever waits and end the thread."""
         self.watches.close()
@@ -63,41 +82,48 @@ class SQLitePoller:
 
     def _poll(self, stop: threading.Event) -> None:
         known: dict[str, tuple[Any, ...]] = {}
+        heads: dict[str, int] = {}
         version: int | None = None
-        seen: frozenset[str] = frozenset()
+        seen: frozenset[tuple[str, bool]] = frozenset()
         with contextlib.suppress(sqlite3.Error, RuntimeError), contextlib.closing(self._connect()) as connection:
             while not stop.is_set():
                 watched = self._watched
                 current = connection.execute("PRAGMA data_version").fetchone()[0]
                 if current != version or watched is not seen:
                     version, seen = current, watched
-                    states = self._states(connection, watched - {EVERY_RUN})
-                    if EVERY_RUN in watched:
+                    run_ids = {run_id for run_id, _ in watched}
+                    states = self._read(connection, statements.inbox_states_text, run_ids - {EVERY_RUN})
+                    if EVERY_RUN in run_ids:
                         states.append((EVERY_RUN, self._due(connection)))
                     changed = [run_id for run_id, state in states if known.get(run_id) != state or state[0] == _UNCOUNTED]
                     known.update(states)
-                    if changed:
-                        self._loop.call_soon_threadsafe(self._wake, changed)
+                    newest = self._read(connection, statements.heads_text, (run_id for run_id, steps in watched if steps))
+                    stepped = [run_id for run_id, (head,) in newest if heads.get(run_id) != head]
+                    heads.update((run_id, head) for run_id, (head,) in newest)
+                    if changed or stepped:
+                        self._loop.call_soon_threadsafe(self._wake, changed, stepped)
                 stop.wait(POLL_SECONDS)
 
     @staticmethod
-    def _states(connection: sqlite3.Connection, run_ids: Iterable[str]) -> list[tuple[str, tuple[Any, ...]]]:
+    def _read(connection: sqlite3.Connection, text: Callable[[int], str], run_ids: Iterable[str]) -> list[tuple[str, tuple[Any, ...]]]:
+        """What a statement says of each of the runs."""
         keys = [key_of(run_id) for run_id in run_ids]
-        states: list[tuple[str, tuple[Any, ...]]] = []
+        found: list[tuple[str, tuple[Any, ...]]] = []
         for start in range(0, len(keys), _AT_ONCE):
             part = keys[start : start + _AT_ONCE]
-            for run_id, inbox_rev, status in connection.execute(statements.inbox_states_text(len(part)), part):
-                states.append((id_of(run_id), (inbox_rev, status)))
-        return states
+            found.extend((id_of(line[0]), line[1:]) for line in connection.execute(text(len(part)), part))
+        return found
 
     def _due(self, connection: sqlite3.Connection) -> tuple[Any, ...]:
         number, *times = connection.execute(*for_sqlite(statements.DUE_MARK, (self._now(), _COUNTED))).fetchone()
         # Beyond so many nothing tells whether one more came: then every change wakes.
         return (_UNCOUNTED if number == _COUNTED else number, *times)
 
-    def _wake(self, run_ids: list[str]) -> None:
-        for run_id in run_ids:
+    def _wake(self, changed: list[str], stepped: list[str]) -> None:
+        for run_id in changed:
             self.watches.wake(run_id)
+        for run_id in stepped:
+            self.watches.step(run_id)
 
 
 class PostgresListener:
@@ -109,8 +135,29 @@ class PostgresListener:
         self.watches = LocalWatches(on_wait=self._on_wait, on_idle=self._on_idle)
         self._task: asyncio.Task[None] | None = None
         self._given_up: set[asyncio.Future[Any]] = set()
+        self._rung: dict[str, float] = {}
+        """Whose steps are to be told of, and until when."""
+        self._to_tell: set[str] = set()
+        self._ringing: frozenset[str] = frozenset()
+        """Rung for lately, by us."""
+        self._news = asyncio.Event()
 
-    def _on_wait(self, _watch: LocalWatch) -> None:
+    @property
+    def rung(self) -> Collection[str]:
+        """The runs whose steps some process asked to be told of."""
+        return self._rung
+
+    def tell(self, run_id: str) -> None:
+        """Tell whoever rang for a run of its step: with the next message."""
+        if self._rung[run_id] < self._loop.time():
+            del self._rung[run_id]
+            return
+        self._to_tell.add(run_id)
+        self._news.set()
+
+    def _on_wait(self, watch: LocalWatch) -> None:
+        if watch.steps and watch.run_id not in self._ringing:
+            self._news.set()
         if self._task is None:
             self._task = self._loop.create_task(self._listen(), name="trailmark-postgres-listener")
 
@@ -152,8 +199,10 @@ class PostgresListener:
                 lost = self._loop.create_future()
                 connection.add_termination_listener(lambda *_, lost=lost: lost.done() or lost.set_result(None))
                 await connection.add_listener(statements.CHANNEL, self._hear)
+                await connection.add_listener(statements.STEPS_CHANNEL, self._hear_of_steps)
+                self._rung.clear()  # what was to be told meanwhile is lost: the next ring is a first one
                 self.watches.wake_all()
-                await lost
+                await self._talk(connection, lost)
             except Exception:  # noqa: BLE001, S110 - whatever it is, the remedy is to connect again
                 pass
             finally:
@@ -162,6 +211,46 @@ class PostgresListener:
                         connection.terminate()
             await asyncio.sleep(_RETRY_SECONDS)
 
+    async def _talk(self, connection: Any, lost: asyncio.Future[None]) -> None:
+        """Ring for the runs that are followed here, and tell of those that others ring for, until the connection is lost."""
+        ring_at = self._loop.time()
+        self._ringing = frozenset()
+        while not lost.done():
+            followed, now = frozenset(self.watches.followed), self._loop.time()
+            if now >= ring_at:
+                self._ringing, ring_at = frozenset(), now + _RING_SECONDS
+            said = [_RING + key_of(run_id).hex() for run_id in followed - self._ringing]
+            self._ringing = followed
+            tell, self._to_tell = self._to_tell, set()
+            said += [_STEP + key_of(run_id).hex() for run_id in tell]
+            self._news.clear()
+            if said:
+                await connection.execute(for_postgres(statements.NOTIFY_OF_STEPS), said)
+            news = self._loop.create_task(self._news.wait())
+            try:
+                await asyncio.wait((lost, news), timeout=ring_at - now if followed else None, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                news.cancel()
+
+    def _hear_of_steps(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        try:
+            run_id = id_of(bytes.fromhex(payload[1:]))
+        except ValueError:
+            return
+        if payload[0] == _STEP:
+            self.watches.step(run_id)
+        elif self.watches.is_answered(run_id):
+            now = self._loop.time()
+            if self._rung.get(run_id, 0.0) < now:
+                self._to_tell.add(run_id)
+                self._news.set()
+            self._rung = {rung: until for rung, until in self._rung.items() if until >= now} | {run_id: now + _RUNG_SECONDS}
+
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         with contextlib.suppress(ValueError):
-            self.watches.wake(id_of(bytes.fromhex(payload)))
+            run_id = id_of(bytes.fromhex(payload))
+            self.watches.wake(run_id)
+            if run_id in self.watches.followed:
+                # Another process may drive it from now on, and has not heard us ring.
+                self._ringing -= {run_id}
+                self._news.set()

@@ -1669,6 +1669,71 @@ class StoreContract:
             await asyncio.gather(wait_for_the_end(), run.end())
         watch.close()
 
+    async def test_a_watch_of_steps_wakes_for_each_step_that_another_process_commits(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
+        run = await new_run(other)
+        driving = self._driven(run)
+        await self._follow_steps(store, run)
+        driving.cancel()
+
+    async def test_a_watch_of_steps_wakes_for_each_step_of_this_process(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        driving = self._driven(run)
+        await self._follow_steps(store, run)
+        driving.cancel()
+
+    async def test_a_watch_of_steps_made_before_anybody_drives_the_run_wakes_for_its_steps(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
+        run = await new_run(other)
+        early = store.watch(run.run_id, steps=True)
+        await _quiet(early)  # it has waited, and rung for nobody
+        driving = self._driven(run)
+        await self._follow_steps(store, run)
+        early.close()
+        driving.cancel()
+
+    async def test_a_watch_without_steps_is_not_woken_by_them(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(other)
+        driving = self._driven(run)
+        plain = store.watch(run.run_id)
+        await _quiet(plain)
+        waiting = asyncio.ensure_future(plain.changed())
+        await self._follow_steps(store, run)
+        assert not waiting.done()
+        plain.close()
+        await asyncio.gather(waiting, return_exceptions=True)
+        driving.cancel()
+
+    @staticmethod
+    def _driven(run: OwnedRun) -> asyncio.Task[None]:
+        """Whoever drives a run waits for what is said to it."""
+
+        async def listen() -> None:
+            watch = run.store.watch(run.run_id)
+            try:
+                while True:
+                    await watch.changed()
+            finally:
+                watch.close()
+
+        return asyncio.ensure_future(listen())
+
+    @staticmethod
+    async def _follow_steps(store: CheckpointStore, run: OwnedRun) -> None:
+        """Each step is committed when who follows has seen the one before, and so must be woken for it."""
+        watch = store.watch(run.run_id, steps=True)
+        async with asyncio.timeout(20):
+            for _ in range(10):  # more than a watch may be woken for nothing
+                waiting = asyncio.ensure_future(watch.changed())
+                await asyncio.sleep(0)
+                await run.step()
+                await waiting
+                while await store.head(run.run_id) < run.seq:
+                    await watch.changed()
+        watch.close()
+
     async def test_closing_a_watch_frees_who_waits(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         watch = store.watch(run.run_id)
