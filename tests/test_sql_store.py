@@ -472,6 +472,44 @@ async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:
         watch.close()
 
 
+async def test_who_follows_steps_is_told_of_them_again_when_every_connection_was_lost(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as driver:
+        run = await new_run(driver)
+        driving, watch = driver.watch(run.run_id), store.watch(run.run_id, steps=True)
+        listening = asyncio.ensure_future(driving.changed())  # as whoever drives a run does
+        async with asyncio.timeout(30):
+            await watch.changed()
+            await killed(postgres_url)
+            for _ in range(10):  # more than a watch may be woken for nothing
+                waiting = asyncio.ensure_future(watch.changed())
+                await asyncio.sleep(0)
+                await run.step()
+                await waiting
+        watch.close()
+        driving.close()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_what_strangers_write_into_the_channels_harms_nobody(postgres_url: str) -> None:
+    broken: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+    async with SQLCheckpointStore(postgres_url) as store:
+        run = await new_run(store)
+        watch = store.watch(run.run_id, steps=True)
+        async with asyncio.timeout(20):
+            await watch.changed()  # the listener is up
+            connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+            for channel in (statements.CHANNEL, statements.STEPS_CHANNEL):
+                for word in ("", "?", "!", "?zz", "!zz", "!00", "x" + "00" * 16):
+                    await connection.execute("SELECT pg_notify($1, $2)", channel, word)
+            await connection.close()
+            await store.decide(run.run_id, "review", Verdict())
+            while (await store.inbox(run.run_id)).rev < 1:
+                await watch.changed()
+        watch.close()
+    assert broken == []
+
+
 # --- fencing by the database's own rules ----------------------------------------------------------------------------
 async def test_a_stale_insert_that_lands_after_the_takeover_began_becomes_part_of_the_run(postgres_url: str) -> None:
     """The old owner's statement is in flight, uncommitted, while the new owner acquires: one of the two must give way."""

@@ -233,13 +233,14 @@ class PostgresListener:
                 news.cancel()
 
     def _hear_of_steps(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        said, key = payload[:1], payload[1:]
         try:
-            run_id = id_of(bytes.fromhex(payload[1:]))
+            run_id = id_of(bytes.fromhex(key))
         except ValueError:
-            return
-        if payload[0] == _STEP:
+            return  # anybody may write into a channel
+        if said == _STEP:
             self.watches.step(run_id)
-        elif self.watches.is_answered(run_id):
+        elif said == _RING and self.watches.is_answered(run_id):
             now = self._loop.time()
             if self._rung.get(run_id, 0.0) < now:
                 self._to_tell.add(run_id)
