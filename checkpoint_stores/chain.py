@@ -46,15 +46,16 @@ class Chain:
         path: str, node: str, next: str, payload: bytes, started_at: int,  # noqa: A002
     ) -> Row:  # fmt: skip
         """Return the row with the digest that chains it to ``previous``."""
-        covered = _covered(previous, run_id, seq, epoch, step, kind, path, node, next, payload, started_at)
-        digest = sha256(covered).digest() if self._key is None else self._digest(covered)
+        # Lengths first, so that no two different rows cover the same bytes.
+        head = f"{run_id}\0{seq}\0{epoch}\0{step}\0{started_at}\0{kind}\0{path}\0{node}\0{next}\0{len(payload)}\0"
+        covered = b"%b%b%b" % (previous, head.encode(), payload)
+        digest = sha256(covered).digest() if self._key is None else hmac.digest(self._key, covered, "sha256")
         return _new(Row, (run_id, seq, epoch, step, kind, path, node, next, payload, started_at, digest, 0))
 
     def follows(self, previous: bytes, row: Row) -> bool:
         """Whether ``row`` is an unedited successor of the row whose digest is ``previous``."""
         try:
-            expected = self._digest(_covered(previous, *row[:10]))
-            return hmac.compare_digest(expected, row.digest)
+            return hmac.compare_digest(self.seal(previous, *row[:10]).digest, row.digest)
         except TypeError:
             return False  # an edit by hand may leave text where bytes were
 
@@ -86,12 +87,3 @@ class Chain:
         if self._key is None:
             return sha256(covered).digest()
         return hmac.digest(self._key, covered, "sha256")
-
-
-def _covered(  # noqa: PLR0917
-    previous: bytes, run_id: str, seq: int, epoch: int, step: int, kind: str,
-    path: str, node: str, next: str, payload: bytes, started_at: int,  # noqa: A002
-) -> bytes:  # fmt: skip
-    # Lengths first, so that no two different rows cover the same bytes.
-    head = f"{run_id}\0{seq}\0{epoch}\0{step}\0{started_at}\0{kind}\0{path}\0{node}\0{next}\0{len(payload)}\0"
-    return b"%b%b%b" % (previous, head.encode(), payload)

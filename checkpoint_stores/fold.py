@@ -279,44 +279,45 @@ class RunState:
 
 def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     """Apply one checkpoint.  ``ops`` is the decoded payload of ``row``; the state takes ownership of its values."""
-    scope = state.scopes.get(row.path) or begin_at(state, row.path)
+    _run_id, seq, _epoch, step, kind, path, node, follows, payload, _started_at, digest, _committed_at = row
+    scope = state.scopes.get(path) or begin_at(state, path)
     if not scope.begun:
         scope.begun = True
         state.stored += SCOPE_BYTES
-    entered = row.step != state.step and row.node
+    entered = step != state.step and node
     if entered:
-        scope.visits[row.node] = scope.visits.get(row.node, 0) + 1
-    if scope.step_index is None and (entered or row.kind in BEGIN_EARLY):
+        scope.visits[node] = scope.visits.get(node, 0) + 1
+    if scope.step_index is None and (entered or kind in BEGIN_EARLY):
         number = scope.step_index = ops[0][1] if ops and ops[0][0] == "index" else state.indices
         if number >= state.indices:
             state.indices = number + 1
-    if row.next and row.kind in MOVES:
-        scope.node = row.next
+    if follows and kind in MOVES:
+        scope.node = follows
         scope.phase = AT
         scope.step_index = None
         scope.failed = 0
         scope.detail = scope.error = scope.heard = None
+    held = len(payload)
     for op in ops:
         word = op[0]
         if word in VALUE_OPS:
-            _write(state, scope, op[1], op, _weight(op[2], row, ops))
+            _write(state, scope, op[1], op, SCALAR_BYTES if type(op[2]) in _SCALARS else _weight(op[2], held, ops))
         else:
             _POSITION[word](state, scope, op)
-    state.seq = row.seq
-    state.step = row.step
-    state.digest = row.digest
-    state.weight += len(row.payload) + ROW_OVERHEAD
+    state.seq = seq
+    state.step = step
+    state.digest = digest
+    state.weight += held + ROW_OVERHEAD
 
 
-def _weight(value: Any, row: Row, ops: list[Op]) -> int:
-    """About how many of the row's bytes ``value`` takes; only decides when a snapshot pays, so near enough is enough."""
+def _weight(value: Any, held: int, ops: list[Op]) -> int:
+    """About how many of a row's ``held`` bytes ``value`` takes; only decides when a snapshot pays, so near enough is enough."""
     kind = type(value)
     if kind is str:
         return len(value)
     if kind not in _CONTAINERS:
         return SCALAR_BYTES
     # The containers of a row share what it holds: in a small row it does not matter, in a large one there is mostly one.
-    held = len(row.payload)
     if ops[-1][0] == "said":
         held = max(held - _spoken_bytes(ops[-1]), SCALAR_BYTES)
     return held // sum(1 for op in ops if op[0] in VALUE_OPS and type(op[2]) in _CONTAINERS)
@@ -328,6 +329,8 @@ def _spoken_bytes(said: Op) -> int:
 
 
 _CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset, ModelData})
+
+_SCALARS: Final = frozenset({int, float, bool, type(None)})
 
 SCALAR_BYTES: Final = 16
 
@@ -376,12 +379,10 @@ def _detached(value: Any, *, deep: bool) -> Any:
 
 def _write(state: RunState, scope: Scope, key: str, op: Op, size: int) -> None:
     kind = op[0]
-    if kind in ("set", "delete"):
-        state.stored += size - scope.sizes.get(key, 0)
-        scope.sizes[key] = size
-    else:
-        state.stored += size
-        scope.sizes[key] = scope.sizes.get(key, 0) + size
+    sizes = scope.sizes
+    before = sizes.get(key, 0)
+    sizes[key] = after = size if kind in ("set", "delete") else before + size
+    state.stored += after - before
     if scope.base is not None:
         _overlay(scope, key, op)
         return

@@ -258,24 +258,16 @@ class Walk:
     def _seal(self, draft: Draft) -> Row:
         """Number, encode and chain a draft, and fold it: what is folded is what a later load will decode."""
         state = self.state
-        payload, ops = pack(self._numbered(draft) if self._next_index else draft.ops)
-        step = state.step + 1 if draft.entered else state.step
+        kind, path, node, follows, made, entered, started_at = draft
+        payload, ops = pack(self._numbered(draft) if self._next_index else made)
+        if kind == "cancelled":
+            started_at = self.began_at
         row = self._chain.seal(
-            state.digest,
-            state.run_id,
-            state.seq + 1,
-            self.epoch,
-            step,
-            draft.kind,
-            draft.path,
-            draft.node,
-            draft.next,
-            payload,
-            self.began_at if draft.kind == "cancelled" else draft.started_at,
+            state.digest, state.run_id, state.seq + 1, self.epoch, state.step + entered, kind, path, node, follows, payload, started_at
         )
         fold(state, row, ops)
         if self._next_index:
-            self._numbers.pop(draft.path, None)
+            self._numbers.pop(path, None)
         return row
 
     def _numbered(self, draft: Draft) -> list[Op]:
@@ -318,8 +310,8 @@ class Walk:
         """Start a body, or let it wait for its turn, or for more steps."""
         if self._is_held:
             return
-        state = self.state
-        scope = state.scopes[start.path]
+        state, path = self.state, start[0]
+        scope = state.scopes[path]
         gates = self._gates_above(scope) if scope.parent is not None else ()
         for gate in gates:
             if gate.running >= gate.limit:
@@ -328,13 +320,13 @@ class Walk:
                 heapq.heappush(gate.queue, (0 if scope.visits or start.failed else 1, self._turn, start))
                 return
         if state.step + len(state.running) >= state.max_steps:
-            self._starved[start.path] = None
+            self._starved[path] = None
             return
         for gate in gates:
             gate.running += 1
-        state.running.add(start.path)
+        state.running.add(path)
         if scope.parent is not None and scope.step_index is None:
-            index = self._numbers[start.path] = max(state.indices, self._next_index)
+            index = self._numbers[path] = max(state.indices, self._next_index)
             self._next_index = index + 1
         batch.starts.append(start)
 
