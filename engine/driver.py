@@ -324,18 +324,18 @@ class RunDriver:
         self._mailbox.extendleft(reversed([event for event in events if event is not own]))
         if isinstance(own, BodyReturned) and self._transacting.take(held):
             self._committer.within = held
-        else:
-            await self._transacting.roll_back("the node failed")
-        return [own]
+            return [own]
+        over = held.transaction.over
+        await self._transacting.roll_back("the node failed")
+        # Its time ran out, and it is being rolled back under a body that knows nothing of it: what that returned is no step.
+        return [own] if over is None else [_undone(own, over)]
 
     def _unbroken(self, event: Event) -> Event:
         """The failure of a body whose transaction was rolled back behind its block; any other event as it is."""
         if not isinstance(event, BodyReturned | BodyFailed | BodyWaits):
             return event
         over = self._transacting.broken.pop(Place(event.path, event.node, event.visit), None)
-        if over is None or not isinstance(event, BodyReturned):
-            return event
-        return BodyFailed(event.path, event.node, event.visit, over, event.started_at, event.said)
+        return event if over is None else _undone(event, over)
 
     def _happened(self) -> list[Event]:
         """Empty the mailbox."""
@@ -430,3 +430,10 @@ class RunDriver:
 def _is_of(held: Held, item: Event | Inbox) -> bool:
     """Whether it is what became of the transaction's body."""
     return isinstance(item, BodyReturned | BodyFailed | BodyWaits) and (item.path, item.node, item.visit) == held.place
+
+
+def _undone(event: Event, over: Exception) -> Event:
+    """What a body brought whose transaction is over without a commit: a failure, whatever it returned."""
+    if not isinstance(event, BodyReturned):
+        return event
+    return BodyFailed(event.path, event.node, event.visit, over, event.started_at, event.said)

@@ -274,15 +274,29 @@ async def test_one_that_takes_too_long_is_rolled_back_and_named(store: SQLCheckp
     assert b"TransactionTimeoutError" in errors[0].payload
 
 
-async def test_time_also_runs_behind_the_block(store: SQLCheckpointStore, accounts: Accounts) -> None:
+@pytest.mark.parametrize("until", ["its time is up", "it is rolled back"])
+async def test_time_also_runs_behind_the_block(
+    store: SQLCheckpointStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, until: str
+) -> None:
+    """Also where the body returns while its transaction is just being rolled back: a step without its transaction is no step."""
+    begun: list[Any] = []
+    transaction = store.transaction
+
+    def remembered(**options: Any) -> Any:
+        begun.append(transaction(**options))
+        return begun[-1]
+
+    monkeypatch.setattr(store, "transaction", remembered)
+
     async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
         async with ctx.transaction(limit=timedelta(milliseconds=60)) as connection:
             await debit(connection, ctx)
-        await asyncio.sleep(0.2)
+        while begun[-1].over is None if until == "its time is up" else begun[-1].is_begun:
+            await asyncio.sleep(0)
         return {"paid": True}
 
     graph = paying(pay, on=TransactionTimeoutError)
-    assert (await executed(store, graph)).values["note"] == "TransactionTimeoutError"
+    assert (await executed(store, graph)).values == {"amount": 7, "note": "TransactionTimeoutError"}
     assert await accounts.debits() == []
 
 
