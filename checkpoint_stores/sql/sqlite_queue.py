@@ -17,11 +17,14 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from checkpoint_stores.errors import StoreUnavailableError
-from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Outcome, settle
+from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Answer, answer
 
 Work = TypeVar("Work")
 
-Job: TypeAlias = "tuple[Work, asyncio.Future[Any]]"
+Job: TypeAlias = "tuple[Work, Answer]"
+
+Outcome: TypeAlias = "tuple[Answer, Any, BaseException | None]"
+"""Who waits, what it gets, or what it is told instead."""
 
 
 class SQLiteQueue(ABC, Generic[Work]):
@@ -37,7 +40,7 @@ class SQLiteQueue(ABC, Generic[Work]):
         self._jobs: queue.SimpleQueue[Job[Work] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._opened: asyncio.Future[Any] = self._loop.create_future()
+        self._opened = Answer(loop=self._loop)
         self._is_closed = False
         self._raw: sqlite3.Connection
 
@@ -53,13 +56,13 @@ class SQLiteQueue(ABC, Generic[Work]):
             self._jobs.put(None)
         self._thread.join()  # its queue is empty; a pool may be gone already when a program ends
 
-    def submit(self, work: Work) -> asyncio.Future[Any]:
+    def submit(self, work: Work) -> Answer:
         """Queue a piece of work; the future gets its result."""
         if self._is_closed:
             raise StoreUnavailableError(self._url, "this store is closed")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put((work, future))
-        return future
+        waiting = Answer(loop=self._loop)
+        self._jobs.put((work, waiting))
+        return waiting
 
     # --- in the thread ----------------------------------------------------------------------------------------------
     def _prepare(self) -> None:
@@ -99,4 +102,4 @@ class SQLiteQueue(ABC, Generic[Work]):
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(settle, outcomes)
+            self._loop.call_soon_threadsafe(answer, outcomes)

@@ -9,8 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from checkpoint_stores.sql.settling import Outcome
-from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
+from checkpoint_stores.sql.sqlite_queue import Job, Outcome, SQLiteQueue
 
 Reading: TypeAlias = Callable[[sqlite3.Connection], Any]
 

@@ -8,7 +8,6 @@ another's commit.  Knows commits, not why they are made.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -20,8 +19,8 @@ from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_transition, statements
 from checkpoint_stores.sql.allowing import with_uses
-from checkpoint_stores.sql.settling import Outcome
-from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
+from checkpoint_stores.sql.settling import Answer
+from checkpoint_stores.sql.sqlite_queue import Job, Outcome, SQLiteQueue
 from checkpoint_stores.sql.transitions import Transition
 
 
@@ -89,7 +88,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
             for (_, future), answer in zip(jobs, answers, strict=True)
         ]
 
-    def _carry_out_one(self, work: Any, future: asyncio.Future[Any]) -> Outcome:
+    def _carry_out_one(self, work: Any, future: Answer) -> Outcome:
         execute = self._raw.execute
         if _is_ordinary(work):
             try:
