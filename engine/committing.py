@@ -7,6 +7,7 @@ snapshots; decides nothing about the run and never looks at what is in a row.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -49,6 +50,8 @@ class Committer:
         """What is held back is written in order: by the drive, or by whoever asks for a checkpoint."""
         self._waiters: list[asyncio.Future[None]] = []
         """Who asked for a checkpoint while one was being written."""
+        self._keeping: asyncio.Task[None] | None = None
+        """The newest snapshot on its way into the store."""
         self.within: Held | None = None
         """The transaction that the next commit is to be made in."""
 
@@ -160,14 +163,30 @@ class Committer:
     def snapshot_pays(self) -> bool:
         """Whether what a load would have to fold outweighs the state itself, and all of it is durable."""
         state = self._walk.state
-        return state.weight > SMALLEST_SNAPSHOT and state.weight > 2 * state.stored and not (self._held is not None and self._held.rows)
+        return (
+            state.weight > SMALLEST_SNAPSHOT
+            and state.weight > 2 * state.stored
+            and (self._keeping is None or self._keeping.done())
+            and not (self._held is not None and self._held.rows)
+        )
 
     async def take_snapshot(self) -> None:
-        """Keep the state as it stands, so that a later load is short.  Nothing may be folded meanwhile."""
+        """Keep the state as it stands, so that a later load is short.
+
+        Nothing may be folded until this returns; the steps that follow do not wait for what it still writes.
+        """
         state = self._walk.state
         payload = await asyncio.to_thread(encode, state.dump()) if state.stored > _ENCODED_HERE else encode(state.dump())
-        try:
-            await self._store.put_snapshot(Snapshot(state.run_id, state.seq, payload, state.digest), self._walk.epoch)
-        except StoreError:
-            return  # truth never needs a snapshot; the next commit tells whether the store is really gone
         state.weight = 0
+        self._keeping = asyncio.create_task(self._keep(Snapshot(state.run_id, state.seq, payload, state.digest)))
+        await asyncio.sleep(0)  # handed to the store at once: bodies that never wait would keep it from being begun
+
+    async def _keep(self, snapshot: Snapshot) -> None:
+        # Truth never needs a snapshot; the next commit tells whether the store is really gone.
+        with contextlib.suppress(StoreError):
+            await self._store.put_snapshot(snapshot, self._walk.epoch)
+
+    async def settle(self) -> None:
+        """Wait until a snapshot that is being written is."""
+        if self._keeping is not None:
+            await asyncio.wait([self._keeping])

@@ -183,6 +183,7 @@ class RunDriver:
         await self._bodies.cancel_all("the run is no longer driven here")
         await self._transacting.roll_back("the run is no longer driven here")
         await self._effects.settle()
+        await self._committer.settle()
 
     async def _commit(self, batch: Batch) -> bool:
         """Make a batch durable; True where this process is done with the run."""

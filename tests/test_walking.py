@@ -24,7 +24,7 @@ from checkpoint_stores.errors import (
 )
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import Commit, Inbox, Receipt
+from checkpoint_stores.records import Commit, Inbox, Receipt, Snapshot
 from engine import operations
 from engine.conditions import approved
 from engine.context import StepContext
@@ -1667,6 +1667,33 @@ async def test_a_long_run_whose_state_stays_small_is_loaded_from_a_snapshot() ->
     assert (result.status, result.steps, result.values["text"][:4]) == ("completed", 41, "3939")
     assert (await run.resume(await run.fork(waiting.run_id, at=5))).status == "waiting"
     assert await run.store.verify(waiting.run_id) == []
+
+
+async def test_no_step_waits_for_a_snapshot_to_be_written_and_whoever_drove_the_run_does() -> None:
+    written = asyncio.Event()
+    snapshots: list[Snapshot] = []
+
+    class Slow(MemoryCheckpointStore):
+        async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
+            snapshots.append(snapshot)
+            await written.wait()
+            await super().put_snapshot(snapshot, epoch)
+
+    async def rewrite(state: Any) -> dict[str, Any]:
+        return {"n": state["n"] + 1, "text": str(state["n"]) * 8_000}
+
+    flow = Flow("long", {**STATE, "text": str}).add_node(None, rewrite).set_entry("rewrite")
+    flow.add_edge("rewrite", "rewrite", when=lambda state: state["n"] < 40, name="more").add_edge("rewrite", END)
+    run = executor(flow, store=Slow())
+    handle = await run.start({**START, "text": ""})
+    driven = asyncio.create_task(handle.result())
+    await settled()
+    assert (await run.store.head(handle.run_id), len(snapshots), driven.done()) == (41, 1, False)
+    written.set()
+    assert (await driven).status == "completed"
+    kept, rows = await run.store.load(handle.run_id)
+    assert kept == snapshots[0]
+    assert rows[-1].seq == 41
 
 
 async def test_a_fork_stands_where_the_original_stood_and_leaves_it_alone() -> None:
