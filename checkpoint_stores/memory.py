@@ -222,25 +222,26 @@ class MemoryCheckpointStore:
         held = self._runs.get(commit.run_id)
         if held is None or held.epoch != commit.epoch:
             raise self._lost(commit)
+        _run_id, _epoch, added, change, opened, closed, consumed, voted, nudged = commit
         rows = held.rows
         seq = rows[-1].seq
-        for row in commit.rows:
+        for row in added:
             seq += 1
             if row.seq != seq:
                 raise self._lost(commit)
         now = self._now()
-        rows += commit.rows
-        held.times += (now,) * len(commit.rows)
-        if commit.change is not None or commit.opened or commit.closed or commit.consumed or commit.voted or commit.nudged:
-            uses = self._uses(held, commit, now) if commit.opened and self.database.grants else []
+        rows += added
+        held.times += (now,) * len(added)
+        if change is not None or opened or closed or consumed or voted or nudged:
+            uses = self._uses(held, commit, now) if opened and self.database.grants else []
             held.change(commit, now, uses)
             if held.record.owner is None:
                 self._drop(commit.run_id)
-            if commit.change is not None and commit.change.status is not None:
+            if change is not None and change.status is not None:
                 self._watches.wake(commit.run_id)
         if self._watches.followed:
             self._watches.step(commit.run_id)
-        return Receipt(held.inbox_rev, now)
+        return _new(Receipt, (held.inbox_rev, now))
 
     async def change_over(self, changeover: Changeover) -> Receipt:
         held = self._runs.get(changeover.run_id)
@@ -643,6 +644,10 @@ class MemoryCheckpointStore:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+_new = tuple.__new__
+"""Makes a NamedTuple without the Python function that stands before it: every commit is answered with one."""
 
 
 def _machine_time() -> int:

@@ -125,22 +125,21 @@ class Bodies:
         self._hand_over()
 
     def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
-        if node.takes == "nothing" and not node.streams:
-            return (), None
-        state = self._walk.state
-        scope = state.scopes[start.path]
-        plan = self._walk.plan
-        if node.takes == "state" and not node.streams:
+        takes, walk = node.takes, self._walk
+        scope, plan = walk.state.scopes[start.path], walk.plan
+        if takes == "state" and not node.streams:
             return (plan.at(start.path).schema.view(scope.read),), None
+        if takes == "nothing" and not node.streams:
+            return (), None
         context = self._context(start)
-        if node.takes in _TAKEN:
-            return (plan.at(start.path).schema.view(scope.read), context)[: _TAKEN[node.takes]], context
+        if takes in _TAKEN:
+            return (plan.at(start.path).schema.view(scope.read), context)[: _TAKEN[takes]], context
         # A function that a map calls: its own scope holds the item, the scope around it the state.
         given: list[Any] = [materialise(scope.read(ITEM))]
-        if "state" in node.takes:
+        if "state" in takes:
             assert scope.parent is not None  # noqa: S101
             given.append(plan.at(scope.parent.path).schema.view(scope.parent.read))
-        if "context" in node.takes:
+        if "context" in takes:
             given.append(context)
         return tuple(given), context
 

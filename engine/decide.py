@@ -86,6 +86,9 @@ from engine.resolving import deadline_passed, voted
 from engine.retry import retry_due
 from engine.updates import only_declared, ops_of_update, outcome_of, result_of
 
+_BEFORE_ITS_BODY: Final = frozenset({AT, RETRY})
+"""Phases of a scope whose node's body is to run, or does."""
+
 
 def decide(plan: Plan, state: RunState, event: Event, now: int) -> Decision:
     """What follows from ``event`` in ``state``; ``now`` is the store's time in microseconds.  Changes nothing, never raises for bad input."""
@@ -96,32 +99,37 @@ def decide(plan: Plan, state: RunState, event: Event, now: int) -> Decision:
 
 
 def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Decision:
-    scope = _in_flight(state, event.path, event.node, event.visit)
+    path, name, visit, value, started_at, _said = event
+    scope = _in_flight(state, path, name, visit)
     if scope is None:
         return NOTHING
-    here = plan.at(event.path)
-    node = here.nodes[event.node]
+    here = plan.at(path)
+    node = here.nodes[name]
     try:
-        outcome, update = outcome_of(event.value, node.name, scope.path) if node.gives == "update" else result_of(event.value, node.gives)
+        outcome, update = outcome_of(value, name, path) if node.gives == "update" else result_of(value, node.gives)
         if node.writes is not None:
-            only_declared(node, scope.path, update)
-        ops = ops_of_update(here.schema, scope, node.name, update)
-        if isinstance(outcome, Fallback):
-            gave_up = FallbackRequested(node.name, scope.path, outcome.reason)
-            return give_up(here, state, scope, node, gave_up, now, started_at=event.started_at, update=ops)
-        if isinstance(outcome, End):
+            only_declared(node, path, update)
+        ops = ops_of_update(here.schema, scope, name, update)
+        if outcome is None:
+            taken = chosen(here, node, scope, ops, update)
+        elif isinstance(outcome, Fallback):
+            gave_up = FallbackRequested(name, path, outcome.reason)
+            return give_up(here, state, scope, node, gave_up, now, started_at=started_at, update=ops)
+        elif isinstance(outcome, End):
             if isinstance(outcome, Break) and not scope.is_item:
-                raise BreakError(node.name, scope.path)
-            ended = leave(here, state, scope, "step", ops, END, node=node, started_at=event.started_at)
+                raise BreakError(name, path)
+            ended = leave(here, state, scope, "step", ops, END, node=node, started_at=started_at)
             return _cut(state, scope, ended) if isinstance(outcome, Break) else ended
-        taken = chosen(here, node, scope, ops, outcome or update)
+        else:
+            taken = chosen(here, node, scope, ops, outcome)
     except NodeError as error:
-        return give_up(here, state, scope, node, error, now, started_at=event.started_at)
+        return give_up(here, state, scope, node, error, now, started_at=started_at)
     except UnserialisableError as error:
-        return give_up(here, state, scope, node, not_storable(node, scope, error), now, started_at=event.started_at)
-    if taken.edge.max_visits is not None:
+        return give_up(here, state, scope, node, not_storable(node, scope, error), now, started_at=started_at)
+    edge, failure = taken
+    if edge.max_visits is not None:
         ops += counted(node, taken)
-    return leave(here, state, scope, "step", ops, taken.edge.target, node=node, started_at=event.started_at, error=taken.error)
+    return leave(here, state, scope, "step", ops, edge.target, node=node, started_at=started_at, error=failure)
 
 
 def _cut(state: RunState, scope: Scope, ended: Decision) -> Decision:
@@ -178,7 +186,7 @@ def _unstorable(plan: Plan, state: RunState, event: Unstorable, now: int) -> Dec
 def _in_flight(state: RunState, path: str, node: str, visit: int) -> Scope | None:
     """The scope whose node this answer is about, or None where the answer comes too late."""
     scope = state.scopes.get(path)
-    if scope is None or scope.node != node or scope.phase not in (AT, RETRY) or scope.visits.get(node, 0) + 1 != visit:
+    if scope is None or scope.node != node or scope.phase not in _BEFORE_ITS_BODY or scope.visits.get(node, 0) + 1 != visit:
         return None
     return scope
 

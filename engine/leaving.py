@@ -62,7 +62,7 @@ def chosen(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any
     if isinstance(outcome, Goto):
         return route_goto(node, scope, outcome, plan.schema.view(After(scope, ops).read))
     if not node.conditional and node.normal is not None and node.normal.max_visits is None:
-        return Route(node.normal)  # the common case needs no view of the state
+        return _new(Route, (node.normal, None))  # the common case needs no view of the state
     return route(node, scope, plan.schema.view(After(scope, ops).read), outcome)
 
 

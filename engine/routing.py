@@ -23,6 +23,10 @@ class Route(NamedTuple):
     error: dict[str, Any] | None = None
 
 
+_new = tuple.__new__
+"""Makes a NamedTuple without the Python function that stands before it: every step makes these."""
+
+
 def route(node: NodePlan, scope: Scope, state: Any, outcome: Any) -> Route:
     """Choose the edge after a node that did its work.
 
@@ -32,7 +36,7 @@ def route(node: NodePlan, scope: Scope, state: Any, outcome: Any) -> Route:
     for edge in node.conditional:
         holds = asked(node, edge, scope.path, state, outcome)
         if holds:
-            return Route(edge) if edge.max_visits is None else capped(node, edge, scope)
+            return _new(Route, (edge, None)) if edge.max_visits is None else capped(node, edge, scope)
         evaluated.append((edge.name, edge.target, holds))
     if node.normal is not None:
         return capped(node, node.normal, scope)
@@ -79,7 +83,7 @@ def _truth(answer: Any) -> bool:
 def capped(node: NodePlan, edge: EdgePlan, scope: Scope) -> Route:
     """The edge, or the fallback where its cap is used up."""
     if edge.max_visits is None or scope.hops.get(hop_name(node, edge), 0) < edge.max_visits:
-        return Route(edge)
+        return _new(Route, (edge, None))
     return fall_back(node, LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge)), scope)
 
 

@@ -85,6 +85,8 @@ class StateSchema:
             if partial_update is not None:
                 self._validate_update[name] = partial_update
         self._lenient = frozenset(name for name, spec in self.keys.items() if not spec.reducer.builtin)
+        self.plain = {name: exact for name, exact in self._exact.items() if self.keys[name].reducer.replaces}
+        """Of keys whose update is simply set: the builtin type of which a value needs no check at all."""
         self._defaults = {name: spec.default for name, spec in self.keys.items() if spec.default is not None}
         self.view: Callable[[Read], Any] = (
             model_view(self.model, self._defaults)

@@ -108,7 +108,11 @@ def ops_of_update(
     ops: list[Op] = []
     read = read or scope.read
     in_branch = scope.base is not None
+    plain = schema.plain
     for key, raw in update.items():
+        if plain.get(key) is type(raw):
+            ops.append(["set", key, raw])
+            continue
         spec = schema.keys.get(key)
         if spec is None:
             raise UndeclaredKeyError(node, scope.path, str(key), tuple(schema.keys))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import pack
@@ -76,6 +77,10 @@ class Batch:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.starts: list[StartBody] = []
+
+
+_FROM_BODIES: Final = (BodyReturned, BodyFailed, BodyWaits)
+"""What came of a body that was in flight."""
 
 
 class _Gate:
@@ -208,7 +213,7 @@ class Walk:
     def _feed(self, events: Iterable[Event], now: int, batch: Batch) -> Batch:
         for event in events:
             said = None
-            if isinstance(event, (BodyReturned, BodyFailed, BodyWaits)):
+            if isinstance(event, _FROM_BODIES):
                 self._landed(event.path)
                 said = event.said
             self._follow(event, now, batch, said)
@@ -332,10 +337,10 @@ class Walk:
 
     def _landed(self, path: str) -> None:
         """A body is no longer in flight; its place under the concurrency limits is free."""
-        state = self.state
-        if path not in state.running:
+        running = self.state.running
+        if path not in running:
             return
-        state.running.discard(path)
+        running.discard(path)
         for key, gate in self._gates.items():
             # A gate's key is the path of its first branch: bodies below share it up to the index.  Scopes may be gone by now.
             if path.startswith(key[:-2]):
