@@ -67,9 +67,8 @@ def report(lines: list[Line], name: str, *, keep: bool = False) -> None:
         print(line.shown() + _beside(line, kept.get(line.work)))
     if keep:
         RESULTS.mkdir(exist_ok=True)
-        said = {"measured": {"on": date.today().isoformat(), "python": platform.python_version(), "machine": _machine()}}  # noqa: DTZ011
         rows = [asdict(line) | {"ratio": line.ratio if line.floor else None} for line in lines]
-        (RESULTS / f"{name}.json").write_text(json.dumps({**said, "rows": rows}, indent=1) + "\n")
+        (RESULTS / f"{name}.json").write_text(json.dumps({"measured": machine(), "rows": rows}, indent=1) + "\n")
         print(f"kept in benchmarks/results/{name}.json")
 
 
@@ -87,8 +86,10 @@ def _beside(line: Line, kept: dict[str, Any] | None) -> str:
     return f"  {change:.2f} x kept" + (" (by the floor)" if line.floor and kept.get("ratio") else "")
 
 
-def _machine() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+def machine() -> dict[str, str]:
+    """When and where figures were measured."""
+    kind = f"{platform.machine()}, {os.cpu_count()} cores"
+    return {"on": date.today().isoformat(), "python": platform.python_version(), "machine": kind}  # noqa: DTZ011
 
 
 def run(main: Callable[[], Awaitable[list[Line]]], name: str) -> None:
