@@ -193,6 +193,7 @@ class Bodies:
         """
         task = self.task
         assert task is not None  # noqa: S101 - `drive` has said in which task it runs
+        path, name, visit, _failed = start
         arguments, context = self._arguments(node, start)
         started_at = self._begins(start, context)
         outside = task.outside
@@ -203,7 +204,7 @@ class Bodies:
         try:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
             said = None if context is None else context.said()
-            event = _new(BodyReturned, (start.path, start.node, start.visit, value, started_at, said))
+            event = _new(BodyReturned, (path, name, visit, value, started_at, said))
         except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:

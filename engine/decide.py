@@ -78,7 +78,7 @@ from engine.events import (
 )
 from engine.failures import error_data, fallback_for
 from engine.identity import key_of
-from engine.leaving import NOTHING, Decision, Draft, chosen, counted, give_up, leave, not_storable
+from engine.leaving import NOTHING, Decision, Draft, chosen, counted, give_up, leave, not_storable, step_on
 from engine.nudging import nudge_due
 from engine.outcomes import Break, End, Fallback
 from engine.plan import END, NodePlan, Plan
@@ -129,7 +129,10 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     edge, failure = taken
     if edge.max_visits is not None:
         ops += counted(node, taken)
-    return leave(here, state, scope, "step", ops, edge.target, node=node, started_at=started_at, error=failure)
+    target = edge.target
+    if failure is None and target != END and here.nodes[target].starts_at_once:
+        return step_on(scope, name, ops, target, started_at)
+    return leave(here, state, scope, "step", ops, target, node=node, started_at=started_at, error=failure)
 
 
 def _cut(state: RunState, scope: Scope, ended: Decision) -> Decision:

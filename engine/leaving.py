@@ -28,7 +28,7 @@ from engine.failures import error_data, fallback_for
 from engine.outcomes import Goto
 from engine.plan import END, NodePlan, Plan
 from engine.routing import Route, hop_name, route, route_goto
-from engine.updates import After
+from engine.updates import after
 
 
 class Draft(NamedTuple):
@@ -60,14 +60,22 @@ _new = tuple.__new__
 
 def chosen(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
     if isinstance(outcome, Goto):
-        return route_goto(node, scope, outcome, plan.schema.view(After(scope, ops).read))
+        return route_goto(node, scope, outcome, plan.schema.view(after(scope, ops)))
     if not node.conditional and node.normal is not None and node.normal.max_visits is None:
         return _new(Route, (node.normal, None))  # the common case needs no view of the state
-    return route(node, scope, plan.schema.view(After(scope, ops).read), outcome)
+    return route(node, scope, plan.schema.view(after(scope, ops)), outcome)
 
 
 def counted(node: NodePlan, taken: Route) -> list[Op]:
     return [["hop", hop_name(node, taken.edge)]] if taken.edge.max_visits is not None else []
+
+
+def step_on(scope: Scope, node: str, ops: list[Op], target: str, started_at: int) -> Decision:
+    """The checkpoint of a step along an edge to a task that begins at once: what most steps are."""
+    path = scope.path
+    visits = scope.visits.get(target, 0) + (target == node)
+    draft = _new(Draft, ("step", path, node, target, ops, True, started_at))
+    return _new(Decision, (draft, (), (_new(StartBody, (path, target, visits + 1, 0)),)))
 
 
 def leave(
@@ -99,7 +107,7 @@ def leave(
 def _broken_end(plan: Plan, scope: Scope, ops: list[Op]) -> FinalStateError | None:
     """What is wrong with the values a flow ends with, by its own state class; None where nothing is."""
     try:
-        plan.schema.check_final(After(scope, [op for op in ops if op[0] not in _NOT_VALUES]).read)
+        plan.schema.check_final(after(scope, [op for op in ops if op[0] not in _NOT_VALUES]))
     except UnserialisableError:
         return None  # the walk finds the same when it seals this checkpoint, and says so
     except Exception as broken:  # noqa: BLE001 - the author's validators may raise anything

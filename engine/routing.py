@@ -62,7 +62,7 @@ def asked(node: NodePlan, edge: EdgePlan, path: str, state: Any, outcome: Any) -
     assert edge.when is not None  # noqa: S101 - only conditional edges are asked
     try:
         answer = edge.when(state, outcome) if edge.when_wants_outcome else edge.when(state)
-        return _truth(answer)
+        return answer if answer is True or answer is False else _truth(answer)
     except UnserialisableError:
         raise  # it is not the condition's fault
     except Exception as error:
@@ -71,8 +71,6 @@ def asked(node: NodePlan, edge: EdgePlan, path: str, state: Any, outcome: Any) -
 
 def _truth(answer: Any) -> bool:
     """Raises TypeError for a coroutine, which would always count as true."""
-    if answer is True or answer is False:
-        return answer
     if inspect.isawaitable(answer):
         if inspect.iscoroutine(answer):
             answer.close()

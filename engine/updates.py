@@ -7,7 +7,7 @@ resume.  Nothing is changed in place; the scope's state is only read.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from checkpoint_stores.codec import decode, encode, materialise, pack
@@ -24,8 +24,19 @@ from reducers.registry import Reducer
 Outcome = Goto | Fallback | End
 
 
+def after(scope: Scope, ops: Sequence[Op]) -> Callable[[str], Any]:
+    """Reads a scope's values as they will be once ``ops`` are committed; changes nothing."""
+    written: dict[str, Any] = {}
+    for op in ops:
+        if op[0] != "set" or type(op[2]) not in _ATOMS:
+            return After(scope, ops).read
+        written[op[1]] = op[2]  # it is stored as it is
+    before = scope.read
+    return lambda key: written[key] if key in written else before(key)
+
+
 class After:
-    """A scope's values as they will be once ``ops`` are committed.  Reads; changes nothing."""
+    """What `after` reads with, where ops do more than set a scalar."""
 
     __slots__ = ("_branches", "_ops", "_scope")
 

@@ -217,12 +217,8 @@ class Walk:
                 self._landed(event.path)
                 said = event.said
             self._follow(event, now, batch, said)
-            if self._gates:
-                self._call_waiting(batch)
-            if self._starved:
-                self._start_starved(now, batch)
-            if self._items:
-                self._begin_items(now, batch)
+            if self._gates or self._starved or self._items:
+                self._begin_what_waits(now, batch)
             if self.state.status != "running":
                 # Nothing starts any more; what is in flight can commit nothing and is cancelled.
                 batch.starts.clear()
@@ -249,7 +245,7 @@ class Walk:
                     todo.append(Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at))
                     continue
                 said = None
-                if draft.kind == "join" and self._gates:
+                if self._gates and draft.kind == "join":
                     scope = self.state.scopes[draft.path]
                     self._gates.pop(scope.child_path(draft.node, scope.visits[draft.node], 0), None)
             for command in commands:
@@ -316,6 +312,14 @@ class Walk:
         if self._is_held:
             return
         state, path = self.state, start[0]
+        if not path:
+            # At the root there is no limit but that of the steps.
+            if state.step + len(state.running) < state.max_steps:
+                state.running.add(path)
+                batch.starts.append(start)
+            else:
+                self._starved[path] = None
+            return
         scope = state.scopes[path]
         gates = self._gates_above(scope) if scope.parent is not None else ()
         for gate in gates:
@@ -338,13 +342,25 @@ class Walk:
     def _landed(self, path: str) -> None:
         """A body is no longer in flight; its place under the concurrency limits is free."""
         running = self.state.running
-        if path not in running:
-            return
-        running.discard(path)
+        if path in running:
+            running.discard(path)
+            if self._gates:
+                self._leave_gates(path)
+
+    def _leave_gates(self, path: str) -> None:
         for key, gate in self._gates.items():
             # A gate's key is the path of its first branch: bodies below share it up to the index.  Scopes may be gone by now.
             if path.startswith(key[:-2]):
                 gate.running -= 1
+
+    def _begin_what_waits(self, now: int, batch: Batch) -> None:
+        """Something may have made room."""
+        if self._gates:
+            self._call_waiting(batch)
+        if self._starved:
+            self._start_starved(now, batch)
+        if self._items:
+            self._begin_items(now, batch)
 
     def _call_waiting(self, batch: Batch) -> None:
         """Start what waits under a concurrency limit and now has a place."""
