@@ -10,13 +10,14 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
 PACKAGES := trailmark engine checkpoint_stores reducers
 WORKERS ?= 2
 
-.PHONY: help demo test lint fmt bench docs clean
+.PHONY: help demo test lint fmt bench bench-peers docs clean
 
 help: ## Print this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Install what is needed and run the demo (ARGS="--decision approve --by NAME" where nobody can be asked)
 	$(BIN)/python examples/environment_audit.py $(ARGS)
@@ -37,12 +38,15 @@ fmt: $(STAMP) ## Format the code and apply safe fixes
 bench: $(STAMP) ## Run the benchmarks: one table, beside what was kept (ARGS=--keep keeps this one)
 	$(BIN)/python benchmarks/everything.py $(ARGS)
 
+bench-peers: $(PEERS)/.installed ## Run the same work over langgraph, pydantic-graph, burr and dbos, too (ARGS="--quick", "--keep", "sqlite")
+	cd benchmarks && ../$(PEERS)/bin/python -m peers.compare $(ARGS)
+
 docs: $(STAMP) ## Write the reference pages from the code
 	$(BIN)/python docs/build_reference.py
 	$(BIN)/python docs/build_features.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(PACKAGES) tests examples benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # Interpreters are tried by running them: a name on PATH may be too old, or a shim that finds nothing behind it.
@@ -61,4 +65,11 @@ $(STAMP): pyproject.toml
 		$$found -m venv $(VENV); \
 	fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# The peers live in an environment of their own, and trailmark beside them: one interpreter, the same drivers for all.
+$(PEERS)/.installed: benchmarks/peers/requirements.txt pyproject.toml | $(STAMP)
+	@echo "Installing the peers into $(PEERS) ..."
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers/requirements.txt --editable .
 	@touch $@

@@ -31,13 +31,18 @@ class Summed(BaseModel):
     total: Annotated[int, sum_] = 0
 
 
-def counting(steps: int) -> FlowGraph:
-    """One trivial async node, entered ``steps`` times."""
+def counting(steps: int, reached: Callable[[], object] | None = None) -> FlowGraph:
+    """One trivial async node, entered ``steps`` times; says so where somebody wants to hear it."""
     flow = Flow("counting", Counted)
 
-    @flow.node
     async def count(state: Counted) -> dict[str, Any]:
         return {"n": state.n + 1}
+
+    async def heard(state: Counted) -> dict[str, Any]:
+        reached()  # type: ignore[misc]
+        return {"n": state.n + 1}
+
+    flow.add_node("count", heard if reached else count)
 
     def more(state: Counted) -> bool:
         return state.n < steps
