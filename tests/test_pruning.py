@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -112,6 +113,22 @@ async def test_the_newest_runs_of_each_flow_stay_whatever_their_age(
         await clock.advance(DAY)
     done = await prune(store, Retention(runs_for=timedelta(0), newest_runs=2))
     assert {run.run_id for run in done.runs} == set(runs[:2])
+
+
+async def test_only_runs_of_the_flow_and_of_the_tenant_that_are_named_go(
+    store: CheckpointStore, executor: GraphExecutor, clock: VirtualClock
+) -> None:
+    ended = Flow("ended", {"n": int}).add_node("only", lambda state: {"n": 1}).set_entry("only").add_edge("only", END)
+    async with GraphExecutor(ended.compile(), store=store, clock=clock) as another:
+        other = await another.execute({"n": 0})
+    mine = await executor.execute({"n": 1, "log": []})
+    theirs = await executor.execute({"n": 1, "log": []}, tenant="acme")
+    await clock.advance(DAY)
+    every = Retention(runs_for=timedelta(0))
+    for retention, goes in (
+        (replace(every, tenant="acme"), theirs), (replace(every, flow="ended"), other), (replace(every, flow="pruned"), mine),
+    ):  # fmt: skip
+        assert [run.run_id for run in (await prune(store, retention)).runs] == [goes.run_id]
 
 
 async def test_a_cut_run_verifies_resumes_and_forks_as_before(store: CheckpointStore, executor: GraphExecutor, clock: VirtualClock) -> None:

@@ -1056,6 +1056,17 @@ async def test_somebody_who_waits_through_goes_on_when_another_process_decides()
     assert (await waits).status == "completed"
 
 
+async def test_who_resumes_a_run_through_its_barriers_stays_until_its_end() -> None:
+    run = executor(review())
+    waiting = await run.execute(START)
+    assert (await run.resume(waiting.run_id)).status == "waiting"
+    resumes = asyncio.create_task(run.resume(waiting.run_id, through_barriers=True))
+    await settled()
+    assert not resumes.done()
+    await run.store.decide(waiting.run_id, "review", Decision.approve(by="ana"))
+    assert (await asyncio.wait_for(resumes, 20)).status == "completed"
+
+
 async def test_deciding_on_the_handle_goes_on_here_even_in_the_very_moment_in_which_the_run_parks() -> None:
     for turns in range(12):
         run = executor(review())
@@ -1398,6 +1409,28 @@ async def test_an_async_node_that_ignores_its_timeout_has_failed_when_the_grace_
     deaf.leave.set()
     result = await handle.result()
     assert (result.values["n"], result.values["log"], attempts) == (2, [], [1, 2])
+
+
+async def test_a_retry_that_may_overlap_does_not_wait_for_the_attempt_that_ignores_its_timeout() -> None:
+    clock, deaf = VirtualClock(), Deaf()
+
+    async def slow(state: Any, ctx: Any) -> dict[str, Any]:
+        return await deaf.node(state, ctx) if ctx.attempt == 1 else {"n": ctx.attempt}
+
+    flow = Flow("deaf", STATE).add_node("slow", slow, timeout=timedelta(seconds=3), retry=Retry(attempts=2, jitter=0), overlap=True)
+    run = executor(flow.set_entry("slow").add_edge("slow", END), clock=clock, cancel_grace=GRACE)
+    handle = await run.start(START)
+    await deaf.inside.wait()
+    await clock.advance(timedelta(seconds=3))
+    with pytest.warns(StrayBodyWarning):
+        await clock.advance(GRACE + timedelta(seconds=1))
+    is_done, strays = handle.done(), run.strays
+    deaf.leave.set()
+    result = await handle.result()
+    assert (is_done, strays, result.status, result.values["n"], result.values["log"]) == (True, 1, "completed", 2, [])
+    await deaf.left.wait()
+    await settled()
+    assert run.strays == 0
 
 
 async def test_cancelling_wins_over_a_run_that_parks_in_the_same_moment() -> None:
