@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -124,10 +123,12 @@ async def test_only_runs_of_the_flow_and_of_the_tenant_that_are_named_go(
     mine = await executor.execute({"n": 1, "log": []})
     theirs = await executor.execute({"n": 1, "log": []}, tenant="acme")
     await clock.advance(DAY)
-    every = Retention(runs_for=timedelta(0))
+    now = timedelta(0)
     for retention, goes in (
-        (replace(every, tenant="acme"), theirs), (replace(every, flow="ended"), other), (replace(every, flow="pruned"), mine),
-    ):  # fmt: skip
+        (Retention(runs_for=now, tenant="acme"), theirs),
+        (Retention(runs_for=now, flow="ended"), other),
+        (Retention(runs_for=now, flow="pruned"), mine),
+    ):
         assert [run.run_id for run in (await prune(store, retention)).runs] == [goes.run_id]
 
 
