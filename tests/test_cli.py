@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 
 from checkpoint_stores.codec import pack
 from checkpoint_stores.records import Row
 from trailmark.cli import main
+from trailmark.cli.app import app
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.progress import drawn, told
 from trailmark.cli.terminal import Terminal
@@ -726,6 +728,36 @@ def test_a_store_that_cannot_be_opened_ends_with_9(cli: Cli, url: str) -> None:
     refused = cli("run", "shop.py:flow", "-i", SMALL, "--store", url)
     assert refused.code == ExitCode.STORE
     assert "cannot be used" in one_line(refused.err)
+
+
+OVER_A_STORE = [
+    ("run", "shop.py:flow"), ("resume", "0123456789", "--flow", "shop.py:flow"), ("worker", "--app", "shop.py:flow", "--until-idle"),
+    ("runs", "ls"), ("runs", "replay", "--flow", "shop.py:flow"), ("runs", "import", "shop.py"), ("runs", "diff", "0123456789", "1"),
+    ("runs", "signal", "0123456789", "paid"), ("runs", "cancel", "0123456789", "--by", "ana"), ("runs", "release", "0123456789", "--by", "ana"),
+    ("runs", "edit", "0123456789", "--flow", "shop.py:flow", "--set", "amount=5", "--by", "ana"), ("runs", "fork", "0123456789"),
+    ("runs", "resolve-effect", "0123456789", "debit", "--not-done", "--by", "ana"),
+    *(("runs", word, "0123456789") for word in ("show", "steps", "state", "events", "effects", "check", "export", "delete")),
+    ("approvals", "ls"), ("approvals", "allowed"), ("approvals", "show", "0123456789", "manager"),
+    *(("approvals", word, "0123456789", "manager", "--by", "ana") for word in ("approve", "reject")),
+    ("approvals", "allow", "manager", "--flow", "order", "--uses", "1", "--until", "2d", "--by", "ana"),
+    ("approvals", "delegate", "manager", "--flow", "order", "--until", "2d", "--to", "ben", "--by", "ana"),
+    ("approvals", "revoke", "0123456789", "--by", "ana"),
+    ("flows", "graph", "--run", "0123456789"), ("flows", "show", "--run", "0123456789"), ("flows", "diff", "0123456789", "shop.py:flow"),
+    ("db", "upgrade"), ("db", "verify", "--all"), ("db", "prune", "--older-than", "1d"), ("db", "vacuum"), ("db", "stats"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", OVER_A_STORE, ids=lambda command: " ".join(command[:2]))
+def test_every_command_uses_the_store_it_is_told_and_shows_the_traceback_where_it_is_asked_to(cli: Cli, command: tuple[str, ...]) -> None:
+    told = cli(*command, "--store", "nowhere/runs.db", "--debug")
+    assert (told.code, "nowhere/runs.db" in told.err, "Traceback" in told.err) == (ExitCode.STORE, True, True)
+    assert "Traceback" not in cli(*command, "--store", "nowhere/runs.db").err
+
+
+def test_only_what_needs_no_store_is_not_among_those_commands() -> None:
+    groups = {name: getattr(command, "commands", None) for name, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
+    known = {f"{name} {each}" if each else name for name, inside in groups.items() for each in inside or [""]}
+    assert known - {" ".join(command[: 2 if groups[command[0]] else 1]) for command in OVER_A_STORE} == {"demo", "flows validate"}
 
 
 def test_a_store_of_a_newer_trailmark_ends_with_9(cli: Cli, tmp_path: Path) -> None:

@@ -291,6 +291,44 @@ async def test_a_shared_breaker_that_one_node_opened_refuses_the_others() -> Non
     assert outcomes == [["BankDown"], ["CircuitOpenError"]]
 
 
+async def test_a_breaker_that_tries_again_lets_so_many_in_and_closes_when_all_of_them_succeed() -> None:
+    doors = Doors()
+    asked = 0
+
+    async def pay(state: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise BankDown
+        await doors.body(state)
+
+    scene = Scene(lone(pay, CircuitBreaker(failures=1, open_for=30 * SECOND, trials=2), fallback=instead))
+    await scene.start(1)
+    await scene.pass_(30 * SECOND)
+    runs = await scene.start(3)
+    assert doors.inside == 2
+    assert (await runs[2].result()).values["log"] == ["CircuitOpenError"]
+    doors.let_out(1)
+    await scene.settle()
+    (told,) = scene.executor.statistics().middleware
+    assert told.state != "closed"
+    doors.let_out(1)
+    await scene.settle()
+    (told,) = scene.executor.statistics().middleware
+    assert told.state == "closed"
+
+
+async def test_an_error_that_a_breaker_does_not_count_is_as_good_as_an_answer() -> None:
+    errors = [BankDown(), ValueError(), BankDown(), BankDown(), BankDown()]
+
+    async def pay(state: Any) -> None:
+        raise errors.pop(0)
+
+    scene = Scene(lone(pay, CircuitBreaker(failures=2, on=(BankDown,)), fallback=instead))
+    outcomes = [(await scene.executor.execute(START)).values["log"][0] for _ in range(5)]
+    assert outcomes == ["BankDown", "ValueError", "BankDown", "BankDown", "CircuitOpenError"]
+
+
 async def test_a_breaker_around_a_timeout_counts_what_ran_out_of_time() -> None:
     doors = Doors()
     scene = Scene(lone(doors.body, CircuitBreaker(failures=1), Timeout(SECOND), fallback=instead))

@@ -7,7 +7,8 @@ command: in one call or list, the words of a helper that hands its ``*arguments`
 
 What it does not see: whether the test shows what the option does (whoever writes the test breaks the option once and sees it go red),
 of which class a method is where two could take the same call, and keywords or words that are put together elsewhere, in a dict or a
-parameter of the test: those do not count.  ``--store`` and ``--debug`` are made once for all commands and count once.
+parameter of the test: those do not count.  ``--store`` and ``--debug`` are made once for all commands and count once here;
+`test_cli` types them behind every command.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from engine.errors import (
     ForkError,
     GraphChangedError,
     InputError,
+    LoopLimitExceeded,
     NodeCancelledError,
     NodeTimeoutError,
     ReadOnlyStateError,
@@ -1207,11 +1208,48 @@ async def test_a_rejection_within_a_branch_takes_no_fallback_of_the_node_around_
         await run.resume(waiting.run_id)
 
 
+# --- how often a node may be entered ---------------------------------------------------------------------------------
+def inner() -> Flow:
+    return Flow("inner").add_node("one", says("one")).set_entry("one").add_edge("one", END)
+
+
+async def as_it_is(item: str) -> str:
+    return item
+
+
+KINDS: dict[str, Callable[[Flow], Flow]] = {
+    "task": lambda flow: flow.add_node("again", says("one"), max_visits=2),
+    "parallel": lambda flow: flow.add_parallel("again", [says("one")], max_visits=2),
+    "map": lambda flow: flow.add_map("again", "log", as_it_is, max_visits=2),
+    "subflow": lambda flow: flow.add_subflow("again", inner(), max_visits=2),
+    "barrier": lambda flow: flow.add_barrier("again", max_visits=2),
+    "timer": lambda flow: flow.add_timer("again", timedelta(0), max_visits=2),
+    "wait": lambda flow: flow.add_wait("again", "go", max_visits=2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_node_of_any_kind_that_is_entered_too_often_takes_its_fallback(kind: str) -> None:
+    flow = KINDS[kind](Flow("looping", STATE)).add_node("back", says("back")).add_node("out", says("out"))
+    flow.set_entry("again").add_edge("again", "back").add_edge("back", "again")
+    flow.add_fallback("again", "out", on=[LoopLimitExceeded]).add_edge("out", END)
+    run = executor(flow, max_steps=30)
+    run_id = await run.submit(START)
+    for visit in range(1, 3):  # what it would wait for has come already
+        if kind == "barrier":
+            await run.store.decide(run_id, f"again#{visit}", Decision.approve(by="ana"))
+        if kind == "wait":
+            await run.store.signal(run_id, "go")
+    result = await run.resume(run_id)
+    assert (result.status, [word for word in result.values["log"] if word != "one"]) == ("completed", ["back", "back", "out"])
+
+
 # --- cancelling, suspending, letting go -------------------------------------------------------------------------------
 async def test_cancelling_at_a_barrier_ends_the_run_and_decides_nothing() -> None:
     run = executor(review(timeout=timedelta(days=1), on_timeout="approve"))
     waiting = await run.execute(START)
     result = await run.cancel(waiting.run_id, by="ana", reason="not needed")
+    assert [line.detail async for line in operations.steps(run.store, waiting.run_id)][-1] == "cancelled; by ana: not needed"
     assert (result.status, result.values["log"]) == ("cancelled", ["before"])
     assert await run.store.decisions(waiting.run_id) == []
     assert [ticket.status for ticket in await run.store.barriers(run_id=waiting.run_id, status=None)] == ["withdrawn"]
