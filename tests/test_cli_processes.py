@@ -400,7 +400,8 @@ def test_a_worker_that_is_told_to_end_lets_the_body_finish_and_gives_the_run_bac
     left = of_run(folder, run_id)
     assert (left["status"], left["owner"], left["steps"], left["attempt"]) == ("ready", None, 1, 1)
     assert of_run(folder, out.strip())["status"] == "created"
-    assert done(folder, "worker", "--app", "slow:flows", "--until-idle", "--concurrency", "1")[0] == ExitCode.OK
+    code, said, _ = done(folder, "worker", "--app", "slow:flows", "--until-idle", "--concurrency", "1")
+    assert (code, "worker began (1 at once)" in said) == (ExitCode.OK, True)
     again = json.loads(done(folder, "runs", "state", run_id, "-o", "json")[1])
     assert again == {"notes": ["worked", "more"]}, "nothing was done twice"
 
@@ -433,6 +434,7 @@ def test_a_quarantined_run_is_found_and_released(folder: Path) -> None:
     assert done(folder, "runs", "release", out.strip())[0] == ExitCode.USAGE
     code, released, _ = done(folder, "runs", "release", out.strip(), "--by", "ana", "--reason", "mended", "-o", "json")
     assert (code, json.loads(released)["status"]) == (ExitCode.OK, "ready")
+    assert "released by ana: mended" in done(folder, "runs", "steps", out.strip())[1]
     assert done(folder, "runs", "release", out.strip(), "--by", "ana")[0] == ExitCode.CONFLICT
 
 

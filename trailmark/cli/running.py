@@ -80,7 +80,13 @@ async def run(
     values, labels = given.input_of(input), given.labels_of(label or ())
     graph = load_graph(flow)
 
-    said = {"run_key": run_key, "labels": labels, "max_steps": max_steps, "if_exists": "supersede" if supersede else "join", "by": by}
+    said: dict[str, Any] = {
+        "run_key": run_key,
+        "labels": labels,
+        "max_steps": max_steps,
+        "if_exists": "supersede" if supersede else "join",
+        "by": by,
+    }
     if submit:
         return await _submitted(terminal, graph, values, **said)
 
