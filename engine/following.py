@@ -213,7 +213,8 @@ class EventStream(AsyncIterator[Envelope]):
             self._over = True
             return
         assert self._watch is not None  # noqa: S101 - whoever follows, watches
-        await self._watch.changed()
+        if not self._ready:  # that it waits is heard before anything else comes
+            await self._watch.changed()
 
     def _tell(self, told: list[Told]) -> None:
         self._ready.extend(told)

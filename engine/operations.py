@@ -182,7 +182,7 @@ def _key(op: Op) -> str:
     return str(op[2]) if op[0] == "take" else ""
 
 
-def _detail(ops: list[Op]) -> str:  # noqa: C901 - a table of what ops say
+def _detail(ops: list[Op]) -> str:  # noqa: C901, PLR0912 - a table of what ops say
     said = []
     for op in ops:
         match op:
@@ -200,6 +200,10 @@ def _detail(ops: list[Op]) -> str:  # noqa: C901 - a table of what ops say
                 said.append(reason)
             case ["attempt", _, {"released": {"actor": actor, "reason": reason}}]:
                 said.append(f"released by {actor}" + (f": {reason}" if reason else ""))
+            case ["attempt", _, {"cancelled": {"actor": actor, "reason": reason}}]:
+                said.append(f"by {actor}" + (f": {reason}" if reason else ""))
+            case ["attempt", _, {"suspended": str(reason)}] if reason:
+                said.append(reason)
             case ["attempt", number, details]:
                 said.append(_attempt(number, details))
             case ["wait", _kind, name, _due]:

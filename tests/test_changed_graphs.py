@@ -271,6 +271,17 @@ async def test_a_run_is_refused_with_the_reason_where_what_is_under_way_has_chan
     assert (details["judged"], any(said in line for line in details["overruled"])) == ("forced", True)
 
 
+async def test_a_run_is_taken_over_under_the_same_rules_as_it_is_resumed() -> None:
+    executor, run_id = await stopped(asked())
+    stands = GraphExecutor(asked(approvers=["board"]).compile(), store=executor.store)
+    with pytest.raises(GraphChangedError):
+        await stands.attach(run_id)
+    assert (await (await stands.attach(run_id, mode="force")).result()).status == "waiting"
+    ahead = GraphExecutor(longer().compile(), store=executor.store)
+    with pytest.raises(GraphChangedError):
+        await ahead.attach(run_id, mode="strict")
+
+
 @pytest.mark.parametrize("name", NO_PLACE)
 async def test_no_force_takes_a_run_that_has_no_place(name: str) -> None:
     old, new, said = NO_PLACE[name]

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 
 from checkpoint_stores.codec import pack
 from checkpoint_stores.records import Row
 from trailmark.cli import main
+from trailmark.cli.app import app
 from trailmark.cli.exits import ExitCode
 from trailmark.cli.progress import drawn, told
 from trailmark.cli.terminal import Terminal
@@ -197,6 +199,7 @@ def test_a_cancelled_run_ends_with_5_when_it_is_asked_for(cli: Cli) -> None:
     run_id = started(cli)
     cancelled = cli("runs", "cancel", run_id, "--by", "ana", "--reason", "a typo", "-o", "json")
     assert (cancelled.code, cancelled.json["status"]) == (ExitCode.OK, "cancelled")
+    assert "cancelled; by ana: a typo" in cli("runs", "steps", run_id).out
     assert cli("runs", "cancel", run_id, "--by", "ben").code == ExitCode.OK
     assert cli("resume", run_id, "--flow", "shop.py:flow").code == ExitCode.CANCELLED
     assert cli("approvals", "ls", "-o", "ids").out == ""
@@ -204,6 +207,7 @@ def test_a_cancelled_run_ends_with_5_when_it_is_asked_for(cli: Cli) -> None:
 
 def test_a_run_key_names_one_run(cli: Cli) -> None:
     run_id = started(cli, LARGE, "--run-key", "order-1", "--label", "team=billing")
+    assert cli("runs", "show", run_id, "-o", "json").json["labels"] == {"team": "billing"}
     again = cli("run", "shop.py:flow", "--input", LARGE, "--key", "order-1")
     assert again.code == ExitCode.WAITING
     assert f"run {run_id} is already there under the key 'order-1'" in again.err
@@ -241,11 +245,14 @@ def test_a_store_is_pruned_packed_and_its_runs_are_deleted(cli: Cli) -> None:
     assert tried.code == ExitCode.OK
     assert "1 run(s) would be deleted (1 completed)" in tried.out
     assert len(cli("runs", "ls", "-o", "json").json) == 2
-    kept = cli("db", "prune", "--older-than", "0s", "--keep-label", "team=audit", "--status", "failed", "-o", "json").json
-    assert (kept["runs"], kept["cuts"]) == ([], [])
-    for spared in (("--keep-newest", "5", "--older-than", "0s"), ("--checkpoints-for", "1d")):
-        kept = cli("db", "prune", *spared, "-o", "json").json
-        assert (kept["runs"], kept["cuts"]) == ([], [])
+    for spared in (
+        cli("db", "prune", "--older-than", "0s", "--keep-label", "team=audit", "-o", "json"),
+        cli("db", "prune", "--older-than", "0s", "--status", "failed", "-o", "json"),
+        cli("db", "prune", "--keep-newest", "5", "--older-than", "0s", "-o", "json"),
+        cli("db", "prune", "--flow", "offer", "--older-than", "0s", "--keep-checkpoints", "1", "-o", "json"),
+        cli("db", "prune", "--checkpoints-for", "1d", "-o", "json"),
+    ):
+        assert (spared.json["runs"], spared.json["cuts"]) == ([], [])
     cut = cli("db", "prune", "--checkpoints-for", "0s", "--dry-run", "-o", "json").json["cuts"]
     assert {each["run_id"] for each in cut} == {ended, waiting}
     done = cli("db", "prune", "--older-than", "0s", "--keep-checkpoints", "1", "-o", "json").json
@@ -255,6 +262,8 @@ def test_a_store_is_pruned_packed_and_its_runs_are_deleted(cli: Cli) -> None:
     assert verified.code == ExitCode.OK
     assert f"its checkpoints up to {done['cuts'][0]['last']} were pruned" in verified.out
     assert cli("db", "vacuum").code == ExitCode.OK
+    vacuumed = cli("db", "vacuum", "-o", "json").json
+    assert vacuumed["before"] >= vacuumed["after"] > 0
     refused = cli("runs", "delete", waiting)
     assert refused.code == ExitCode.CONFLICT
     assert one_line(refused.err).endswith(f"next: trailmark runs cancel {waiting}")
@@ -268,7 +277,8 @@ def test_a_run_is_carried_to_another_store_in_a_file(cli: Cli, tmp_path: Path) -
     run_id = started(cli, LARGE)
     written = cli("runs", "export", run_id)
     (tmp_path / "run.jsonl").write_text(written.out)
-    assert cli("runs", "export", run_id, "--to", "also.jsonl").code == ExitCode.OK
+    assert cli("runs", "export", run_id, "--to", "also.jsonl", "-o", "ids").out.split() == [run_id]
+    assert cli("runs", "export", run_id, "--to", "third.jsonl", "-o", "json").json["run_id"] == run_id
     assert cli("runs", "export", run_id, "--to", "also.jsonl").code == ExitCode.USAGE  # never over a file that is there
     assert (tmp_path / "also.jsonl").read_text() == written.out
     assert cli("runs", "import", "run.jsonl").code == ExitCode.CONFLICT
@@ -345,6 +355,9 @@ def test_stored_runs_are_replayed_and_a_script_is_told_where_the_flow_decides_ot
     assert (told["run_id"], told["matches"], len(told["divergences"])) == (run_id, False, 1)
     assert cli("runs", "replay", "--app", "shop2.py:flow", "-o", "ids").out == f"{run_id}\n"
     assert cli("runs", "replay").code == ExitCode.USAGE
+    newest = started(cli, SMALL)
+    replayed = cli("runs", "replay", "--app", "shop.py:flow", "--limit", "1", "-o", "json").json
+    assert [told["run_id"] for told in replayed] == [newest]
 
 
 def test_a_migration_that_cannot_be_applied_is_the_flow_s_fault(cli: Cli, tmp_path: Path) -> None:
@@ -456,6 +469,8 @@ def test_edits_approve_with_other_values_and_must_fit_the_form(cli: Cli) -> None
 def test_a_rejection_takes_the_other_way(cli: Cli) -> None:
     run_id = started(cli)
     cli("approvals", "reject", run_id, "manager", "--by", "ana", "--role", "finance", "--reason", "too much")
+    (decision,) = cli("approvals", "show", run_id, "manager", "-o", "json").json["decisions"]
+    assert (decision["action"], decision["reason"]) == ("reject", "too much")
     assert cli("resume", run_id, "--flow", "shop.py:flow", "-o", "json").json["values"]["notes"][-1] == "refused"
 
 
@@ -473,6 +488,31 @@ def test_what_is_allowed_in_advance_is_listed_used_and_revoked(cli: Cli) -> None
     assert cli("approvals", "revoke", grant["id"], "--by", "ben", "-o", "json").json["revoked_by"] == "ben"
     assert cli("approvals", "allowed", "-o", "json").json == []
     assert "revoked by ben" in " ".join(cli("approvals", "allowed", "--all").out.split())
+
+
+def test_what_is_allowed_for_one_run_decides_no_other(cli: Cli) -> None:
+    one, other = (started(cli, LARGE, "--max-steps", "1") for _ in range(2))
+    ana = ("--by", "ana", "--role", "finance")
+    grant = cli("approvals", "allow", "manager", "--run", one[-8:], "--uses", "5", "--until", "2d", *ana, "-o", "json").json
+    assert grant["run_id"] == one
+    ends = [cli("resume", run_id, "--flow", "shop.py:flow", "--max-steps", "50").code for run_id in (one, other)]
+    assert ends == [ExitCode.OK, ExitCode.WAITING]
+
+
+def test_what_is_allowed_is_listed_by_what_it_is_for_and_taken_back_with_a_reason(cli: Cli) -> None:
+    run_id = started(cli, LARGE, "--max-steps", "1")
+    ana = ("--by", "ana", "--role", "finance", "-o", "ids")
+    of_the_run = cli("approvals", "allow", "manager", "--run", run_id, "--uses", "1", "--until", "2d", *ana).out.strip()
+    of_the_flow = cli(
+        "approvals", "delegate", "manager", "--flow", "order", "--to", "ben", "--until", "2d", "--reason", "on holiday", *ana
+    ).out.strip()
+    assert cli("approvals", "allowed", "-o", "ids").out.split() == [of_the_run, of_the_flow]
+    assert cli("approvals", "allowed", "--run", run_id[-8:], "-o", "ids").out.split() == [of_the_run]
+    assert cli("approvals", "allowed", "--flow", "order", "-o", "ids").out.split() == [of_the_flow]
+    assert cli("approvals", "allowed", "--limit", "1", "-o", "ids").out.split() == [of_the_run]
+    assert cli("approvals", "allowed", "-o", "json").json[1]["reason"] == "on holiday"
+    revoked = cli("approvals", "revoke", of_the_flow, "--by", "ana", "--reason", "back again", "-o", "json").json
+    assert (revoked["revoked_by"], revoked["revoked_because"]) == ("ana", "back again")
 
 
 def test_an_allowance_that_makes_no_sense_is_refused_in_one_line(cli: Cli) -> None:
@@ -523,6 +563,22 @@ def test_a_delegate_decides_on_somebodys_behalf(cli: Cli) -> None:
     taken = cli("approvals", "approve", run_id, "manager", "--by", "ben", "--for", "ana", "-o", "json").json
     assert (taken["by"], taken["on_behalf_of"], taken["grant"]) == ("ben", "ana", given["id"])
     assert "ben for ana" in cli("approvals", "show", run_id, "manager").out
+
+
+def test_a_delegate_rejects_what_they_saw_on_somebodys_behalf(cli: Cli) -> None:
+    run_id = started(cli)
+    cli("approvals", "delegate", "manager#1", "--run", run_id, "--to", "ben", "--by", "ana", "--role", "finance")
+    reject = ("approvals", "reject", run_id, "manager", "--by", "ben", "--for")
+    assert cli("approvals", "reject", run_id, "manager", "--by", "ben", "--for", "carl").code == ExitCode.CONFLICT
+    assert cli(*reject, "ana", "--seen", "0123456789").code == ExitCode.CONFLICT
+    digest = cli("approvals", "show", run_id, "manager", "-o", "json").json["digest"]
+    taken = cli(*reject, "ana", "--seen", digest[:8], "-o", "json").json
+    assert (taken["action"], taken["by"], taken["on_behalf_of"], taken["seen"]) == ("reject", "ben", "ana", digest)
+
+
+def test_as_many_tickets_are_listed_as_are_asked_for_oldest_first(cli: Cli) -> None:
+    oldest, _newest = started(cli), started(cli)
+    assert cli("approvals", "ls", "--limit", "1", "-o", "ids").out == f"{oldest} manager#1\n"
 
 
 def test_nobodys_name_is_guessed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -677,8 +733,39 @@ def test_a_store_that_cannot_be_opened_ends_with_9(cli: Cli, url: str) -> None:
     assert "cannot be used" in one_line(refused.err)
 
 
+OVER_A_STORE = [
+    ("run", "shop.py:flow"), ("resume", "0123456789", "--flow", "shop.py:flow"), ("worker", "--app", "shop.py:flow", "--until-idle"),
+    ("runs", "ls"), ("runs", "replay", "--flow", "shop.py:flow"), ("runs", "import", "shop.py"), ("runs", "diff", "0123456789", "1"),
+    ("runs", "signal", "0123456789", "paid"), ("runs", "cancel", "0123456789", "--by", "ana"), ("runs", "release", "0123456789", "--by", "ana"),
+    ("runs", "edit", "0123456789", "--flow", "shop.py:flow", "--set", "amount=5", "--by", "ana"), ("runs", "fork", "0123456789"),
+    ("runs", "resolve-effect", "0123456789", "debit", "--not-done", "--by", "ana"),
+    *(("runs", word, "0123456789") for word in ("show", "steps", "state", "events", "effects", "check", "export", "delete")),
+    ("approvals", "ls"), ("approvals", "allowed"), ("approvals", "show", "0123456789", "manager"),
+    *(("approvals", word, "0123456789", "manager", "--by", "ana") for word in ("approve", "reject")),
+    ("approvals", "allow", "manager", "--flow", "order", "--uses", "1", "--until", "2d", "--by", "ana"),
+    ("approvals", "delegate", "manager", "--flow", "order", "--until", "2d", "--to", "ben", "--by", "ana"),
+    ("approvals", "revoke", "0123456789", "--by", "ana"),
+    ("flows", "graph", "--run", "0123456789"), ("flows", "show", "--run", "0123456789"), ("flows", "diff", "0123456789", "shop.py:flow"),
+    ("db", "upgrade"), ("db", "verify", "--all"), ("db", "prune", "--older-than", "1d"), ("db", "vacuum"), ("db", "stats"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", OVER_A_STORE, ids=lambda command: " ".join(command[:2]))
+def test_every_command_uses_the_store_it_is_told_and_shows_the_traceback_where_it_is_asked_to(cli: Cli, command: tuple[str, ...]) -> None:
+    told = cli(*command, "--store", "nowhere/runs.db", "--debug")
+    assert (told.code, "nowhere/runs.db" in told.err, "Traceback" in told.err) == (ExitCode.STORE, True, True)
+    assert "Traceback" not in cli(*command, "--store", "nowhere/runs.db").err
+
+
+def test_only_what_needs_no_store_is_not_among_those_commands() -> None:
+    groups = {name: getattr(command, "commands", None) for name, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
+    known = {f"{name} {each}" if each else name for name, inside in groups.items() for each in inside or [""]}
+    assert known - {" ".join(command[: 2 if groups[command[0]] else 1]) for command in OVER_A_STORE} == {"demo", "flows validate"}
+
+
 def test_a_store_of_a_newer_trailmark_ends_with_9(cli: Cli, tmp_path: Path) -> None:
-    assert cli("db", "upgrade").code == ExitCode.OK
+    made = cli("db", "upgrade", "-o", "json").json
+    assert (made["url"], cli("db", "stats", "-o", "json").json["schema"]) == ("sqlite+aiosqlite:///trailmark.db", made["schema"])
     with sqlite3.connect(tmp_path / "trailmark.db") as database:
         database.execute("UPDATE trailmark_schema SET version_num = '9999'")
     database.close()
@@ -704,6 +791,21 @@ def test_damage_is_found_named_and_ends_with_10(cli: Cli, tmp_path: Path) -> Non
     assert state.code == ExitCode.CORRUPT
     assert one_line(state.err).endswith(f"next: trailmark db verify {run_id}")
     assert cli("runs", "state", run_id, "--at", "3").code == ExitCode.OK
+
+
+def test_a_checked_run_is_told_in_every_form(cli: Cli, tmp_path: Path) -> None:
+    run_id = started(cli)
+    cli("approvals", "approve", run_id, "manager", "--by", "ana", "--role", "finance")
+    cli("resume", run_id, "--flow", "shop.py:flow")
+    assert cli("runs", "check", run_id, "-o", "json").json["problems"] == []
+    assert cli("runs", "check", run_id, "-o", "ids").out == ""
+    with sqlite3.connect(tmp_path / "trailmark.db") as database:
+        database.execute("UPDATE decisions SET actor = 'eve'")
+    database.close()
+    broken = cli("runs", "check", run_id, "-o", "json")
+    assert broken.code == ExitCode.CORRUPT
+    assert broken.json["problems"]
+    assert cli("runs", "check", run_id, "-o", "ids").out.split() == [str(each["seq"]) for each in broken.json["problems"]]
 
 
 def test_stats_count_runs_by_status(cli: Cli) -> None:

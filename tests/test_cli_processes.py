@@ -150,6 +150,17 @@ def test_a_process_that_stays_goes_on_when_another_approves(folder: Path) -> Non
         stays.communicate(timeout=60)
 
 
+def test_who_resumes_a_run_and_stays_goes_on_when_another_process_approves(folder: Path) -> None:
+    (folder / "go").touch()
+    run_id = done(folder, *RUN, "-o", "ids")[1].strip()
+    with process(folder, "resume", run_id, "--flow", "shop:flow", "--through-barriers", "-o", "json") as stays:
+        while json.loads(done(folder, "runs", "show", run_id, "-o", "json")[1])["attempt"] < 2:
+            assert stays.poll() is None
+        assert done(folder, "approvals", "approve", run_id, "manager", "--by", "ana")[0] == ExitCode.OK
+        out, _ = stays.communicate(timeout=60)
+    assert (stays.returncode, json.loads(out)["values"]["notes"]) == (ExitCode.OK, ["read", "worked", "paid"])
+
+
 def test_a_run_whose_process_was_killed_is_listed_as_such_and_goes_on_as_it_is_told(folder: Path) -> None:
     with process(folder, *RUN) as under_way:
         assert under_way.stdout is not None
@@ -215,6 +226,18 @@ def test_on_a_terminal_a_decision_is_asked_back_over_what_is_shown(folder: Path,
     assert 'vendor  "ACME"' in seen
     assert "Approve? [y/N]" in seen
     assert json.loads(done(folder, "approvals", "show", run_id, "manager#1", "-o", "json")[1])["status"] == status
+
+
+def test_who_says_yes_is_not_asked_back_on_a_terminal(folder: Path) -> None:
+    (folder / "go").touch()
+    one, other = (done(folder, *RUN, "-o", "ids")[1].strip() for _ in range(2))
+    # Were they asked, they would have said no.
+    approved = on_a_terminal(folder, "approvals", "approve", one, "manager", "--by", "ana", "--yes", typed="n\n")
+    rejected = on_a_terminal(folder, "approvals", "reject", other, "manager", "--by", "ana", "-y", typed="n\n")
+    for (left, seen), run_id, action in ((approved, one, "approve"), (rejected, other, "reject")):
+        assert (left, "[y/N]" in seen) == (ExitCode.OK, False), seen
+        decisions = json.loads(done(folder, "approvals", "show", run_id, "manager#1", "-o", "json")[1])["decisions"]
+        assert [each["action"] for each in decisions] == [action]
 
 
 def test_a_reader_that_has_had_enough_is_no_error(folder: Path) -> None:
@@ -307,6 +330,17 @@ def test_a_submitted_run_is_driven_by_a_worker_before_and_behind_its_barrier(fol
     assert done(folder, *WORKER, "--until-idle", "-o", "ids")[1] == ""
 
 
+def test_what_is_said_with_a_submitted_run_counts_as_where_it_is_driven_at_once(folder: Path) -> None:
+    old = done(folder, *RUN, "--submit", "--key", "order-1", "-o", "ids")[1].strip()
+    other = ("run", "shop:flow", "--input", '{"vendor": "Wile"}', "--submit", "--key", "order-1")
+    assert done(folder, *other)[0] == ExitCode.CONFLICT
+    code, out, _ = done(folder, *other, "--supersede", "--by", "ana", "-o", "ids")
+    assert (code, of_run(folder, old)["status"], of_run(folder, out.strip())["status"]) == (ExitCode.OK, "cancelled", "created")
+    assert "cancelled; by ana: superseded" in done(folder, "runs", "steps", old)[1]
+    code, _, err = done(folder, *RUN, "--submit", "--through-barriers")
+    assert (code, "--through-barriers" in err) == (ExitCode.USAGE, True)
+
+
 SLOW = """
 import asyncio
 from pathlib import Path
@@ -366,7 +400,8 @@ def test_a_worker_that_is_told_to_end_lets_the_body_finish_and_gives_the_run_bac
     left = of_run(folder, run_id)
     assert (left["status"], left["owner"], left["steps"], left["attempt"]) == ("ready", None, 1, 1)
     assert of_run(folder, out.strip())["status"] == "created"
-    assert done(folder, "worker", "--app", "slow:flows", "--until-idle", "--concurrency", "1")[0] == ExitCode.OK
+    code, said, _ = done(folder, "worker", "--app", "slow:flows", "--until-idle", "--concurrency", "1")
+    assert (code, "worker began (1 at once)" in said) == (ExitCode.OK, True)
     again = json.loads(done(folder, "runs", "state", run_id, "-o", "json")[1])
     assert again == {"notes": ["worked", "more"]}, "nothing was done twice"
 
@@ -399,6 +434,7 @@ def test_a_quarantined_run_is_found_and_released(folder: Path) -> None:
     assert done(folder, "runs", "release", out.strip())[0] == ExitCode.USAGE
     code, released, _ = done(folder, "runs", "release", out.strip(), "--by", "ana", "--reason", "mended", "-o", "json")
     assert (code, json.loads(released)["status"]) == (ExitCode.OK, "ready")
+    assert "released by ana: mended" in done(folder, "runs", "steps", out.strip())[1]
     assert done(folder, "runs", "release", out.strip(), "--by", "ana")[0] == ExitCode.CONFLICT
 
 

@@ -70,6 +70,14 @@ def play(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def trailmark(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same by the command that is installed, where nobody sits at a terminal."""
+    return subprocess.run(
+        **command() | {"args": [sys.executable, "-m", "trailmark", *map(str, arguments)]}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False,
+    )  # fmt: skip
+
+
 def only(pattern: str, output: str) -> tuple[str, ...]:
     """What the groups of ``pattern`` hold; it must stand in the output exactly once."""
     found = re.findall(pattern, output)
@@ -175,14 +183,31 @@ def test_without_a_terminal_and_without_a_decision_nothing_is_decided_until_some
 
 
 def test_the_command_plays_it_over_a_site_and_asks_nobody_where_the_risk_is_low_enough(site: Path, tmp_path: Path) -> None:
-    typed = ["demo", "--site", str(site), "--reports", str(tmp_path / "reports"), "--threshold", "1000", "--keep"]
-    played = subprocess.run(
-        **command() | {"args": [sys.executable, "-m", "trailmark", *typed]}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, timeout=120, check=False,
-    )  # fmt: skip
+    played = trailmark("demo", "--site", site, "--reports", tmp_path / "reports", "--threshold", "1000", "--batch", "4", "--keep")
     assert played.returncode == 0, played.stdout
+    ((_run, rows, _tickets),) = in_store(tmp_path / "reports")
+    # Six distributions of the site and one of the scratch site, four at a time.
+    assert sum(row.node == "verify_batch" for row in rows) == 2
     assert facts_in(tmp_path / "reports/1")["decisions"] == []
     assert (tmp_path / "reports/1/scratch-site").is_dir()
+
+
+def test_the_command_goes_on_with_a_run_that_waits_and_records_who_decided_and_why(site: Path, tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    left = trailmark("demo", "--site", site, "--reports", reports)
+    assert left.returncode == 3, left.stdout
+    ((run, _rows, _tickets),) = in_store(reports)
+    decided = trailmark("demo", "--reports", reports, "--resume", run.run_id, "--decision", "reject", "--by", "ana", "--reason", "too odd")
+    assert decided.returncode == 0, decided.stdout
+    facts = facts_in(reports / "1")
+    assert (facts["verdict"], [(each["by"], each["reason"]) for each in facts["decisions"]]) == ("refused", [("ana", "too odd")])
+
+
+def test_the_command_has_no_other_form_than_the_story_and_says_so(tmp_path: Path) -> None:
+    for words, said in ((("-o", "json", "demo"), "no other output"), (("demo", "-o", "json"), "no such option: -o")):
+        refused = trailmark(*words, "--reports", tmp_path / "reports")
+        assert (refused.returncode, said in refused.stdout) == (2, True)
+    assert not (tmp_path / "reports").exists()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from engine.handle import RunHandle
 from engine.outcomes import Goto
 from engine.plan import END, Retry
 from reducers.builtin import append
-from trailmark.events import Delivery, Dropped, Envelope, EventId, last_events
+from trailmark.events import Delivery, Dropped, Envelope, EventId, EventStream, follow, last_events
 from trailmark.testing import StreamChecker, VirtualClock
 
 STATE = {"n": int, "log": Annotated[list[str], append]}
@@ -340,6 +340,26 @@ async def test_a_stream_through_barriers_stays_until_the_end() -> None:
     told = await stream
     assert Counter(kinds(told))["suspended"] == 1
     assert told[-1].event.kind == "flow_complete"
+
+
+@pytest.mark.parametrize("whose", ["executor", "store"])
+async def test_who_follows_a_run_through_its_barriers_hears_of_its_end(whose: str) -> None:
+    driven = executor(review())
+    run = await driven.start(START)
+    await run.result()
+
+    def events(*, through: bool) -> EventStream:
+        if whose == "executor":
+            return driven.events(run.run_id, through_barriers=through)
+        return follow(driven.store, run.run_id, through_barriers=through)
+
+    async with asyncio.timeout(20):
+        assert [envelope.event.kind async for envelope in events(through=False)][-1] == "suspended"
+        stream = events(through=True)
+        while (await anext(stream)).event.kind != "suspended":
+            pass
+        await run.decide("review", Decision.approve(by="ben"))
+        assert [envelope.event.kind async for envelope in stream][-1] == "flow_complete"
 
 
 @pytest.mark.parametrize("reason", ["limit", "suspend"])
@@ -673,6 +693,17 @@ async def test_with_pause_the_run_waits_for_its_consumer_and_the_queue_stays_sma
     assert most <= 7
     assert of_kind(told, "step_complete")[0].full_output == fifty()
     assert len(of_kind(told, "step_token")) == 50
+
+
+async def test_a_run_also_waits_for_who_came_by_its_id() -> None:
+    driven = executor(line(many, silent))
+    run = await driven.start(START)
+    async with driven.events(run.run_id, delivery=Delivery("pause", size=5)) as events:
+        await anext(events)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert not run.done()
+    assert (await asyncio.wait_for(run.result(), 10)).status == "completed"
 
 
 async def test_with_pause_a_thread_waits_too_and_a_cancel_sets_it_free() -> None:

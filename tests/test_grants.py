@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from checkpoint_stores.codec import unpack
+from checkpoint_stores.errors import StalePayloadError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.conditions import approved, rejected
@@ -141,6 +142,33 @@ async def test_a_decision_made_for_somebody_says_so_to_later_nodes_and_in_the_ch
     assert result.status == "completed"
     assert (seen[0].by, seen[0].on_behalf_of, seen[0].grant) == ("ben", "ana", grant.id)
     assert "approve by ben on behalf of ana" in [line.detail async for line in steps(store, result.run_id)]
+
+
+SAID: dict[str, Callable[[str], Decision]] = {
+    "approve": lambda seen: Decision.approve(by="ben", reason="fine", roles=["deputy"], seen=seen, source="form", on_behalf_of="ana"),
+    "reject": lambda seen: Decision.reject(by="ben", reason="fine", roles=["deputy"], seen=seen, source="form", on_behalf_of="ana"),
+    "modify": lambda seen: Decision.modify(
+        by="ben", edits={"items": [3]}, reason="fine", roles=["deputy"], seen=seen, source="form", on_behalf_of="ana"
+    ),
+    "reroute": lambda seen: Decision.reroute(
+        by="ben", to="pay", reason="fine", roles=["deputy"], seen=seen, source="form", on_behalf_of="ana"
+    ),
+    "skip": lambda seen: Decision.skip(by="ben", reason="fine", roles=["deputy"], seen=seen, source="form", on_behalf_of="ana"),
+}
+
+
+@pytest.mark.parametrize("action", SAID)
+async def test_whatever_is_decided_is_kept_with_why_in_which_role_whence_and_over_what(action: str) -> None:
+    async with MemoryCheckpointStore() as store:
+        executor = await executor_of(store, paying(approvers={"ana", "deputy"}, form=["items"], show=["items"]))
+        waiting = await executor.execute({"items": [1]})
+        await store.delegate("manager#1", to="ben", by="ana", run_id=waiting.run_id)
+        (ticket,) = await store.barriers(run_id=waiting.run_id)
+        with pytest.raises(StalePayloadError):
+            await store.decide(waiting.run_id, "manager", SAID[action]("0" * 64))
+        kept = await store.decide(waiting.run_id, "manager", SAID[action](ticket.digest))
+    assert (kept.action, kept.reason, kept.roles, kept.source, kept.on_behalf_of) == (action, "fine", ("deputy",), "form", "ana")
+    assert kept.payload_digest == ticket.digest
 
 
 async def test_a_process_that_died_between_the_opening_and_its_reading_goes_on_with_what_was_allowed() -> None:

@@ -103,6 +103,12 @@ def flow_with(
     return flow
 
 
+def listed(**options: Any) -> list[Any]:
+    """The same two branches one by one, the first with ``options``."""
+    nested = Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)
+    return [branch(work, name="one", **options), branch(nested, name="two")]
+
+
 BASE = flow_with().compile()
 
 CHANGES: dict[str, Callable[[], Flow]] = {
@@ -140,9 +146,8 @@ CHANGES: dict[str, Callable[[], Flow]] = {
         branches={"three": work, "two": Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)}
     ),
     "a branch's timeout": lambda: flow_with(parallel={"branch_timeout": timedelta(seconds=1)}),
-    "a branch's retry": lambda: flow_with(
-        branches=[branch(work, name="one", retry=Retry()), Flow("nested").add_node("x", work).set_entry("x").add_edge("x", END)]
-    ),
+    "a branch's retry": lambda: flow_with(branches=listed(retry=Retry())),
+    "a branch's version": lambda: flow_with(branches=listed(version="2")),
     "a node in a branch": lambda: flow_with(inner=lambda flow: flow.add_node("y", work).add_edge("x", "y", when=yes).add_edge("y", END)),
     "an edge in a branch": lambda: flow_with(inner=lambda flow: flow.add_edge("x", END, when=yes)),
     "a barrier in a branch": lambda: flow_with(inner=lambda flow: flow.add_barrier("y").add_edge("x", "y", when=yes).add_edge("y", END)),
@@ -198,6 +203,7 @@ def same_meaning() -> dict[str, Callable[[], Flow]]:
         "a priority that changes no order": lambda: flow_with(
             edges=lambda flow: flow.add_edge("a", "c", when=yes, priority=-3).add_edge("a", END, when=no, priority=8)
         ),
+        "branches one by one": lambda: flow_with(branches=listed()),
         "order of approvers": lambda: flow_with(barrier={"approvers": {"ana"}}),
         "what a node says it reads": lambda: flow_with(task={"reads": ["n"]}),
         "a middleware that only waits": lambda: flow_with(task={"middleware": [RateLimit(5, timedelta(seconds=1)), Bulkhead(3)]}),

@@ -20,6 +20,7 @@ from engine.decisions import Decision
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.handle import RunHandle
+from engine.loading import load_state
 from engine.plan import END, Retry
 from reducers.builtin import append
 from trailmark.testing import VirtualClock
@@ -116,6 +117,19 @@ async def test_a_submitted_run_is_created_and_driven_by_whoever_takes_it() -> No
     assert await store.verify(run_id) == []
 
 
+async def test_what_is_said_of_a_submitted_run_counts_when_somebody_takes_it() -> None:
+    stage = Stage()
+    stage.may_end.set()
+    named = "01890000-0000-7000-8000-000000000001"
+    run_id = await stage.executor().submit({"log": []}, run_id=named, tenant="acme", max_steps=1, capabilities={"pay"})
+    assert run_id == named
+    store = stage.store()
+    assert ((await store.run(run_id)).tenant, await store.runs()) == ("acme", [])
+    result = await stage.executor(store).resume(run_id)
+    assert (result.status, result.steps) == ("limit_reached", 1)
+    assert (await load_state(store, run_id)).details["capabilities"] == ["pay"]
+
+
 async def test_a_run_nobody_has_taken_tells_its_status() -> None:
     stage = Stage()
     executor = stage.executor()
@@ -147,6 +161,18 @@ async def test_a_run_taken_since_it_was_read_is_not_taken_again() -> None:
     with pytest.raises(LeaseHeldError):
         await stage.executor().attach(run_id, as_of=before)
     assert (await stage.store().run(run_id)).attempt == 1
+
+
+async def test_what_is_said_with_a_taking_is_recorded_with_it() -> None:
+    stage = Stage()
+    stage.may_end.set()
+    executor = stage.executor()
+    run_id = await executor.submit({"log": []})
+    handle = await executor.attach(run_id, max_steps=1, capabilities={"pay"}, note={"shift": "night"})
+    result = await handle.result()
+    assert (result.status, result.steps) == ("limit_reached", 1)
+    details = (await load_state(executor.store, run_id)).details
+    assert (details["shift"], details["capabilities"], details["max_steps"]) == ("night", ["pay"], 1)
 
 
 class Interrupted(MemoryCheckpointStore):
@@ -209,6 +235,30 @@ async def test_a_stop_whose_grace_is_over_cancels_what_is_in_flight() -> None:
     assert not stopping.done()
     await stage.clock.advance(timedelta(seconds=2))
     assert ((await stopping).status, stage.ran) == ("suspended", ["first"])
+
+
+@pytest.mark.parametrize("word", ["stop", "give_back", "shutdown"])
+async def test_one_run_of_many_is_left_within_the_grace_it_is_given(word: str) -> None:
+    stage = Stage()
+    executor, handle = await stage.under_way()
+    other = await executor.start({"log": []})
+    grace = timedelta(seconds=3)
+    leaves = {
+        "stop": lambda: executor.stop(handle.run_id, "moving house", grace=grace),
+        "give_back": lambda: executor.give_back(handle.run_id, grace=grace),
+        "shutdown": lambda: handle.shutdown(grace=grace),
+    }
+    leaving = asyncio.create_task(leaves[word]())
+    await stage.clock.advance(timedelta(seconds=2))
+    assert not leaving.done()
+    await stage.clock.advance(timedelta(seconds=2))
+    assert leaving.done()
+    assert (await leaving).status == ("suspended" if word == "stop" else "ready")
+    rows = [row async for row in stage.store().history(handle.run_id)]
+    assert (b"moving house" in rows[-1].payload) is (word == "stop")
+    assert executor.is_driving(other.run_id)
+    stage.may_end.set()
+    assert (await other.result()).status == "completed"
 
 
 async def test_a_run_that_is_given_back_is_ready_for_the_next_one() -> None:

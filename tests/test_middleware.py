@@ -142,6 +142,20 @@ async def test_a_timeout_counts_no_wait_before_it_and_every_wait_behind_it() -> 
             assert isinstance(failed.value.__cause__, NodeTimeoutError)
 
 
+async def test_a_shared_rate_is_one_for_all_nodes_that_have_it() -> None:
+    def both(*, shared: bool) -> Flow:
+        flow = Flow("two", STATE, middleware=[RateLimit(1, 10 * SECOND, shared=shared)])
+        flow.add_node("first", nothing).add_node("second", nothing)
+        return flow.set_entry("first").add_edge("first", "second").add_edge("second", END)
+
+    for shared in (False, True):
+        scene = Scene(both(shared=shared))
+        (run,) = await scene.start(1)
+        assert run.done() is not shared
+        await scene.pass_(10 * SECOND)
+        assert (await run.result()).status == "completed"
+
+
 # --- places -----------------------------------------------------------------------------------------------------------
 async def test_a_bulkhead_lets_so_many_in_at_a_time_over_all_runs_in_the_order_they_came() -> None:
     doors = Doors()
@@ -261,6 +275,58 @@ async def test_a_breaker_opens_after_failures_in_a_row_refuses_and_closes_when_a
     assert [await outcome(), await outcome()] == ["paid", "paid"]
     (told,) = scene.executor.statistics().middleware
     assert (told.state, told.refused) == ("closed", 2)
+
+
+async def test_a_shared_breaker_that_one_node_opened_refuses_the_others() -> None:
+    async def pay(state: Any) -> None:
+        raise BankDown
+
+    def both(*, shared: bool) -> Flow:
+        flow = Flow("two", STATE, middleware=[CircuitBreaker(failures=1, shared=shared)])
+        flow.add_node("first", pay).add_node("second", pay).add_node("instead", instead, middleware=[without("circuit_breaker")])
+        flow.set_entry("first").add_fallback("first", "second").add_fallback("second", "instead")
+        return flow.add_edge("first", END).add_edge("second", END).add_edge("instead", END)
+
+    outcomes = [(await Scene(both(shared=shared)).executor.execute(START)).values["log"] for shared in (False, True)]
+    assert outcomes == [["BankDown"], ["CircuitOpenError"]]
+
+
+async def test_a_breaker_that_tries_again_lets_so_many_in_and_closes_when_all_of_them_succeed() -> None:
+    doors = Doors()
+    asked = 0
+
+    async def pay(state: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise BankDown
+        await doors.body(state)
+
+    scene = Scene(lone(pay, CircuitBreaker(failures=1, open_for=30 * SECOND, trials=2), fallback=instead))
+    await scene.start(1)
+    await scene.pass_(30 * SECOND)
+    runs = await scene.start(3)
+    assert doors.inside == 2
+    assert (await runs[2].result()).values["log"] == ["CircuitOpenError"]
+    doors.let_out(1)
+    await scene.settle()
+    (told,) = scene.executor.statistics().middleware
+    assert told.state != "closed"
+    doors.let_out(1)
+    await scene.settle()
+    (told,) = scene.executor.statistics().middleware
+    assert told.state == "closed"
+
+
+async def test_an_error_that_a_breaker_does_not_count_is_as_good_as_an_answer() -> None:
+    errors = [BankDown(), ValueError(), BankDown(), BankDown(), BankDown()]
+
+    async def pay(state: Any) -> None:
+        raise errors.pop(0)
+
+    scene = Scene(lone(pay, CircuitBreaker(failures=2, on=(BankDown,)), fallback=instead))
+    outcomes = [(await scene.executor.execute(START)).values["log"][0] for _ in range(5)]
+    assert outcomes == ["BankDown", "ValueError", "BankDown", "BankDown", "CircuitOpenError"]
 
 
 async def test_a_breaker_around_a_timeout_counts_what_ran_out_of_time() -> None:

@@ -114,6 +114,24 @@ async def test_the_newest_runs_of_each_flow_stay_whatever_their_age(
     assert {run.run_id for run in done.runs} == set(runs[:2])
 
 
+async def test_only_runs_of_the_flow_and_of_the_tenant_that_are_named_go(
+    store: CheckpointStore, executor: GraphExecutor, clock: VirtualClock
+) -> None:
+    ended = Flow("ended", {"n": int}).add_node("only", lambda state: {"n": 1}).set_entry("only").add_edge("only", END)
+    async with GraphExecutor(ended.compile(), store=store, clock=clock) as another:
+        other = await another.execute({"n": 0})
+    mine = await executor.execute({"n": 1, "log": []})
+    theirs = await executor.execute({"n": 1, "log": []}, tenant="acme")
+    await clock.advance(DAY)
+    now = timedelta(0)
+    for retention, goes in (
+        (Retention(runs_for=now, tenant="acme"), theirs),
+        (Retention(runs_for=now, flow="ended"), other),
+        (Retention(runs_for=now, flow="pruned"), mine),
+    ):
+        assert [run.run_id for run in (await prune(store, retention)).runs] == [goes.run_id]
+
+
 async def test_a_cut_run_verifies_resumes_and_forks_as_before(store: CheckpointStore, executor: GraphExecutor, clock: VirtualClock) -> None:
     run = await executor.execute({"n": 30, "log": []})
     before = await load_state(store, run.run_id)

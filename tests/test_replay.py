@@ -130,6 +130,12 @@ async def test_all_runs_of_a_flow_are_replayed_and_those_of_others_are_not() -> 
         await replay(claim(), store, stranger)
 
 
+async def test_as_many_runs_are_replayed_as_are_asked_for_the_newest_first() -> None:
+    store, _oldest = await recorded(claim())
+    newest = (await GraphExecutor(claim().compile(), store=store).execute(START)).run_id
+    assert [each.run_id for each in await replay(claim(), store, limit=1)] == [newest]
+
+
 async def test_rows_of_another_version_are_not_asked() -> None:
     store = MemoryCheckpointStore()
     run_id = (await GraphExecutor(claim().compile(), store=store).execute(START)).run_id

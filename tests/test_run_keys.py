@@ -204,3 +204,14 @@ async def test_what_is_left_to_a_worker_twice_is_one_run(store: CheckpointStore)
         with pytest.raises(RunKeyConflictError):
             await executor.submit({"amount": 6}, run_key="k")
         assert (await executor.execute({"amount": 5}, run_key="k")).run_id == first
+
+
+async def test_what_is_left_to_a_worker_may_take_the_place_of_what_has_its_key(store: CheckpointStore) -> None:
+    async with GraphExecutor(gated([]), store=store) as executor:
+        old = await executor.submit({"amount": 5}, run_key="k")
+        with pytest.raises(RunExistsError):
+            await executor.submit({"amount": 5}, run_key="k", if_exists="error")
+        new = await executor.submit({"amount": 6}, run_key="k", if_exists="supersede", by="ana")
+    assert ((await store.run(old)).status, (await store.run(new)).status) == ("cancelled", "created")
+    rows = [row async for row in store.history(old)]
+    assert "ana" in str(unpack(rows[-1].payload))

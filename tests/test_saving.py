@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -68,11 +69,15 @@ POLICIES = {
 }
 
 
-WEIGHTS = {"per_ms": 1 / 250, "per_token": 0.5, "per_tool_call": 0.5}
+NOTHING_COUNTS = SavePolicy(when="adaptive", threshold=1, per_ms=0, per_token=0, per_tool_call=0)
 
 
-@pytest.mark.parametrize("weight", WEIGHTS)
-async def test_each_weight_alone_brings_a_checkpoint_about(weight: str) -> None:
+@pytest.mark.parametrize(
+    "policy",
+    [replace(NOTHING_COUNTS, per_ms=1 / 250), replace(NOTHING_COUNTS, per_token=0.5), replace(NOTHING_COUNTS, per_tool_call=0.5)],
+    ids=["per_ms", "per_token", "per_tool_call"],
+)
+async def test_each_weight_alone_brings_a_checkpoint_about(policy: SavePolicy) -> None:
     """Each step takes 125 ms of the store's time, says a token and calls a tool: whichever counts, two steps are due together."""
     clock = VirtualClock()
     flow = Flow("weighed", {"n": int})
@@ -86,7 +91,6 @@ async def test_each_weight_alone_brings_a_checkpoint_about(weight: str) -> None:
 
     flow.set_entry("count")
     flow.add_edge("count", "count", when=lambda state: state["n"] < 5, name="more").add_edge("count", END)
-    policy = SavePolicy(when="adaptive", threshold=1, **{**dict.fromkeys(WEIGHTS, 0.0), weight: WEIGHTS[weight]})
     async with CountingStore(now=clock.now) as store, GraphExecutor(flow.compile(), store=store, clock=clock, saving=policy) as executor:
         assert (await executor.execute({"n": 0})).status == "completed"
         assert store.commits == [[2, 3], [4, 5], [6]]

@@ -138,8 +138,10 @@ async def test_a_handle_signals_and_goes_on_here() -> None:
     async with Stage(payment_flow()) as stage:
         handle = await stage.executor.start({})
         await handle.result()
-        await handle.signal("paid", 7)
+        sent = await handle.signal("paid", 7, by="bank", signal_id="transfer-1")
+        assert await handle.signal("paid", 7, by="bank", signal_id="transfer-1") == sent
         assert (await handle.result()).status == "completed"
+        assert [(signal.id, signal.actor) for signal in await stage.store.signals(handle.run_id)] == [(sent.id, "bank")]
 
 
 async def test_whoever_stays_goes_on_when_another_process_signals() -> None:

@@ -35,6 +35,7 @@ from engine.errors import (
     ForkError,
     GraphChangedError,
     InputError,
+    LoopLimitExceeded,
     NodeCancelledError,
     NodeTimeoutError,
     ReadOnlyStateError,
@@ -1056,6 +1057,17 @@ async def test_somebody_who_waits_through_goes_on_when_another_process_decides()
     assert (await waits).status == "completed"
 
 
+async def test_who_resumes_a_run_through_its_barriers_stays_until_its_end() -> None:
+    run = executor(review())
+    waiting = await run.execute(START)
+    assert (await run.resume(waiting.run_id)).status == "waiting"
+    resumes = asyncio.create_task(run.resume(waiting.run_id, through_barriers=True))
+    await settled()
+    assert not resumes.done()
+    await run.store.decide(waiting.run_id, "review", Decision.approve(by="ana"))
+    assert (await asyncio.wait_for(resumes, 20)).status == "completed"
+
+
 async def test_deciding_on_the_handle_goes_on_here_even_in_the_very_moment_in_which_the_run_parks() -> None:
     for turns in range(12):
         run = executor(review())
@@ -1196,11 +1208,48 @@ async def test_a_rejection_within_a_branch_takes_no_fallback_of_the_node_around_
         await run.resume(waiting.run_id)
 
 
+# --- how often a node may be entered ---------------------------------------------------------------------------------
+def inner() -> Flow:
+    return Flow("inner").add_node("one", says("one")).set_entry("one").add_edge("one", END)
+
+
+async def as_it_is(item: str) -> str:
+    return item
+
+
+KINDS: dict[str, Callable[[Flow], Flow]] = {
+    "task": lambda flow: flow.add_node("again", says("one"), max_visits=2),
+    "parallel": lambda flow: flow.add_parallel("again", [says("one")], max_visits=2),
+    "map": lambda flow: flow.add_map("again", "log", as_it_is, max_visits=2),
+    "subflow": lambda flow: flow.add_subflow("again", inner(), max_visits=2),
+    "barrier": lambda flow: flow.add_barrier("again", max_visits=2),
+    "timer": lambda flow: flow.add_timer("again", timedelta(0), max_visits=2),
+    "wait": lambda flow: flow.add_wait("again", "go", max_visits=2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_node_of_any_kind_that_is_entered_too_often_takes_its_fallback(kind: str) -> None:
+    flow = KINDS[kind](Flow("looping", STATE)).add_node("back", says("back")).add_node("out", says("out"))
+    flow.set_entry("again").add_edge("again", "back").add_edge("back", "again")
+    flow.add_fallback("again", "out", on=[LoopLimitExceeded]).add_edge("out", END)
+    run = executor(flow, max_steps=30)
+    run_id = await run.submit(START)
+    for visit in range(1, 3):  # what it would wait for has come already
+        if kind == "barrier":
+            await run.store.decide(run_id, f"again#{visit}", Decision.approve(by="ana"))
+        if kind == "wait":
+            await run.store.signal(run_id, "go")
+    result = await run.resume(run_id)
+    assert (result.status, [word for word in result.values["log"] if word != "one"]) == ("completed", ["back", "back", "out"])
+
+
 # --- cancelling, suspending, letting go -------------------------------------------------------------------------------
 async def test_cancelling_at_a_barrier_ends_the_run_and_decides_nothing() -> None:
     run = executor(review(timeout=timedelta(days=1), on_timeout="approve"))
     waiting = await run.execute(START)
     result = await run.cancel(waiting.run_id, by="ana", reason="not needed")
+    assert [line.detail async for line in operations.steps(run.store, waiting.run_id)][-1] == "cancelled; by ana: not needed"
     assert (result.status, result.values["log"]) == ("cancelled", ["before"])
     assert await run.store.decisions(waiting.run_id) == []
     assert [ticket.status for ticket in await run.store.barriers(run_id=waiting.run_id, status=None)] == ["withdrawn"]
@@ -1398,6 +1447,28 @@ async def test_an_async_node_that_ignores_its_timeout_has_failed_when_the_grace_
     deaf.leave.set()
     result = await handle.result()
     assert (result.values["n"], result.values["log"], attempts) == (2, [], [1, 2])
+
+
+async def test_a_retry_that_may_overlap_does_not_wait_for_the_attempt_that_ignores_its_timeout() -> None:
+    clock, deaf = VirtualClock(), Deaf()
+
+    async def slow(state: Any, ctx: Any) -> dict[str, Any]:
+        return await deaf.node(state, ctx) if ctx.attempt == 1 else {"n": ctx.attempt}
+
+    flow = Flow("deaf", STATE).add_node("slow", slow, timeout=timedelta(seconds=3), retry=Retry(attempts=2, jitter=0), overlap=True)
+    run = executor(flow.set_entry("slow").add_edge("slow", END), clock=clock, cancel_grace=GRACE)
+    handle = await run.start(START)
+    await deaf.inside.wait()
+    await clock.advance(timedelta(seconds=3))
+    with pytest.warns(StrayBodyWarning):
+        await clock.advance(GRACE + timedelta(seconds=1))
+    is_done, strays = handle.done(), run.strays
+    deaf.leave.set()
+    result = await handle.result()
+    assert (is_done, strays, result.status, result.values["n"], result.values["log"]) == (True, 1, "completed", 2, [])
+    await deaf.left.wait()
+    await settled()
+    assert run.strays == 0
 
 
 async def test_cancelling_wins_over_a_run_that_parks_in_the_same_moment() -> None:

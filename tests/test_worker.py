@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -229,6 +229,47 @@ async def test_a_run_that_fails_is_no_trouble_of_the_worker(shop: Shop) -> None:
     await shop.worker(graph={"doomed": flow, "shop": shop.graph}).run(until_idle=True)
     assert await shop.status(run_id) == "failed"
     assert [(report.status, report.flow) for report in shop.said("let_go")] == [("failed", "doomed")]
+
+
+class Told:
+    """A dispatcher that is told of runs by the test, and asks no store."""
+
+    def __init__(self, *runs: RunRecord) -> None:
+        self.runs = list(runs)
+        self.over: list[str] = []
+        self.is_closed = False
+
+    async def look(self, room: int, aside: Collection[str]) -> list[RunRecord]:
+        found = [run for run in self.runs if run.run_id not in aside][:room]
+        self.runs = [run for run in self.runs if run not in found]
+        return found
+
+    async def changed(self) -> None:
+        await asyncio.Event().wait()
+
+    def let_go(self, run_id: str) -> None:
+        self.over.append(run_id)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_it_drives_what_its_dispatcher_tells_of_and_nothing_else(shop: Shop) -> None:
+    told, untold = await shop.submit(2)
+    dispatcher = Told(await shop.store().run(told))
+    await Worker(shop.graph, store=shop.store(), clock=shop.clock, dispatcher=dispatcher).run(until_idle=True)
+    assert [await shop.status(run_id) for run_id in (told, untold)] == ["waiting", "created"]
+    assert (dispatcher.over, dispatcher.is_closed) == ([told], True)
+
+
+async def test_its_observers_see_every_checkpoint_of_the_runs_it_drives(shop: Shop) -> None:
+    seen: list[tuple[str, str]] = []
+    run_ids = await shop.submit(2)
+    worker = Worker(
+        shop.graph, store=shop.store(), clock=shop.clock, observers=[lambda done: seen.append((done.row.run_id, done.row.kind))]
+    )
+    await worker.run(until_idle=True)
+    assert sorted(seen) == sorted((run_id, kind) for run_id in run_ids for kind in ("step", "barrier"))
 
 
 # --- draining -------------------------------------------------------------------------------------------------------

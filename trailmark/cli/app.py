@@ -43,7 +43,7 @@ def root(
     context.obj = Terminal(store, output or Output.TABLE, debug)
 
 
-verb(app, "demo")(demo.demo)
+verb(app, "demo", without=["output"])(demo.demo)
 verb(app, "run")(running.run)
 verb(app, "resume")(running.resume)
 verb(app, "worker")(worker.worker)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from trailmark.cli.given import UsageError
-from trailmark.cli.terminal import Terminal
+from trailmark.cli.terminal import Output, Terminal
 
 
 def demo(
@@ -44,6 +44,8 @@ def demo(
     """See it happen: an audit of this Python environment is killed halfway, resumed, decided by a person and checked, without network."""
     from trailmark.demo.drama import run_demo
 
+    if terminal.output is not Output.TABLE:
+        raise UsageError("the demo is a story for people and has no other output; `runs ls` over its store has")
     if decision != "ask" and not by:
         raise UsageError(f"say who wants to {decision}: --by NAME (or set TRAILMARK_USER); it is recorded")
 

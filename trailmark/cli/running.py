@@ -74,17 +74,24 @@ async def run(
 
     Ctrl-C suspends it: nothing that is committed is lost or done again, and `trailmark resume` goes on.
     """
+    if submit and through_barriers:
+        raise UsageError("--submit leaves the run to a worker, --through-barriers stays with it: they contradict each other")
     terminal.flow = flow
     values, labels = given.input_of(input), given.labels_of(label or ())
     graph = load_graph(flow)
 
+    said: dict[str, Any] = {
+        "run_key": run_key,
+        "labels": labels,
+        "max_steps": max_steps,
+        "if_exists": "supersede" if supersede else "join",
+        "by": by,
+    }
     if submit:
-        return await _submitted(terminal, graph, values, run_key=run_key, labels=labels, max_steps=max_steps)
+        return await _submitted(terminal, graph, values, **said)
 
     async def begin(executor: GraphExecutor) -> RunHandle:
-        handle = await executor.start(
-            values, run_key=run_key, labels=labels, max_steps=max_steps, if_exists="supersede" if supersede else "join", by=by
-        )
+        handle = await executor.start(values, **said)
         if not handle.created:
             terminal.say(f"trailmark: run {handle.run_id} is already there under the key {run_key!r}")
         return handle

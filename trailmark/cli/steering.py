@@ -210,7 +210,10 @@ async def export(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", metavar="FILE|-", help="The file to write; - is stdout.")] = "-",
 ) -> None:
-    """Write all that is kept of a run to a file: JSON lines with digests, which `runs import` takes in any store."""
+    """Write all that is kept of a run to a file: JSON lines with digests, which `runs import` takes in any store.
+
+    Without --to these lines are what is printed, whatever --output says.
+    """
     from checkpoint_stores.carrying import lines_of
 
     async with terminal.opened_store() as store:
@@ -221,7 +224,12 @@ async def export(
                 terminal.write(line.decode().rstrip("\n"))
             return
         _write(to, lines_of(image, store.chain))
-    terminal.say(f"trailmark: run {record.run_id} ({record.status}) was written to {to}: {len(image.rows)} checkpoint(s)")
+    if terminal.output is Output.JSON:
+        terminal.write_json(shapes.of_run(record))
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([record.run_id])
+    else:
+        terminal.say(f"trailmark: run {record.run_id} ({record.status}) was written to {to}: {len(image.rows)} checkpoint(s)")
 
 
 async def import_run(

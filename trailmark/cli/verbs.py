@@ -1,7 +1,7 @@
 """How a function becomes a command: its options, its event loop, its exit code.
 
 A command is a function ``(terminal, ...) -> ExitCode | None``, plain or async, whose annotated parameters are its options.  Each
-also takes --store, --output and --debug, so that these may stand before or behind it.  Errors become one line and an exit code
+also takes --store, --output and --debug (where they mean something), so that these may stand before or behind it.  Errors become one line and an exit code
 here and nowhere else.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -49,8 +49,11 @@ def group(name: str, text: str) -> typer.Typer:
     return typer.Typer(name=name, help=text, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
 
-def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[F], F]:
-    """Make the decorated function the command ``name`` of ``app``; its docstring is the help."""
+def verb(app: typer.Typer, name: str, *, without: Collection[str] = (), **settings: Any) -> Callable[[F], F]:
+    """Make the decorated function the command ``name`` of ``app``; its docstring is the help.
+
+    ``without`` names what is given everywhere and means nothing here.
+    """
 
     def register(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
@@ -58,13 +61,13 @@ def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[F], F]:
 
         def called(**given: Any) -> None:
             context: typer.Context = given.pop("context")
-            options = {each: given.pop(each) for each in _EVERYWHERE}
+            options = {each: given.pop(each, default) for each, (_annotation, default) in _EVERYWHERE.items()}
             terminal = (context.find_object(Terminal) or Terminal()).with_options(**options)
             raise typer.Exit(carried_out(terminal, lambda: function(terminal, **given)))
 
         # typer reads a command's options from its signature, and hands everything over by name.
         by_name = [("context", typer.Context, inspect.Parameter.empty), *((each.name, each.annotation, each.default) for each in own)]
-        by_name += [(each, annotation, default) for each, (annotation, default) in _EVERYWHERE.items()]
+        by_name += [(each, annotation, default) for each, (annotation, default) in _EVERYWHERE.items() if each not in without]
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
                 inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

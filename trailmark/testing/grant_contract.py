@@ -340,6 +340,20 @@ class GrantContract:
             with pytest.raises(NotAnApproverError):
                 await store.decide(runs[1].run_id, "board", Verdict(by="ben"))
 
+    async def test_a_delegation_may_be_for_some_branches_and_for_one_tenant_only(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        for ticket in ("orders[3].review#1", "other[1].review#1"):
+            await run.open_barrier(ticket, approvers=("ana",), park=False)
+        elsewhere = await store.delegate("review", to="ben", by="ana", flow="invoice", until=DAY, tenant="acme", source="form")
+        with pytest.raises(NotAnApproverError):
+            await store.decide(run.run_id, "orders[3].review#1", Verdict(by="ben"))
+        await store.delegate("review", to="ben", by="ana", flow="invoice", until=DAY, path="orders[*]")
+        with pytest.raises(NotAnApproverError):
+            await store.decide(run.run_id, "other[1].review#1", Verdict(by="ben"))
+        assert (await store.decide(run.run_id, "orders[3].review#1", Verdict(by="ben"))).on_behalf_of == "ana"
+        assert await store.grants(tenant="acme") == [elsewhere]
+        assert (elsewhere.tenant, elsewhere.source) == ("acme", "form")
+
     async def test_a_delegation_is_for_its_ticket_its_person_and_until_it_is_revoked(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         await run.open_barrier("review#1", approvers=("ana",), park=False)
