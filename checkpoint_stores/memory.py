@@ -176,7 +176,7 @@ class MemoryCheckpointStore:
             self._hold(run.run_id)
         else:
             self._watches.wake(run.run_id)
-        return Lease(self._record(created), epoch, first.seq, first.digest)
+        return Lease(self._record(created), epoch, first.seq, first.digest, first)
 
     def _genesis(self, run: NewRun) -> bytes:
         if run.parent_run_id is None:
@@ -211,7 +211,7 @@ class MemoryCheckpointStore:
         )  # fmt: skip
         self._hold(run_id)
         self._watches.wake(run_id)
-        return Lease(self._record(held), held.epoch, row.seq, row.digest)
+        return Lease(self._record(held), held.epoch, row.seq, row.digest, row)
 
     def transaction(
         self, *, limit: timedelta | None, begin: Callable[[], Awaitable[None]], ended: Callable[[], None], check: Callable[[], None]

@@ -100,6 +100,8 @@ class Lease(NamedTuple):
     head_seq: int
     """The seq of the ``attempt`` row that transferred the authority."""
     head_digest: bytes
+    row: Row | None = None
+    """That row, so that nobody need read it; None where a store does not tell.  Of a run that was created: its first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,11 @@ class Attendant:
         if run.owner is not None or run.status != "waiting":
             return
         if end is not None:
+            has_ended = end.done()
             # It had parked before the decision came and is only about to say so; an owner that parks later sees the decision.
             await asyncio.wait([end])
-            run = await self._store.run(run_id)
+            if not has_ended:
+                run = await self._store.run(run_id)
         if await self.can_move(run):
             try:
                 await self._take(run_id)

@@ -63,7 +63,7 @@ from engine.graph import FlowGraph
 from engine.handle import STOP_GRACE, RunHandle, Started
 from engine.keyed import IfExists, check_same_input
 from engine.live import Live
-from engine.loading import catch_up, load_state
+from engine.loading import catch_up, catch_up_with, load_state
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.queues import Delivery
@@ -359,7 +359,7 @@ class GraphExecutor:
                     await self._leave_stopped(state, lease)
                 # Another process got in between: what was judged is not where the run stands.
                 admission, lease = await readmitted(self.store, record, state, self.graph, mode, admission, lease)
-            await catch_up(self.store, state)
+            await catch_up_with(self.store, state, lease)
             if admission.migrates:
                 await change_over(self.store, state, self.graph, admission.details, lease.epoch)
             inbox = await self.store.inbox(record.run_id)

@@ -6,7 +6,7 @@ from checkpoint_stores.codec import decode, unpack
 from checkpoint_stores.errors import CheckpointCorruptError
 from checkpoint_stores.fold import RunState, fold
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import Row
+from checkpoint_stores.records import Lease, Row
 
 
 async def load_state(store: CheckpointStore, run_id: str, upto: int | None = None) -> RunState:
@@ -41,6 +41,14 @@ async def catch_up(store: CheckpointStore, state: RunState, upto: int | None = N
             if row.seq == upto:
                 break
     return state.seq - before
+
+
+async def catch_up_with(store: CheckpointStore, state: RunState, lease: Lease) -> None:
+    """Fold the row that gave the lease, and whatever stands before it; asks the store only where the lease does not tell."""
+    if lease.row is not None and lease.row.seq == state.seq + 1:
+        apply_row(state, lease.row)
+    else:
+        await catch_up(store, state)
 
 
 def apply_row(state: RunState, row: Row) -> None:

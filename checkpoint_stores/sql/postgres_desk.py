@@ -172,7 +172,7 @@ def _the_long_way(batch: Iterable[Job[Any]]) -> list[Outcome]:
 
 
 def _lease_of(line: Any, row: Row) -> Lease:
-    return Lease(run_of(line), line.epoch, row.seq, row.digest)
+    return Lease(run_of(line), line.epoch, row.seq, row.digest, row)
 
 
 class _Case:

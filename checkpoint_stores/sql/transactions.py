@@ -144,7 +144,7 @@ def create(connection: sa.Connection, scribe: Scribe, run: NewRun, first: Row, *
 
 def lease_of(line: Any, first: Row, created_at: int) -> Lease:
     """What the creator of a run is told; ``line`` is what `run_line` made."""
-    return Lease(run_of(line._replace(created_at=created_at, updated_at=created_at)), line.epoch, first.seq, first.digest)
+    return Lease(run_of(line._replace(created_at=created_at, updated_at=created_at)), line.epoch, first.seq, first.digest, first)
 
 
 def check_name_free(connection: sa.Connection, run: NewRun) -> None:
@@ -173,7 +173,7 @@ def acquire(connection: sa.Connection, scribe: Scribe, run_id: str, details: Map
     changed = (scribe.worker_id, given.get("max_steps"), given.get("graph_hash"), row.seq, row.digest, scribe.time())
     taken = RunLine(*fetch(connection, statements.TAKE_RUN, line.run_id, *changed)[0])
     tell(connection, line.run_id)
-    return Lease(run_of(taken), taken.epoch, row.seq, row.digest)
+    return Lease(run_of(taken), taken.epoch, row.seq, row.digest, row)
 
 
 def check_owner_gone(connection: sa.Connection, line: Any, clock: int) -> None:

@@ -222,6 +222,14 @@ class StoreContract:
         lease = await other.acquire(run.run_id)
         assert (await store.due(), await other.due(), lease.run.wake_at) == ([], [], None)
 
+    async def test_a_lease_tells_the_row_that_gave_it(self, store: CheckpointStore, other: CheckpointStore) -> None:
+        run = await new_run(store, hold=False, status="created")
+        lease = await other.acquire(run.run_id, details={"why": "a test"})
+        *_, newest = [row async for row in other.history(run.run_id)]
+        assert (newest.kind, newest.seq) == ("attempt", lease.head_seq)
+        # A store of somebody else's need not tell.
+        assert lease.row in (None, newest._replace(committed_at=0))
+
     async def test_a_waiting_run_is_due_when_its_time_has_come(self, store_factory: StoreFactory) -> None:
         clock = SetClock()
         async with store_factory(now=clock) as store, store_factory(now=clock) as other:
