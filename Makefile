@@ -14,7 +14,7 @@ PEERS := .venv-peers
 PACKAGES := trailmark engine checkpoint_stores reducers
 WORKERS ?= 2
 
-.PHONY: help demo test lint fmt bench bench-peers docs clean
+.PHONY: help demo test lint fmt bench bench-sizes bench-peers plots docs clean
 
 help: ## Print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +38,20 @@ fmt: $(STAMP) ## Format the code and apply safe fixes
 bench: $(STAMP) ## Run the benchmarks: one table, beside what was kept (ARGS=--keep keeps this one)
 	$(BIN)/python benchmarks/everything.py $(ARGS)
 
+bench-sizes: $(STAMP) ## Measure cost against size, and a database with 1,000,000 checkpoints (ARGS=--keep keeps the figures)
+	$(BIN)/python benchmarks/bench_large.py $(ARGS)
+	$(BIN)/python benchmarks/bench_sizes.py $(ARGS)
+
 bench-peers: $(PEERS)/.installed ## Run the same work over langgraph, pydantic-graph, burr and dbos, too (ARGS="--quick", "--keep", "sqlite")
 	cd benchmarks && ../$(PEERS)/bin/python -m peers.compare $(ARGS)
 
-docs: $(STAMP) ## Write the reference pages from the code
+plots: $(PEERS)/.installed ## Draw the kept figures of cost against size
+	$(PEERS)/bin/python benchmarks/plots.py
+
+docs: $(STAMP) ## Write the reference pages from the code and the kept figures
 	$(BIN)/python docs/build_reference.py
 	$(BIN)/python docs/build_features.py
+	$(BIN)/python docs/build_figures.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -175,6 +175,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Does it stay as quick when the database is full?")
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--keep", action="store_true", help="keep the figures in benchmarks/results")
+    parser.add_argument("--note", default="", help="what must be known of the machine, kept beside the figures")
     options = parser.parse_args()
     measured, scanned = asyncio.run(main(options.runs))
     report(measured, "large", keep=options.keep)

@@ -22,9 +22,13 @@ from queue import SimpleQueue
 from typing import Any
 
 import asyncpg
-from flows import chain, counting, fan_out, logging
+from flows import Counted, chain, counting, fan_out, logging
 from measuring import Line, alternate, run, timed
 
+from checkpoint_stores.chain import Chain
+from checkpoint_stores.codec import pack
+from checkpoint_stores.records import Row
+from engine.views import model_view
 from trailmark import FlowGraph, GraphExecutor
 from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
 from trailmark.testing.postgres import PostgresServer
@@ -65,7 +69,46 @@ async def memory() -> list[Line]:
     graph = counting(5000)
     async with MemoryCheckpointStore() as store:
         ours, floor = await alternate(lambda: per_step(graph, store, 5000), lambda: bare_awaits(5000))
-    return [Line("in-memory loop, trivial async step, condition each step", "us/step", ours, floor, 8, "memory store")]
+        again, straight = await alternate(lambda: per_step(graph, store, 5000), lambda: straight_line(5000))
+    return [
+        Line("in-memory loop, trivial async step, condition each step", "us/step", ours, floor, 8, "memory store"),
+        Line("the same, beside a straight line of what must be done", "us/step", again, straight, 2 * straight, "memory store"),
+    ]
+
+
+async def straight_line(steps: int) -> float:
+    """The duties of such a step and no engine: view, body, check, condition, encoding, digest, row, fold, all in one loop."""
+
+    async def body(state: Counted) -> dict[str, Any]:
+        return {"n": state.n + 1}
+
+    def more(state: Counted) -> bool:
+        return state.n < steps
+
+    view, chain, plain = model_view(Counted, {}), Chain(), {"n": int}
+    values: dict[str, Any] = {"n": 0}
+    rows: list[Row] = []
+
+    async def loop() -> None:
+        digest = chain.genesis("run")
+        goes_on = True
+        while goes_on:
+            began = time.monotonic_ns() // 1000
+            update = await body(view(values.__getitem__))
+            ops: list[list[Any]] = []
+            for key, value in update.items():
+                if plain[key] is not type(value):
+                    raise TypeError(key)
+                ops.append(["set", key, value])
+            after = {key: value for _, key, value in ops}
+            goes_on = more(view(lambda key: after[key] if key in after else values[key]))  # noqa: B023 - asked here and now
+            payload, ops = pack(ops)
+            row = chain.seal(digest, "run", len(rows) + 1, 1, len(rows) + 1, "step", "", "count", "count", payload, began)
+            values.update((key, value) for _, key, value in ops)
+            digest = row.digest
+            rows.append(row._replace(committed_at=time.time_ns() // 1000))
+
+    return await timed(loop()) / steps * 1e6
 
 
 async def memory_chain() -> list[Line]:

@@ -57,6 +57,9 @@ async def timed(work: Awaitable[Any]) -> float:
     return time.perf_counter() - started
 
 
+NOTE = sys.argv[sys.argv.index("--note") + 1] if "--note" in sys.argv[:-1] else ""
+"""What must be known of the machine, kept beside the figures."""
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -89,7 +92,8 @@ def _beside(line: Line, kept: dict[str, Any] | None) -> str:
 def machine() -> dict[str, str]:
     """When and where figures were measured."""
     kind = f"{platform.machine()}, {os.cpu_count()} cores"
-    return {"on": date.today().isoformat(), "python": platform.python_version(), "machine": kind}  # noqa: DTZ011
+    where = {"on": date.today().isoformat(), "python": platform.python_version(), "machine": kind}  # noqa: DTZ011
+    return where | ({"note": NOTE} if NOTE else {})
 
 
 def run(main: Callable[[], Awaitable[list[Line]]], name: str) -> None:

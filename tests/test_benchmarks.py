@@ -34,8 +34,10 @@ def test_a_benchmark_tells_rows_with_a_figure_and_its_settings(name: str) -> Non
 def test_what_is_kept_says_when_and_where_it_was_measured() -> None:
     for file in set((FOLDER / "results").glob("*.json")) - {FOLDER / "results" / "peers.json"}:
         kept = json.loads(file.read_text())
-        assert set(kept["measured"]) == {"on", "python", "machine"}
-        assert all({"work", "unit", "ours", "budget", "settings"} <= set(row) for row in kept["rows"])
+        assert {"on", "python", "machine"} <= set(kept["measured"]) <= {"on", "python", "machine", "note"}
+        assert all({"work", "unit", "ours", "budget", "settings"} <= set(row) for row in kept.get("rows", ()))
+        assert all({"what", "size", "unit", "sizes", "series"} == set(curve) for curve in kept.get("curves", ()))
+        assert {"rows", "curves"} & set(kept)
 
 
 def test_every_workload_of_the_peers_is_a_method_of_a_peer_and_takes_its_sizes() -> None:
@@ -145,6 +147,28 @@ def test_what_is_kept_of_the_peers_says_how_it_was_come_by() -> None:
 
 def _told(program: str) -> str:
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_cost_against_size_is_told_for_every_store_and_size() -> None:
+    program = """
+        import asyncio, bench_sizes, json
+        small = [curve._replace(sizes=curve.sizes[:2]) for curve in bench_sizes.CURVES]
+        print(json.dumps(asyncio.run(bench_sizes.main(small, rounds=1))))"""
+    curves = json.loads(_told(program))
+    assert len({curve["what"] for curve in curves}) == 4
+    for curve in curves:
+        assert set(curve["series"]) == {"memory", "SQLite", "PostgreSQL"}
+        assert all(len(figures) == len(curve["sizes"]) == 2 and min(figures) > 0 for figures in curve["series"].values())
+
+
+def test_no_statement_of_what_people_and_workers_ask_scans_a_large_table() -> None:
+    program = """
+        import asyncio, bench_large, json
+        lines, scans = asyncio.run(bench_large.main(runs=2_000, rounds=1))
+        print(json.dumps([[line.work for line in lines], scans]))"""
+    works, scans = json.loads(_told(program))
+    assert len(set(works)) == len(works) == 26
+    assert scans == []

@@ -36,6 +36,7 @@ def loaded(name: str) -> ModuleType:
 
 run_page = loaded("run_page")
 build_reference = loaded("build_reference")
+build_figures = loaded("build_figures")
 
 
 def named(path: Path) -> str:
@@ -125,7 +126,16 @@ def test_a_page_of_the_reference_is_what_the_code_says_now(name: str) -> None:
 
 
 def test_every_page_of_the_reference_is_made() -> None:
-    assert {path.name for path in (DOCS / "reference").glob("*.md")} == {*build_reference.PAGES, "features.md"}
+    assert {path.name for path in (DOCS / "reference").glob("*.md")} == {*build_reference.PAGES, "features.md", "figures.md"}
+
+
+def test_the_page_of_figures_is_what_is_kept() -> None:
+    assert (DOCS / "reference" / "figures.md").read_text("utf-8") == build_figures.page(), "type make docs"
+
+
+def test_every_curve_that_is_kept_has_its_picture() -> None:
+    drawn = {path.name for path in (DOCS / "explain" / "pictures").glob("*.svg")}
+    assert drawn == set(re.findall(r"pictures/([\w-]+\.svg)", build_figures.page()))
 
 
 @pytest.mark.parametrize("module", build_reference.MODULES, ids=lambda module: module.__name__)
