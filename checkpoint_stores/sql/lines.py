@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -34,6 +35,9 @@ from checkpoint_stores.sql.leases import is_over
 from checkpoint_stores.sql.schema import barriers, decisions, effects, grants, runs
 from checkpoint_stores.sql.statements import OWNER_COLUMNS
 
+_REMEMBERED: Final = 16_384
+"""So many ids and keys are remembered: a run's are asked for at every step."""
+
 
 def _line_type(name: str, table: sa.Table, *more: str) -> Any:
     """A tuple type whose fields are the table's columns, and what is read beside them."""
@@ -51,6 +55,14 @@ GrantLine: Any = _line_type("GrantLine", grants)
 
 def key_of(run_id: str) -> bytes:
     """The 16 bytes of a run id.  What is no UUID names no run: RunNotFoundError."""
+    try:
+        return _key_of(run_id)
+    except TypeError:  # nothing that could be looked for
+        raise RunNotFoundError(str(run_id)) from None
+
+
+@lru_cache(_REMEMBERED)
+def _key_of(run_id: str) -> bytes:
     try:
         raw = bytes.fromhex(run_id.replace("-", ""))
     except (ValueError, AttributeError):
@@ -71,6 +83,7 @@ def new_key_of(run_id: str) -> bytes:
     return key
 
 
+@lru_cache(_REMEMBERED)
 def id_of(key: bytes) -> str:
     """The canonical text of a run id.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from checkpoint_stores.errors import LeaseLostError, RunNotFoundError, StoreUnavailableError
@@ -65,7 +64,9 @@ class Owning:
 
     def _held(self, lease: Lease) -> Lease:
         self._holding.hold(lease.run.run_id)
-        return lease._replace(run=replace(lease.run, lease_expires_at=self._holding.expires_at))
+        # Its record was made for this very lease, and nobody else has it yet.
+        object.__setattr__(lease.run, "lease_expires_at", self._holding.expires_at)
+        return lease
 
     async def _take(self, run_id: str, details: Mapping[str, Any], *, takeover: bool) -> Lease:
         for _ in range(_ATTEMPTS):
