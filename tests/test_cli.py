@@ -264,6 +264,14 @@ def test_a_store_is_pruned_packed_and_its_runs_are_deleted(cli: Cli) -> None:
     assert cli("runs", "ls", "-o", "json").json == []
 
 
+def test_a_fork_of_which_only_its_first_checkpoint_was_pruned_is_said_to_be_pruned(cli: Cli) -> None:
+    made = cli("runs", "fork", started(cli, LARGE), "-o", "ids").out.strip()
+    cli("runs", "edit", made, "--flow", "shop.py:flow", "--set", "amount=2000", "--by", "ana")
+    cli("db", "prune", "--keep-checkpoints", "1")
+    assert "its checkpoints up to 0 were pruned" in cli("db", "verify", made).out
+    assert cli("runs", "check", made).code == ExitCode.OK
+
+
 def test_a_run_is_carried_to_another_store_in_a_file(cli: Cli, tmp_path: Path) -> None:
     run_id = started(cli, LARGE)
     written = cli("runs", "export", run_id)
