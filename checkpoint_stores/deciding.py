@@ -76,8 +76,30 @@ def node_of(ticket: str) -> str:
 
 
 def tickets_counting_for(ticket: str) -> tuple[str, str]:
-    """Under which tickets votes for ``ticket`` may be stored: itself, and its bare name (decided early)."""
-    return ticket, name_of(ticket)
+    """Under which tickets votes for ``ticket`` may be stored: itself, and its bare name (decided early).
+
+    A bare name that is no ticket yet means the first one.
+
+    >>> tickets_counting_for("review#2"), tickets_counting_for("review")
+    (('review#2', 'review'), ('review', 'review#1'))
+    """
+    name = name_of(ticket)
+    return (ticket, name) if name != ticket else (name, f"{name}#1")
+
+
+def approvals(votes: Iterable[DecisionRecord]) -> list[DecisionRecord]:
+    """The approvals that count towards a quorum: of each person one, and of each right, whoever cast it.
+
+    One person may have voted under a ticket and under its bare name, before it opened.
+    """
+    counted: list[DecisionRecord] = []
+    spoken_for: set[str] = set()
+    for vote in votes:
+        seats = {vote.actor, vote.on_behalf_of or vote.actor}
+        if vote.approves and spoken_for.isdisjoint(seats):
+            spoken_for |= seats
+            counted.append(vote)
+    return counted
 
 
 def waiting_early(decisions: Iterable[DecisionRecord], known: Iterable[BarrierRecord]) -> list[DecisionRecord]:
@@ -121,7 +143,8 @@ def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], de
     ``known`` are the run's barriers of that node, in every status; ``definition`` is the graph's, as JSON text.
     A name means the open ticket of that name, else the latest that was open; what never opened may be decided early.
 
-    Raises RunEndedError, AmbiguousTicketError, UnknownBarrierError, BarrierClosedError (the barrier takes no early decisions).
+    Raises RunEndedError, AmbiguousTicketError, UnknownBarrierError, BarrierClosedError (the barrier takes no early decisions),
+    InvalidDecisionError (a quorum needs to know for which branch a vote is).
     """
     if run.status in ENDED:
         raise RunEndedError(run.run_id, run.status)
@@ -147,7 +170,12 @@ def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], de
         raise UnknownBarrierError(run.run_id, barrier, waiting or tuple(declared))
     if not spec.get("early", True):
         raise BarrierClosedError(run.run_id, barrier, "not open yet", detail="it takes no early decisions")
-    return EarlyTicket(barrier, tuple(spec.get("approvers") or ()), int(spec.get("quorum") or 1))
+    quorum = int(spec.get("quorum") or 1)
+    if quorum > 1 and not has_place(definition, barrier):
+        # Votes under the bare name of a barrier in a branch are counted for no ticket until one takes them all.
+        reason = f"it stands in a branch and needs {quorum} approvals; before it opens, say which one you mean, e.g. 'checks[0].{barrier}'"
+        raise InvalidDecisionError(run.run_id, barrier, reason)
+    return EarlyTicket(barrier, tuple(spec.get("approvers") or ()), quorum)
 
 
 def has_place(definition: str | None, ticket: str) -> bool:
@@ -223,7 +251,7 @@ def judge(
     for vote in cast:
         if decision.by in (vote.actor, vote.on_behalf_of) or _settles(vote):
             raise _conflict(run, name, vote)
-    if sum(vote.approves for vote in cast) >= ticket.quorum:
+    if len(approvals(cast)) >= ticket.quorum:
         raise _conflict(run, name, cast[-1])
     delegation = _right_of(run, ticket, cast, decision, delegations, now)
     _check_quorum(run, name, ticket.quorum, decision)
@@ -245,7 +273,7 @@ def judge(
         on_behalf_of=delegation.actor if delegation is not None else None,
         grant=delegation.id if delegation is not None else None,
     )
-    is_enough = _settles(record) or sum(vote.approves for vote in cast) + 1 >= ticket.quorum
+    is_enough = _settles(record) or len(approvals([*cast, record])) >= ticket.quorum
     return Verdict(record, is_new=True, status="decided" if is_enough else "open")
 
 
@@ -253,9 +281,10 @@ def _counting(ticket: BarrierRecord | EarlyTicket, name: str, votes: Iterable[De
     if isinstance(ticket, BarrierRecord) and ticket.status == "open":
         # What an open ticket has consumed was refused by the run, which opened it again: the vote is to be cast anew.
         votes = [vote for vote in votes if vote.consumed_seq is None]
-    exact = isinstance(ticket, EarlyTicket) or not ticket.early
+    exact = not ticket.early if isinstance(ticket, BarrierRecord) else name not in (name_of(name), f"{name_of(name)}#1")
     # An early vote counts once, for the first ticket that consumed it; it says nothing about later visits.
-    return [vote for vote in votes if vote.ticket == name or (not exact and vote.ticket == name_of(name) and vote.consumed_seq is None)]
+    others = () if exact else tickets_counting_for(name)
+    return [vote for vote in votes if vote.ticket == name or (vote.ticket in others and vote.consumed_seq is None)]
 
 
 def _check_open(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: str, cast: Sequence[DecisionRecord], now: int) -> None:

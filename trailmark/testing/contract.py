@@ -1538,6 +1538,22 @@ class StoreContract:
         await store.decide(run.run_id, "review", Verdict(by="ben"))
         assert [found.status for found in await store.barriers(status=None)] == ["decided"]
 
+    async def test_a_bare_name_that_was_never_a_ticket_means_the_first_one(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        first = await store.decide(run.run_id, "review", Verdict(by="ana"))
+        assert await store.decide(run.run_id, "review#1", Verdict(by="ana")) == first
+        with pytest.raises(DecisionConflictError):
+            await store.decide(run.run_id, "review#1", reject("ben"))
+
+    async def test_who_voted_early_under_two_names_is_one_person_and_keeps_nobody_from_voting(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        for name in ("review", "review#2"):
+            await store.decide(run.run_id, name, Verdict(by="ana"))
+        await run.open_barrier("review#2", quorum=2, park=False)
+        assert [found.status for found in await store.barriers(status=None)] == ["open"]
+        await store.decide(run.run_id, "review#2", Verdict(by="ben"))
+        assert [found.status for found in await store.barriers(status=None)] == ["decided"]
+
     async def test_many_decisions_at_once_are_all_kept(self, store: CheckpointStore, other: CheckpointStore) -> None:
         runs = [await new_run(store) for _ in range(20)]
         await asyncio.gather(*(run.open_barrier() for run in runs))
