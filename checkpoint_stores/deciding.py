@@ -8,6 +8,8 @@ against, so any process may decide.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,7 +65,16 @@ def name_of(ticket: str) -> str:
     ('checks[1].review', 'review')
     """
     head, hash_, visit = ticket.rpartition("#")
-    return head if hash_ and visit.isdigit() else ticket
+    return head if hash_ and _is_number(visit) else ticket
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is written as the number of a visit or of a branch is: ``isdigit`` holds for ``²`` too, and ``int`` takes only so many."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
+_DIGITS: Final = 18
+"""Of the largest number that a ticket may name; none comes near it."""
 
 
 def node_of(ticket: str) -> str:
@@ -120,16 +131,18 @@ def check_asked(barrier: object, decision: object) -> None:
         raise ArgumentError("decision", decision, 'a Decision, e.g. Decision.approve(by="ana")')
 
 
-A_NAME: Final = "by a name without white space around it"
+A_NAME: Final = "by a name without white space around it, its accented letters composed (Unicode NFC)"
 
 
 def names_somebody(who: object) -> bool:
     """Whether it can stand for a person: printable, not reserved, and no other spelling of a name that two could be counted for.
 
-    >>> [names_somebody(each) for each in ("ana", "Ana M.", " ana", "timeout", "", 7)]
-    [True, True, False, False, False, False]
+    >>> [names_somebody(each) for each in ("ana", "Ana M.", "José", " ana", "Jose\u0301", "timeout", "", 7)]
+    [True, True, True, False, False, False, False, False]
     """
-    return isinstance(who, str) and who not in RESERVED_ACTORS and who == who.strip() and who.isprintable()
+    if not isinstance(who, str) or who in RESERVED_ACTORS:
+        return False
+    return who == who.strip() and who.isprintable() and unicodedata.is_normalized("NFC", who)
 
 
 def is_known(barrier: str, known: Iterable[BarrierRecord]) -> bool:
@@ -192,7 +205,7 @@ def has_place(definition: str | None, ticket: str) -> bool:
     for part in branches:
         node, _, index = part.rstrip("]").partition("[")
         inside = (nodes.get(node.partition("#")[0]) or {}).get("branches") or []
-        if not index.isdigit() or not inside:
+        if not _is_number(index) or index != str(int(index)) or not inside:
             return False
         # A map runs the same for every item.
         place = 0 if (nodes.get(node.partition("#")[0]) or {}).get("kind") == "map" else int(index)
@@ -397,8 +410,10 @@ def misfit(form: Mapping[str, Any], value: Any, what: str) -> str:
         # An empty registry: a form never makes this process fetch a remote schema.
         validator = jsonschema.Draft202012Validator(dict(form), registry=referencing.Registry())
         errors = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
-    except (jsonschema.exceptions.SchemaError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType) as error:
+    except (jsonschema.exceptions.SchemaError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType, re.error) as error:
         return f"its form is not a usable JSON Schema: {error}"
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # numbers without end, lists too deep
+        return f"the {what} cannot be checked ({type(error).__name__}: {error})"
     return "; ".join(f"{'.'.join(str(part) for part in error.absolute_path) or what}: {error.message}" for error in errors)
 
 
