@@ -8,6 +8,8 @@ against, so any process may decide.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,7 +65,16 @@ def name_of(ticket: str) -> str:
     ('checks[1].review', 'review')
     """
     head, hash_, visit = ticket.rpartition("#")
-    return head if hash_ and visit.isdigit() else ticket
+    return head if hash_ and _is_number(visit) else ticket
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is written as the number of a visit or of a branch is: ``isdigit`` holds for ``²`` too, and ``int`` takes only so many."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
+_DIGITS: Final = 18
+"""Of the largest number that a ticket may name; none comes near it."""
 
 
 def node_of(ticket: str) -> str:
@@ -76,8 +87,30 @@ def node_of(ticket: str) -> str:
 
 
 def tickets_counting_for(ticket: str) -> tuple[str, str]:
-    """Under which tickets votes for ``ticket`` may be stored: itself, and its bare name (decided early)."""
-    return ticket, name_of(ticket)
+    """Under which tickets votes for ``ticket`` may be stored: itself, and its bare name (decided early).
+
+    A bare name that is no ticket yet means the first one.
+
+    >>> tickets_counting_for("review#2"), tickets_counting_for("review")
+    (('review#2', 'review'), ('review', 'review#1'))
+    """
+    name = name_of(ticket)
+    return (ticket, name) if name != ticket else (name, f"{name}#1")
+
+
+def approvals(votes: Iterable[DecisionRecord]) -> list[DecisionRecord]:
+    """The approvals that count towards a quorum: of each person one, and of each right, whoever cast it.
+
+    One person may have voted under a ticket and under its bare name, before it opened.
+    """
+    counted: list[DecisionRecord] = []
+    spoken_for: set[str] = set()
+    for vote in votes:
+        seats = {vote.actor, vote.on_behalf_of or vote.actor}
+        if vote.approves and spoken_for.isdisjoint(seats):
+            spoken_for |= seats
+            counted.append(vote)
+    return counted
 
 
 def waiting_early(decisions: Iterable[DecisionRecord], known: Iterable[BarrierRecord]) -> list[DecisionRecord]:
@@ -98,16 +131,18 @@ def check_asked(barrier: object, decision: object) -> None:
         raise ArgumentError("decision", decision, 'a Decision, e.g. Decision.approve(by="ana")')
 
 
-A_NAME: Final = "by a name without white space around it"
+A_NAME: Final = "by a name without white space around it, its accented letters composed (Unicode NFC)"
 
 
 def names_somebody(who: object) -> bool:
     """Whether it can stand for a person: printable, not reserved, and no other spelling of a name that two could be counted for.
 
-    >>> [names_somebody(each) for each in ("ana", "Ana M.", " ana", "timeout", "", 7)]
-    [True, True, False, False, False, False]
+    >>> [names_somebody(each) for each in ("ana", "Ana M.", "José", " ana", "Jose\u0301", "timeout", "", 7)]
+    [True, True, True, False, False, False, False, False]
     """
-    return isinstance(who, str) and who not in RESERVED_ACTORS and who == who.strip() and who.isprintable()
+    if not isinstance(who, str) or who in RESERVED_ACTORS:
+        return False
+    return who == who.strip() and who.isprintable() and unicodedata.is_normalized("NFC", who)
 
 
 def is_known(barrier: str, known: Iterable[BarrierRecord]) -> bool:
@@ -121,7 +156,8 @@ def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], de
     ``known`` are the run's barriers of that node, in every status; ``definition`` is the graph's, as JSON text.
     A name means the open ticket of that name, else the latest that was open; what never opened may be decided early.
 
-    Raises RunEndedError, AmbiguousTicketError, UnknownBarrierError, BarrierClosedError (the barrier takes no early decisions).
+    Raises RunEndedError, AmbiguousTicketError, UnknownBarrierError, BarrierClosedError (the barrier takes no early decisions),
+    InvalidDecisionError (a quorum needs to know for which branch a vote is).
     """
     if run.status in ENDED:
         raise RunEndedError(run.run_id, run.status)
@@ -147,7 +183,12 @@ def find_ticket(run: RunRecord, barrier: str, known: Sequence[BarrierRecord], de
         raise UnknownBarrierError(run.run_id, barrier, waiting or tuple(declared))
     if not spec.get("early", True):
         raise BarrierClosedError(run.run_id, barrier, "not open yet", detail="it takes no early decisions")
-    return EarlyTicket(barrier, tuple(spec.get("approvers") or ()), int(spec.get("quorum") or 1))
+    quorum = int(spec.get("quorum") or 1)
+    if quorum > 1 and not has_place(definition, barrier):
+        # Votes under the bare name of a barrier in a branch are counted for no ticket until one takes them all.
+        reason = f"it stands in a branch and needs {quorum} approvals; before it opens, say which one you mean, e.g. 'checks[0].{barrier}'"
+        raise InvalidDecisionError(run.run_id, barrier, reason)
+    return EarlyTicket(barrier, tuple(spec.get("approvers") or ()), quorum)
 
 
 def has_place(definition: str | None, ticket: str) -> bool:
@@ -164,7 +205,7 @@ def has_place(definition: str | None, ticket: str) -> bool:
     for part in branches:
         node, _, index = part.rstrip("]").partition("[")
         inside = (nodes.get(node.partition("#")[0]) or {}).get("branches") or []
-        if not index.isdigit() or not inside:
+        if not _is_number(index) or index != str(int(index)) or not inside:
             return False
         # A map runs the same for every item.
         place = 0 if (nodes.get(node.partition("#")[0]) or {}).get("kind") == "map" else int(index)
@@ -223,7 +264,7 @@ def judge(
     for vote in cast:
         if decision.by in (vote.actor, vote.on_behalf_of) or _settles(vote):
             raise _conflict(run, name, vote)
-    if sum(vote.approves for vote in cast) >= ticket.quorum:
+    if len(approvals(cast)) >= ticket.quorum:
         raise _conflict(run, name, cast[-1])
     delegation = _right_of(run, ticket, cast, decision, delegations, now)
     _check_quorum(run, name, ticket.quorum, decision)
@@ -245,7 +286,7 @@ def judge(
         on_behalf_of=delegation.actor if delegation is not None else None,
         grant=delegation.id if delegation is not None else None,
     )
-    is_enough = _settles(record) or sum(vote.approves for vote in cast) + 1 >= ticket.quorum
+    is_enough = _settles(record) or len(approvals([*cast, record])) >= ticket.quorum
     return Verdict(record, is_new=True, status="decided" if is_enough else "open")
 
 
@@ -253,9 +294,10 @@ def _counting(ticket: BarrierRecord | EarlyTicket, name: str, votes: Iterable[De
     if isinstance(ticket, BarrierRecord) and ticket.status == "open":
         # What an open ticket has consumed was refused by the run, which opened it again: the vote is to be cast anew.
         votes = [vote for vote in votes if vote.consumed_seq is None]
-    exact = isinstance(ticket, EarlyTicket) or not ticket.early
+    exact = not ticket.early if isinstance(ticket, BarrierRecord) else name not in (name_of(name), f"{name_of(name)}#1")
     # An early vote counts once, for the first ticket that consumed it; it says nothing about later visits.
-    return [vote for vote in votes if vote.ticket == name or (not exact and vote.ticket == name_of(name) and vote.consumed_seq is None)]
+    others = () if exact else tickets_counting_for(name)
+    return [vote for vote in votes if vote.ticket == name or (vote.ticket in others and vote.consumed_seq is None)]
 
 
 def _check_open(run: RunRecord, ticket: BarrierRecord | EarlyTicket, name: str, cast: Sequence[DecisionRecord], now: int) -> None:
@@ -368,8 +410,10 @@ def misfit(form: Mapping[str, Any], value: Any, what: str) -> str:
         # An empty registry: a form never makes this process fetch a remote schema.
         validator = jsonschema.Draft202012Validator(dict(form), registry=referencing.Registry())
         errors = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
-    except (jsonschema.exceptions.SchemaError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType) as error:
+    except (jsonschema.exceptions.SchemaError, referencing.exceptions.Unresolvable, jsonschema.exceptions.UnknownType, re.error) as error:
         return f"its form is not a usable JSON Schema: {error}"
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # numbers without end, lists too deep
+        return f"the {what} cannot be checked ({type(error).__name__}: {error})"
     return "; ".join(f"{'.'.join(str(part) for part in error.absolute_path) or what}: {error.message}" for error in errors)
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from checkpoint_stores.codec import encode, materialise, to_json
+from checkpoint_stores.deciding import approvals
 from checkpoint_stores.fold import Scope
 from checkpoint_stores.records import BarrierRecord, DecisionRecord
 from engine.decisions import Decision
@@ -99,14 +100,10 @@ def verdict(quorum: int, records: Sequence[DecisionRecord]) -> DecisionRecord | 
 
     A reject decides at once, and so does anything where one person is enough; else ``quorum`` different people must approve.
     """
-    approvers: set[str] = set()
-    for record in records:
+    for number, record in enumerate(records, 1):
         if record.action == "reject" or quorum == 1:
             return record
-        if record.action != "approve":
-            continue
-        approvers.add(record.actor)
-        if len(approvers) >= quorum:
+        if record.action == "approve" and len(approvals(records[:number])) >= quorum:
             return record
     return None
 

@@ -66,7 +66,7 @@ def _votes_of(row: Row) -> list[dict[str, Any]]:
 async def _begun(store: CheckpointStore, record: RunRecord, first: Row) -> Contracts:
     """Contracts that begin where the history begins: with nothing, or on a snapshot where earlier checkpoints were pruned."""
     state = None
-    if first.seq > 1:
+    if first.seq > (1 if record.parent_run_id is None else 0):  # a fork's own first checkpoint has number 0
         snapshot, _rows = await store.load(record.run_id, first.seq)
         if snapshot is not None:
             state = RunState.restored(record.run_id, decode(snapshot.payload), snapshot.digest)

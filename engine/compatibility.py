@@ -208,7 +208,7 @@ def _is_parked(here: _Here, node: NodePlan) -> Iterator[Objection]:
         yield _changed_kind(here, "barrier", node, _STANDS[PARKED].format(ticket=ticket), final=True)
         return
     was, now = here.node(here.before), here.node(here.after)
-    held = {"approvers": list(details["approvers"]), "quorum": details["quorum"]}
+    held = {"approvers": _asked_first(details, len(now.get("approvers", ()))), "quorum": details["quorum"]}
     changed = [name for name in ("form", "edit_keys") if was.get(name) != now.get(name)]
     changed += [name for name, value in held.items() if value != now.get(name)]
     for name in changed:
@@ -216,6 +216,14 @@ def _is_parked(here: _Here, node: NodePlan) -> Iterator[Objection]:
             f"node {scope.node!r}{here.inside}: {name} changed", f"ticket {ticket} is open and would be decided by what it was opened with",
             f"let it be decided first; {FORCE} (the ticket stays as it is)",
         )  # fmt: skip
+
+
+def _asked_first(details: Mapping[str, Any], count: int) -> list[str]:
+    """Whom a ticket asked when it was opened, if those were ``count``: escalations have added others since, at the end."""
+    reached = details.get("nudges", ())[: details.get("nudged", 0)]
+    escalated = {person for _due, who in reached for person in who}
+    asked = list(details["approvers"])
+    return asked[:count] if escalated.issuperset(asked[count:]) else asked
 
 
 def _is_open(here: _Here, node: NodePlan) -> Iterator[Objection]:

@@ -123,6 +123,8 @@ class Contracts:
         self._left: Counter[tuple[str, str, str]] = Counter()
         self._entered: Counter[tuple[str, str, str]] = Counter()
         self._given_up: Counter[tuple[str, str, str]] = Counter()
+        self._given_unjoined = frozenset(_unjoined(self.state))
+        """Paths of nodes whose branches were over where the history begins: a fork may stand there until somebody resumes it."""
 
     def take(self, row: Row) -> None:
         """Check the next checkpoint and fold it; after one that cannot be folded nothing is checked any more."""
@@ -137,6 +139,10 @@ class Contracts:
             self._look(row, ops, scope)
             before, entered = frozenset(self.state.scopes), row.step != self.state.step
             fold(self.state, row, unpack(row.payload))
+            if row.kind == "fork":
+                self._given_unjoined = frozenset(_unjoined(self.state))
+            elif row.kind == "join":
+                self._given_unjoined -= {row.path}
             self._follow(row, ops, before, scope=self.state.scopes[row.path], entered=entered)
         except Exception as error:  # noqa: BLE001 - damaged rows break the fold in any way
             self._is_broken = True
@@ -153,12 +159,11 @@ class Contracts:
         if state.status == "completed" and (state.root.phase != DONE or self._standing):
             where = ", ".join(sorted(scope.node for scope in state.frontier())) or "a branch"
             problems.append(Problem(state.run_id, state.seq, f"the run is completed and still stands before {where}"))
-        for scope in state.scopes.values():
-            if scope.phase == OPEN and not scope.left:
-                where = f" in {scope.path}" if scope.path else ""
-                problems.append(
-                    Problem(state.run_id, state.seq, f"all branches of node {scope.node!r}{where} are over and nothing joined them")
-                )
+        for path in _unjoined(state):
+            if path not in self._given_unjoined:
+                where = f" in {path}" if path else ""
+                node = state.scopes[path].node
+                problems.append(Problem(state.run_id, state.seq, f"all branches of node {node!r}{where} are over and nothing joined them"))
         return RunCheck(
             state.run_id, tuple(problems), tuple(self._edges()), self._checked, state.step, self._since, state.status,
         )  # fmt: skip
@@ -279,10 +284,21 @@ class Contracts:
             yield EdgeCount(*edge, left, self._entered[edge], standing[edge], self._given_up[edge])
 
 
+def _unjoined(state: RunState) -> list[str]:
+    """Paths of the scopes whose branches are all over and not joined yet."""
+    return [scope.path for scope in state.scopes.values() if scope.phase == OPEN and not scope.left]
+
+
 def _phase(scope: Scope) -> str:
-    return {AT: "before", RETRY: "before a retry of", OPEN: "in the open node", PARKED: "waiting at", DONE: "behind", FAILED: "failed at"}[
-        scope.phase
-    ]
+    return {
+        AT: "before",
+        RETRY: "before a retry of",
+        OPEN: "in the open node",
+        PARKED: "waiting at",
+        WAIT: "waiting in",
+        DONE: "behind",
+        FAILED: "failed at",
+    }[scope.phase]
 
 
 def _place_of(scope: Scope) -> str:

@@ -243,10 +243,7 @@ def _open_each(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now: i
     draft = Draft(node.kind, scope.path, node.name, each["entry"], [["each", node.name, visit, each]], entered=True)
     if not each["count"]:
         return Decision(draft, (BranchEnded(scope.path),))
-    begin = BeginItems(scope.path)
-    if each["due"] is None:
-        return Decision(draft, (), (begin,))
-    return Decision(draft, (), (begin, SetTimer(each["due"], BranchTimedOut(scope.child_path(node.name, visit, 0)))))
+    return Decision(draft, (), (BeginItems(scope.path),))
 
 
 def _begun(plan: Plan, here: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -> Decision | None:

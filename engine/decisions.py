@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.records import DecisionAction, DecisionRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+LAST_DAY: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+"""The last time that can be told in every time zone, microseconds: a deadline of ten thousand years must not hide the tickets beside it."""
 
 
 def _roles(roles: str | Iterable[str]) -> tuple[str, ...]:
@@ -27,12 +30,12 @@ def _roles(roles: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def moment(microseconds: int) -> datetime:
-    """The aware UTC time of a store's microseconds.
+    """The aware UTC time of a store's microseconds; of what lies behind the last year of the calendar, its last day.
 
-    >>> moment(1_000_000).isoformat()
-    '1970-01-01T00:00:01+00:00'
+    >>> moment(1_000_000).isoformat(), moment(10**18).isoformat()
+    ('1970-01-01T00:00:01+00:00', '9999-12-31T00:00:00+00:00')
     """
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return _EPOCH + timedelta(microseconds=min(microseconds, LAST_DAY))
 
 
 @dataclass(frozen=True, slots=True)

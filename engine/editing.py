@@ -17,9 +17,9 @@ from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED, Amendment, Inbox
 from engine.barriers import payload_digest, record_of, worded
-from engine.errors import EditError
+from engine.errors import EditError, NodeError
 from engine.loading import load_state
-from engine.plan import Plan
+from engine.plan import NodePlan, Plan
 from engine.updates import first_line
 
 _TRIES: Final = 10
@@ -51,7 +51,7 @@ async def _edit_once(store: CheckpointStore, run_id: str, edits: Mapping[str, An
         schema.check_final(state.root.read)
     except ValueError as error:
         raise EditError(record.flow, [str(error)]) from error
-    tickets = reworded(state, edits, plan)
+    tickets = reworded(state, record.flow, edits, plan)
     problems = list(_decided_already(tickets, inbox))
     if problems:
         raise EditError(record.flow, problems)
@@ -92,10 +92,10 @@ def edited(
     return ops
 
 
-def reworded(state: RunState, edits: Mapping[str, Any], plan: Plan | None) -> list[Scope]:
+def reworded(state: RunState, flow: str, edits: Mapping[str, Any], plan: Plan | None) -> list[Scope]:
     """Let every open ticket that shows what was edited show it as it is now; the scopes of those tickets.
 
-    Nobody may decide over what a ticket showed before the edits.
+    Nobody may decide over what a ticket showed before the edits.  Raises EditError where a prompt cannot be written with them.
     """
     changed = []
     for scope in state.frontier():
@@ -104,13 +104,25 @@ def reworded(state: RunState, edits: Mapping[str, Any], plan: Plan | None) -> li
         details = scope.detail[1]
         before = details["digest"]
         details["payload"] |= {key: to_json(scope.read(key)) for key in edits if key in details["payload"]}
-        node = None if plan is None else plan.at(scope.path).nodes.get(scope.node)
-        if node is not None and node.barrier is not None:
-            details["prompt"], details["payload"] = worded(node, scope)
+        node = None if plan is None else _barrier_at(plan, scope)
+        if node is not None:
+            try:
+                details["prompt"], details["payload"] = worded(node, scope)
+            except NodeError as error:
+                raise EditError(flow, [str(error)]) from error
         details["digest"] = payload_digest(details["prompt"], details["payload"])
         if details["digest"] != before:
             changed.append(scope)
     return changed
+
+
+def _barrier_at(plan: Plan, scope: Scope) -> NodePlan | None:
+    """The barrier that a scope is parked at; None where a changed flow, which a fork may be edited with, has none there."""
+    try:
+        node = plan.at(scope.path).nodes.get(scope.node)
+    except (KeyError, IndexError):
+        return None
+    return node if node is not None and node.barrier is not None else None
 
 
 def _mapping(state: RunState) -> Iterator[Scope]:

@@ -104,7 +104,7 @@ async def fork_run(
         raise ForkError(record.run_id, state.seq, state.status)
     if edits:
         edited(state, record.flow, edits, validate, keys)
-        reworded(state, edits, plan)
+        reworded(state, record.flow, edits, plan)
     state.status = "suspended"
     state.details = {name: value for name, value in state.details.items() if name != "keys"}  # its effects are its own
     new_run_id = new_id(clock.now())

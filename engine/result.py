@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from checkpoint_stores.records import RunStatus
+from engine.decisions import moment
 from engine.notices import TrailmarkWarning
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PendingRetry(NamedTuple):
@@ -34,7 +33,7 @@ class PendingRetry(NamedTuple):
     @property
     def due(self) -> datetime:
         """The same as an aware datetime, UTC."""
-        return _EPOCH + timedelta(microseconds=self.due_at)
+        return moment(self.due_at)
 
 
 class PendingWait(NamedTuple):

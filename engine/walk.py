@@ -390,15 +390,19 @@ class Walk:
         # What follows may close the node, and may even open it again, with items of its own to begin.
         while self._items.get(path) is waiting and self.state.status == "running":
             index = None
-            if scope is not None and scope.phase == OPEN:
-                if not self._has_room(scope):
+            if scope is not None and scope.phase == OPEN and scope.unbegun():
+                # The one flow of a subflow node may be bounded in time: it begins at once, and its bodies wait for their places.
+                if scope.detail[2]["over"] is not None and not self._has_room(scope):
                     break
                 index = next(waiting, None)
             if index is None or scope is None:
                 del self._items[path]
                 break
             begun = True
-            self._follow(Arrived(begin_child(self.state, scope, index).path), now, batch)
+            child = begin_child(self.state, scope, index)
+            if child.due is not None:
+                batch.timers += (SetTimer(child.due, BranchTimedOut(child.path)),)
+            self._follow(Arrived(child.path), now, batch)
         return begun
 
     def _has_room(self, scope: Scope) -> bool:

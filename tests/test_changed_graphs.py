@@ -19,8 +19,9 @@ from engine.errors import GraphChangedError
 from engine.executor import GraphExecutor
 from engine.flow import Flow, branch
 from engine.loading import load_state
-from engine.plan import END, Retry
+from engine.plan import END, Escalation, Retry
 from reducers import append, max_
+from trailmark.testing import VirtualClock
 
 STATE = {"n": int, "log": Annotated[list[str], append], "items": list[str]}
 START = {"n": 1, "log": [], "items": ["a", "b", "c"]}
@@ -308,6 +309,24 @@ async def test_a_person_who_sends_a_run_where_no_edge_leads_any_more_is_asked_ag
     assert (await later.resume(run_id)).waiting_for == ("review#1",)
     await executor.store.decide(run_id, "review", Decision.approve(by="ana"))
     assert (await later.resume(run_id)).values["log"] == ["before", "other"]
+
+
+@pytest.mark.parametrize(("asked_now", "goes_on"), [({"finance"}, True), ({"board"}, False), ({"finance", "board"}, False)])
+async def test_whom_an_escalation_added_to_a_ticket_is_no_change_of_the_flow(asked_now: set[str], goes_on: bool) -> None:
+    clock = VirtualClock()
+    store = MemoryCheckpointStore(now=clock.now)
+    escalate = [Escalation(after=timedelta(hours=1), approvers={"director"})]
+    before = GraphExecutor(asked(approvers={"finance"}, escalate=escalate).compile(), store=store, clock=clock)
+    run = await before.execute(START)
+    await clock.advance(timedelta(hours=2))
+    await before.resume(run.run_id)
+    assert [ticket.approvers for ticket in await store.barriers()] == [("finance", "director")]
+    after = GraphExecutor(asked(approvers=asked_now, escalate=escalate, prompt="{n}?").compile(), store=store, clock=clock)
+    if goes_on:
+        assert (await after.resume(run.run_id)).status == "waiting"
+    else:
+        with pytest.raises(GraphChangedError, match="approvers changed"):
+            await after.resume(run.run_id)
 
 
 async def test_a_decision_made_before_its_barrier_opened_is_not_lost_silently() -> None:

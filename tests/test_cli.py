@@ -273,6 +273,14 @@ def test_a_store_is_pruned_packed_and_its_runs_are_deleted(cli: Cli) -> None:
     assert cli("runs", "ls", "-o", "json").json == []
 
 
+def test_a_fork_of_which_only_its_first_checkpoint_was_pruned_is_said_to_be_pruned(cli: Cli) -> None:
+    made = cli("runs", "fork", started(cli, LARGE), "-o", "ids").out.strip()
+    cli("runs", "edit", made, "--flow", "shop.py:flow", "--set", "amount=2000", "--by", "ana")
+    cli("db", "prune", "--keep-checkpoints", "1")
+    assert "its checkpoints up to 0 were pruned" in cli("db", "verify", made).out
+    assert cli("runs", "check", made).code == ExitCode.OK
+
+
 def test_a_run_is_carried_to_another_store_in_a_file(cli: Cli, tmp_path: Path) -> None:
     run_id = started(cli, LARGE)
     written = cli("runs", "export", run_id)
@@ -614,6 +622,20 @@ def test_a_barrier_may_be_decided_before_it_is_reached(cli: Cli) -> None:
     assert "before it was asked" in early.out
     done = cli("resume", run_id, "--flow", "shop.py:flow", "--max-steps", "50", "-o", "json")
     assert (done.code, done.json["values"]["notes"][-1]) == (ExitCode.OK, "paid")
+
+
+def test_a_time_behind_the_calendars_last_year_hides_nothing_from_anybody(cli: Cli, tmp_path: Path) -> None:
+    far = "flow.add_barrier('ok', timeout=timedelta(days=4_000_000)).set_entry('ok').add_edge('ok', END)"
+    (tmp_path / "far.py").write_text(f"from datetime import timedelta\nfrom trailmark import END, Flow\nflow = Flow('far', {{}})\n{far}\n")
+    run_id = cli("run", "far.py:flow", "--input", "{}", "-o", "ids").out.strip()
+    allow = ("approvals", "allow", "ok", "--flow", "far", "--uses", "1", "--by", "ana", "--until")
+    assert cli(*allow, "4000000d").code == ExitCode.OK
+    for command in (("approvals", "ls"), ("approvals", "show", run_id, "ok"), ("runs", "show", run_id), ("approvals", "allowed")):
+        assert "9999-12-31" in cli(*command, "-o", "json").out
+        assert cli(*command).code == ExitCode.OK
+    for wrong in ("\u00b2d", "9" * 30 + "d", "9999-12-31"):
+        assert cli(*allow, wrong).code == ExitCode.USAGE
+    assert cli("db", "prune", "--older-than", "9" * 30 + "d").code == ExitCode.USAGE
 
 
 def test_a_decision_for_a_later_visit_is_listed_until_it_counts(cli: Cli) -> None:

@@ -18,6 +18,7 @@ from engine.errors import ContractError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.plan import END, Retry
+from engine.pruning import Cut, Retention, prune
 from reducers.builtin import append
 from trailmark.cli import main
 from trailmark.cli.exits import ExitCode
@@ -104,6 +105,21 @@ async def test_a_fork_and_a_resumed_run_pass_as_well() -> None:
     await executor.resume(fork_id)
     found = await executor.check(fork_id)
     assert (found.passed, found.problems) == (True, ())
+
+
+async def test_a_fork_passes_that_stands_where_branches_are_over_and_not_joined_yet() -> None:
+    executor = GraphExecutor(looping().compile(), store=MemoryCheckpointStore())
+    fork_id = await executor.fork(await looped(executor), at=6)  # both branches of fan are over
+    assert (await executor.check(fork_id)).problems == ()
+
+
+async def test_a_fork_passes_whose_first_checkpoint_alone_was_pruned() -> None:
+    store = MemoryCheckpointStore()
+    executor = GraphExecutor(looping().compile(), store=store)
+    fork_id = await executor.fork(await looped(executor), at=6)
+    await executor.edit(fork_id, {"n": 7}, by="ana")
+    assert (await prune(store, Retention(checkpoints=1))).cuts[0] == Cut(fork_id, 0, 0)
+    assert (await executor.check(fork_id)).problems == ()
 
 
 class Forgetful(MemoryCheckpointStore):

@@ -21,7 +21,7 @@ from engine.decisions import Decision
 from engine.editing import edit_run
 from engine.errors import EditError, GraphChangedError
 from engine.executor import GraphExecutor
-from engine.flow import Flow
+from engine.flow import Flow, branch
 from engine.loading import load_state
 from engine.plan import END
 from reducers.builtin import append
@@ -233,3 +233,23 @@ async def test_an_edited_run_keeps_its_contracts_and_tells_its_events(store: Che
         told = [envelope.event.kind async for envelope in executor.events(run_id)]
     assert told[0] == "flow_start"
     assert told[-1] == "flow_complete"
+
+
+async def test_an_edit_that_a_prompt_cannot_be_written_with_changes_nothing(store: CheckpointStore) -> None:
+    flow = Flow("asking", {"rate": float | None}).add_barrier("gate", prompt="Take {rate:.2f}?", show=["rate"])
+    async with GraphExecutor(flow.set_entry("gate").add_edge("gate", END).compile(), store=store) as executor:
+        parked = await executor.execute({"rate": 0.5})
+        for editing in (executor.edit(parked.run_id, {"rate": None}, by="ana"), executor.fork(parked.run_id, edits={"rate": None})):
+            with pytest.raises(EditError, match="the prompt of node 'gate' cannot be written"):
+                await editing
+        assert (await store.run(parked.run_id)).head_seq == parked.seq
+        assert [ticket.prompt for ticket in await store.barriers()] == ["Take 0.50?"]
+
+
+async def test_a_fork_is_edited_with_a_flow_that_has_no_place_for_its_ticket(store: CheckpointStore) -> None:
+    inner = Flow("inner").add_barrier("gate", prompt="Take {n}?", show=["n"]).set_entry("gate").add_edge("gate", END)
+    branched = Flow("moved", {"n": int}).add_parallel("fan", [inner, branch(lambda state: None, name="beside")])
+    parked = await GraphExecutor(branched.set_entry("fan").add_edge("fan", END).compile(), store=store).execute({"n": 1})
+    plain = Flow("moved", {"n": int}).add_node("only", lambda state: None).set_entry("only").add_edge("only", END)
+    fork_id = await GraphExecutor(plain.compile(), store=store).fork(parked.run_id, edits={"n": 2})
+    assert [ticket.payload for ticket in await store.barriers(run_id=fork_id)] == [{"n": 2}]

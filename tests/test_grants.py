@@ -10,14 +10,14 @@ import pytest
 import pytest_asyncio
 
 from checkpoint_stores.codec import unpack
-from checkpoint_stores.errors import StalePayloadError
+from checkpoint_stores.errors import InvalidDecisionError, StalePayloadError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.conditions import approved, rejected
 from engine.decisions import Decision
 from engine.errors import RunFailedError
 from engine.executor import GraphExecutor
-from engine.flow import Flow
+from engine.flow import Flow, branch
 from engine.operations import steps
 from engine.plan import END
 from reducers.builtin import append
@@ -197,3 +197,33 @@ async def test_a_process_that_died_between_the_opening_and_its_reading_goes_on_w
     other = GraphExecutor(executor.graph, store=MemoryCheckpointStore(now=clock.now, database=database), clock=clock)
     result = await other.resume(handle.run_id, takeover=True)
     assert (result.status, (await store.grants(live=False))[0].used) == ("completed", 1)
+
+
+async def test_one_right_is_one_vote_under_whichever_names_it_was_cast_early() -> None:
+    flow = Flow("loop", STATE).add_barrier("ok", quorum=2, approvers={"ana", "carl"}, timeout=DAY, on_timeout="reject")
+    flow.add_node("again", lambda state: {"log": ["again"]}).set_entry("ok").add_edge("ok", "again", when=rejected).add_edge("ok", END)
+    clock = VirtualClock()
+    executor = GraphExecutor(flow.add_edge("again", "ok").compile(), store=MemoryCheckpointStore(now=clock.now), clock=clock)
+    store, run_id = executor.store, await executor.submit({})
+    await store.delegate("ok", to="ben", by="ana", run_id=run_id)
+    await store.decide(run_id, "ok", Decision.approve(by="ana"))  # nobody joins her in time: it counts for the next visit
+    await store.decide(run_id, "ok#2", Decision.approve(by="ben"))  # by the same right
+    await executor.resume(run_id)
+    await clock.advance(2 * DAY)
+    assert (await executor.resume(run_id)).waiting_for == ("ok#2",)
+    await store.decide(run_id, "ok#2", Decision.approve(by="carl"))
+    assert (await executor.resume(run_id)).status == "completed"
+
+
+async def test_before_it_opens_a_quorum_in_a_branch_has_to_be_named_with_its_branch(store: Any) -> None:
+    inner = Flow("inner").add_barrier("ok", quorum=2).set_entry("ok").add_edge("ok", END)
+    flow = Flow("outer", STATE).add_parallel("checks", [inner, branch(lambda state: None, name="other")])
+    executor = await executor_of(store, flow.set_entry("checks").add_edge("checks", END))
+    run_id = await executor.submit({})
+    with pytest.raises(InvalidDecisionError, match=r"say which one you mean, e.g. 'checks\[0\].ok'"):
+        await store.decide(run_id, "ok", Decision.approve(by="ana"))
+    await store.decide(run_id, "checks[0].ok", Decision.approve(by="ana"))
+    await executor.resume(run_id)
+    await store.decide(run_id, "ok", Decision.approve(by="ben"))
+    assert (await store.run(run_id)).wake_at is not None  # whoever drives runs is told that this one can go on
+    assert (await executor.resume(run_id)).status == "completed"

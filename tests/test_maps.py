@@ -20,7 +20,7 @@ from engine.flow import Flow, best_effort, branch
 from engine.outcomes import Break, End
 from engine.plan import END, Retry
 from reducers.builtin import append, sum_
-from trailmark.testing import StreamChecker, always_reload, crash_at_every_checkpoint
+from trailmark.testing import StreamChecker, VirtualClock, always_reload, crash_at_every_checkpoint
 
 STATE = {
     "words": list[str],
@@ -358,6 +358,51 @@ async def test_a_subflow_that_takes_too_long_fails_or_takes_the_fallback() -> No
     flow.set_entry("slow").add_edge("slow", END).add_fallback("slow", "instead").add_edge("instead", END)
 
     assert (await run(flow, {})).values == {"log": ["BranchTimeoutError"]}
+
+
+def slow_subflow(clock: VirtualClock, *, state: Any) -> Flow:
+    async def for_a_minute(state: Any) -> None:
+        over = asyncio.Event()
+        clock.call_at(clock.now() + 60_000_000, over.set)
+        await over.wait()
+
+    inner = Flow("slow").add_node("work", for_a_minute).set_entry("work").add_edge("work", END)
+    flow = Flow("outer", state).add_subflow("slow", inner, timeout=timedelta(seconds=10))
+    return flow.set_entry("slow").add_edge("slow", END)
+
+
+@pytest.mark.parametrize("stopped", ["amid its first node", "before its first node"])
+async def test_a_subflow_keeps_its_time_across_a_resume_though_nothing_in_it_was_committed_yet(stopped: str) -> None:
+    clock = VirtualClock()
+    flow = slow_subflow(clock, state={}).add_node("late", lambda state: None).add_fallback("slow", "late").add_edge("late", END)
+    executor = GraphExecutor(flow.compile(), store=MemoryCheckpointStore(now=clock.now), clock=clock)
+    handle = await executor.start({}, max_steps=1 if stopped == "before its first node" else 9)
+    await clock.advance(timedelta(seconds=1))
+    await handle.suspend()
+    resumed = await executor.attach(handle.run_id, max_steps=9)
+    await clock.advance(timedelta(seconds=10))
+    assert "fallback" in [row.kind async for row in executor.store.history(handle.run_id)]
+    assert (await resumed.result()).status == "completed"
+
+
+async def test_a_subflow_that_waits_for_a_place_spends_its_time_there() -> None:
+    clock = VirtualClock()
+
+    async def for_an_hour(state: Any) -> None:
+        over = asyncio.Event()
+        clock.call_at(clock.now() + 3_600_000_000, over.set)
+        await over.wait()
+
+    flow = Flow("around", {}).add_parallel(
+        "both", [branch(for_an_hour, name="long"), slow_subflow(clock, state=None)], max_concurrency=1, on_error="collect"
+    )
+    executor = GraphExecutor(
+        flow.set_entry("both").add_edge("both", END).compile(), store=MemoryCheckpointStore(now=clock.now), clock=clock
+    )
+    handle = await executor.start({})
+    await clock.advance(timedelta(seconds=11))
+    assert [row.path async for row in executor.store.history(handle.run_id) if row.kind == "failure"] == ["both[1].slow[0]", "both[1]"]
+    await handle.suspend()
 
 
 # --- crashes, forks ---------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ async def verify(
     async with terminal.opened_store() as store:
         ids = await _all_runs(store) if run is None else [(await store.run(run)).run_id]
         problems = [problem for run_id in ids for problem in await store.verify(run_id)]
-        pruned = {run_id: oldest for run_id in ids if (oldest := await _first_seq(store, run_id)) > 1}
+        pruned = {run_id: upto for run_id in ids if (upto := await _pruned_upto(store, run_id)) is not None}
     unsound = dict.fromkeys(problem.run_id for problem in problems)
     if terminal.output is Output.JSON:
         terminal.write_json(
@@ -60,7 +60,7 @@ async def verify(
                 "runs": len(ids),
                 "sound": len(ids) - len(unsound),
                 "problems": [shapes.of_problem(each) for each in problems],
-                "pruned": [{"run_id": run_id, "upto": first - 1} for run_id, first in pruned.items()],
+                "pruned": [{"run_id": run_id, "upto": upto} for run_id, upto in pruned.items()],
             }
         )
     elif terminal.output is Output.IDS:
@@ -70,9 +70,7 @@ async def verify(
     else:
         terminal.write(f"{len(ids)} run{'s' if len(ids) != 1 else ''} verified: sound")
         if run is not None and pruned:
-            terminal.write(
-                f"its checkpoints up to {pruned[ids[0]] - 1} were pruned; the chain goes on from the snapshot that stands for them"
-            )
+            terminal.write(f"its checkpoints up to {pruned[ids[0]]} were pruned; the chain goes on from the snapshot that stands for them")
         elif pruned:
             terminal.write(f"of {len(pruned)} of them the oldest checkpoints were pruned; their chains go on from a snapshot")
     if problems:
@@ -182,11 +180,11 @@ async def stats(terminal: Terminal) -> None:
         terminal.write_json({"url": store.url, **found})
 
 
-async def _first_seq(store: CheckpointStore, run_id: str) -> int:
-    """The oldest checkpoint that is there."""
+async def _pruned_upto(store: CheckpointStore, run_id: str) -> int | None:
+    """The newest checkpoint that was pruned; None where the first one is still there (of a fork it has number 0)."""
     async for row in store.history(run_id):
-        return row.seq
-    return 0
+        return None if row.kind in ("start", "fork") else row.seq - 1
+    return None
 
 
 async def _all_runs(store: CheckpointStore) -> list[str]:

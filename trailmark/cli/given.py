@@ -92,10 +92,21 @@ def time_of(given: str, option: str) -> timedelta:
 
     Raises UsageError.
     """
-    number, unit = given[:-1], given[-1:]
-    if unit not in _UNITS or not number.isdigit():
+    span = _span(given)
+    if span is None:
         raise UsageError(f"{option} {given}: write a number and s, m, h, d or w, for example 30d")
-    return int(number) * _UNITS[unit]
+    return span
+
+
+def _span(text: str) -> timedelta | None:
+    """``90m``, ``12h``, ``3d``; None where it is no span, or too long for one."""
+    number, unit = text[:-1], _UNITS.get(text[-1:])
+    if unit is None or not (number.isascii() and number.isdigit()):
+        return None
+    try:
+        return int(number) * unit
+    except (ValueError, OverflowError):
+        return None
 
 
 def until_of(text: str) -> datetime | timedelta:
@@ -106,16 +117,16 @@ def until_of(text: str) -> datetime | timedelta:
 
     Raises UsageError.
     """
-    unit = _UNITS.get(text[-1:])
-    if unit is not None and text[:-1].isdigit():
-        return int(text[:-1]) * unit
+    span = _span(text)
+    if span is not None:
+        return span
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if len(text) == len("2030-05-24"):
+            moment += timedelta(days=1)
+        return moment.astimezone() if moment.tzinfo is None else moment
+    except (ValueError, OverflowError):
         raise UsageError(f"--until {text}: write a span (90m, 12h, 3d, 2w), a day (2030-05-24) or a time (2030-05-24T18:00)") from None
-    if len(text) == len("2030-05-24"):
-        moment += timedelta(days=1)
-    return moment.astimezone() if moment.tzinfo is None else moment
 
 
 _UNITS: Final = {

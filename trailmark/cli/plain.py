@@ -11,6 +11,8 @@ import unicodedata
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
+from engine.decisions import moment
+
 _KEPT = "\n\t"
 
 
@@ -79,8 +81,8 @@ def shortened(text: str, limit: int) -> str:
 def iso(microseconds: int | None) -> str | None:
     """A store's time for JSON: ISO 8601, UTC; None where there is none.
 
-    >>> iso(1_700_000_000_000_001)
-    '2023-11-14T22:13:20.000001Z'
+    >>> iso(1_700_000_000_000_001), iso(10**18)
+    ('2023-11-14T22:13:20.000001Z', '9999-12-31T00:00:00.000000Z')
     """
     if not microseconds:
         return None
@@ -97,7 +99,7 @@ def local(microseconds: int | None, zone: tzinfo | None = None) -> str:
 
 
 def _moment(microseconds: int, zone: tzinfo | None) -> datetime:
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).replace(microsecond=microseconds % 1_000_000).astimezone(zone)
+    return moment(microseconds).astimezone(zone)
 
 
 def span(microseconds: int) -> str:

@@ -1454,7 +1454,7 @@ class StoreContract:
         assert await store.decisions(run.run_id) == []
         assert (await store.decide(run.run_id, "review", Verdict("reroute", target="pay"))).target == "pay"
 
-    @pytest.mark.parametrize("name", ["", " ", "timeout", " ana", "ana ", "ana\n", "a\x00b"])
+    @pytest.mark.parametrize("name", ["", " ", "timeout", " ana", "ana ", "ana\n", "a\x00b", "Jose\u0301"])
     async def test_what_names_nobody_or_somebody_in_another_spelling_decides_nothing(self, store: CheckpointStore, name: str) -> None:
         run = await new_run(store)
         await run.open_barrier(quorum=2)
@@ -1469,6 +1469,26 @@ class StoreContract:
         with pytest.raises(UnknownBarrierError) as caught:
             await store.decide(run.run_id, "reviev", Verdict())
         assert set(caught.value.known) == {"review", "sealed", "board"}
+
+    @pytest.mark.parametrize("ticket", ["review#\u00b2", "review#" + "9" * 5000, "score[\u00b2].review", "score[00].review"])
+    async def test_a_number_that_no_ticket_has_names_no_barrier(self, store: CheckpointStore, ticket: str) -> None:
+        inside = '{"score": {"kind": "parallel", "branches": [{"nodes": {"review": {"kind": "barrier"}}}]}, "review": {"kind": "barrier"}}'
+        run = await new_run(store, definition=f'{{"barriers": {{"review": {{}}}}, "nodes": {inside}}}', graph_hash="n" * 64)
+        with pytest.raises(UnknownBarrierError):
+            await store.decide(run.run_id, ticket, Verdict())
+
+    @pytest.mark.parametrize("amount", [float("nan"), float("inf"), 10**400])
+    async def test_an_edit_that_cannot_be_checked_is_refused(self, store: CheckpointStore, amount: float) -> None:
+        run = await new_run(store)
+        await run.open_barrier(form={"properties": {"amount": {"type": "number", "multipleOf": 0.01}}})
+        with pytest.raises(InvalidDecisionError, match="the edits cannot be checked"):
+            await store.decide(run.run_id, "review", Verdict("modify", edits={"amount": amount}))
+
+    async def test_a_form_with_a_pattern_that_python_does_not_read_is_said_to_be_unusable(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier(form={"properties": {"vendor": {"pattern": r"^\p{L}+$"}}})
+        with pytest.raises(InvalidDecisionError, match="not a usable JSON Schema: bad escape"):
+            await store.decide(run.run_id, "review", Verdict("modify", edits={"vendor": "ACME"}))
 
     async def test_a_name_with_several_open_tickets_is_ambiguous(self, store: CheckpointStore) -> None:
         run = await new_run(store)
@@ -1544,6 +1564,22 @@ class StoreContract:
         with pytest.raises(DecisionConflictError):
             await store.decide(run.run_id, "review", reject("ana"))
         await store.decide(run.run_id, "review", Verdict(by="ben"))
+        assert [found.status for found in await store.barriers(status=None)] == ["decided"]
+
+    async def test_a_bare_name_that_was_never_a_ticket_means_the_first_one(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        first = await store.decide(run.run_id, "review", Verdict(by="ana"))
+        assert await store.decide(run.run_id, "review#1", Verdict(by="ana")) == first
+        with pytest.raises(DecisionConflictError):
+            await store.decide(run.run_id, "review#1", reject("ben"))
+
+    async def test_who_voted_early_under_two_names_is_one_person_and_keeps_nobody_from_voting(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        for name in ("review", "review#2"):
+            await store.decide(run.run_id, name, Verdict(by="ana"))
+        await run.open_barrier("review#2", quorum=2, park=False)
+        assert [found.status for found in await store.barriers(status=None)] == ["open"]
+        await store.decide(run.run_id, "review#2", Verdict(by="ben"))
         assert [found.status for found in await store.barriers(status=None)] == ["decided"]
 
     async def test_many_decisions_at_once_are_all_kept(self, store: CheckpointStore, other: CheckpointStore) -> None:
