@@ -26,7 +26,9 @@ from trailmark import (
     LeaseLostError,
     Retry,
     RunFailedError,
+    SavePolicy,
     StepContext,
+    StoreUnavailableError,
     TransactionOverError,
     TransactionTimeoutError,
     TransactionUnavailableError,
@@ -423,6 +425,61 @@ async def test_a_sibling_that_fails_waits_for_the_transaction_and_no_longer(stor
     flow.set_entry("both").add_edge("both", END)
     with pytest.raises(RunFailedError, match="beside it"):
         await executed(store, flow.compile())
+    assert await accounts.debits() == [7]
+
+
+@pytest.mark.parametrize(
+    "policy", [SavePolicy(when="manual"), SavePolicy(when="every_n", n=100), SavePolicy(if_unavailable="degrade")], ids=lambda policy: policy.when
+)
+async def test_a_policy_that_holds_steps_back_does_not_hold_back_one_that_has_a_transaction(
+    store: SQLCheckpointStore, accounts: Accounts, policy: SavePolicy
+) -> None:
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await debit(connection, ctx)
+        return {"paid": True}
+
+    async def after(state: Any, ctx: StepContext) -> dict[str, Any]:
+        durable.append(await store.head(ctx.run_id))
+        return {"note": "after"}
+
+    durable: list[int] = []
+    flow = Flow("paying", {"amount": int, "paid": bool, "note": str})
+    flow.add_node("before", lambda state: {"amount": 8}).add_node("pay", pay).add_node("after", after)
+    flow.set_entry("before").add_edge("before", "pay").add_edge("pay", "after").add_edge("after", END)
+    async with GraphExecutor(flow.compile(), store=store, saving=policy) as executor:
+        result = await executor.execute({"amount": 7})
+    assert (result.status, result.values) == ("completed", {"amount": 8, "paid": True, "note": "after"})
+    assert await accounts.debits() == [7]
+    assert durable == [3]
+
+
+async def test_an_outage_that_a_policy_rides_out_does_not_part_a_step_from_its_transaction(
+    store: SQLCheckpointStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = store.commit
+
+    async def refused_once(work: Any, *, within: Any = None) -> Any:
+        if within is not None and not refused:
+            refused.append(True)
+            raise StoreUnavailableError("the disk", "is full")
+        return await commit(work, within=within)
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await debit(connection, ctx)
+        return {"paid": True}
+
+    refused: list[bool] = []
+    monkeypatch.setattr(store, "commit", refused_once)
+    flow = Flow("paying", {"amount": int, "paid": bool, "note": str})
+    flow.add_node("pay", pay).add_node("after", lambda state: {"note": "after"})
+    flow.set_entry("pay").add_edge("pay", "after").add_edge("after", END)
+    async with GraphExecutor(flow.compile(), store=store, saving=SavePolicy(if_unavailable="degrade")) as executor:
+        with pytest.raises(StoreUnavailableError):
+            await executor.execute({"amount": 7})
+        (run,) = await store.runs()
+        assert (await executor.resume(run.run_id)).values["note"] == "after"
     assert await accounts.debits() == [7]
 
 
