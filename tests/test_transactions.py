@@ -339,6 +339,51 @@ async def test_a_body_that_is_stopped_has_committed_nothing(store: SQLCheckpoint
     assert await accounts.debits() == []
 
 
+async def test_one_that_is_rolled_back_while_it_begins_holds_nothing(
+    store: SQLCheckpointStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wait long for the file's lock; the run that is suspended meanwhile does not."""
+    asked, may_begin, has_begun = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    transaction, commit = store.transaction, store.commit
+
+    def delayed(**options: Any) -> Any:
+        made: Any = transaction(**options)
+        start = made._start
+
+        async def begin() -> None:
+            asked.set()
+            await may_begin.wait()
+            await start()
+            has_begun.set()
+
+        made._start = begin
+        return made
+
+    async def behind_its_begin(work: Any, **within: Any) -> Any:
+        if any(row.kind == "suspended" for row in work.rows):
+            may_begin.set()
+            await has_begun.wait()
+        return await commit(work, **within)
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await debit(connection, ctx)
+        return {"paid": True}
+
+    monkeypatch.setattr(store, "transaction", delayed)
+    monkeypatch.setattr(store, "commit", behind_its_begin)
+    flow = Flow("paying", {"amount": int, "paid": bool})
+    flow.add_parallel("both", [pay, branch(lambda state: {}, name="beside")])
+    flow.set_entry("both").add_edge("both", END)
+    async with GraphExecutor(flow.compile(), store=store) as executor:
+        handle = await executor.start({"amount": 7})
+        await asked.wait()
+        assert (await handle.suspend()).status == "suspended"
+        assert await accounts.debits() == []
+        assert (await executor.resume(handle.run_id)).status == "completed"
+    assert await accounts.debits() == [7]
+
+
 async def test_a_process_that_lost_the_run_commits_nothing_of_it(url: str, store: SQLCheckpointStore, accounts: Accounts) -> None:
     async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
         if ctx.run_attempt == 1:
@@ -429,7 +474,9 @@ async def test_a_sibling_that_fails_waits_for_the_transaction_and_no_longer(stor
 
 
 @pytest.mark.parametrize(
-    "policy", [SavePolicy(when="manual"), SavePolicy(when="every_n", n=100), SavePolicy(if_unavailable="degrade")], ids=lambda policy: policy.when
+    "policy",
+    [SavePolicy(when="manual"), SavePolicy(when="every_n", n=100), SavePolicy(if_unavailable="degrade")],
+    ids=lambda policy: policy.when,
 )
 async def test_a_policy_that_holds_steps_back_does_not_hold_back_one_that_has_a_transaction(
     store: SQLCheckpointStore, accounts: Accounts, policy: SavePolicy
