@@ -79,8 +79,9 @@ class RunDriver:
         )  # fmt: skip
         self.live = self._bodies.live
         self._committer = Committer(store, walk, clock, self.live, self._transacting, saving=saving, observers=observers, warn=self.warn)
+        self._transacting.clear_the_way = self._clear_the_way
         if self._committer.holds_back:
-            self._effects.save_first = self._transacting.save_first = self.checkpoint
+            self._effects.save_first = self.checkpoint
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
@@ -308,6 +309,13 @@ class RunDriver:
         return self._leaving is not None and (self._leaving.at_once or not self._walk.state.running)
 
     # --- a step's own transaction -----------------------------------------------------------------------------------
+    async def _clear_the_way(self) -> None:
+        """Write what would wait behind a transaction that is about to begin: it may hold the only lock there is, and what waits would be the last word."""
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
+        if self._committer.holds_back:
+            await self.checkpoint()
+
     def _is_early(self, held: Held) -> bool:
         """Whether the body of a transaction has not come back, and nothing is asked that cannot wait for it."""
         return not any(isinstance(item, CancelAsked | SuspendAsked) or _is_of(held, item) for item in self._mailbox)

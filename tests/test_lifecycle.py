@@ -490,3 +490,53 @@ async def test_a_run_told_to_leave_in_the_middle_of_its_last_transaction_ends_as
         may_end.set()
         assert (await asyncio.wait_for(stopping, 20)).status == "completed"
         assert (await store.run(handle.run_id)).status == "completed"
+
+
+async def test_a_run_told_to_leave_just_before_its_last_transaction_ends_as_it_ended(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction may be faster to the file's lock than what says that the run drains."""
+    flow = Flow("ledger_to_leave", STATE)
+    entered, telling, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    begun: list[bool] = []
+
+    @flow.node
+    async def book(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            entered.set()
+            await telling.wait()
+            await connection.execute(sa.text("CREATE TABLE booked (n INTEGER)"))
+        return {"log": ["booked"]}
+
+    def watched(**options: Any) -> Any:
+        made: Any = transaction(**options)
+        start = made._start
+
+        def begin() -> Awaitable[None]:
+            begun.append(True)
+            return start()
+
+        made._start = begin
+        return made
+
+    async def overtaken(work: Any, **within: Any) -> Any:
+        if work.change is not None and work.change.status == "draining":
+            telling.set()
+            await settled()
+            if begun:
+                await ended.wait()
+        receipt = await commit(work, **within)
+        if within.get("within") is not None:
+            ended.set()
+        return receipt
+
+    flow.set_entry("book").add_edge("book", END)
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(flow.compile(), store=store) as executor:
+        await store.runs()
+        transaction, commit = store.transaction, store.commit
+        monkeypatch.setattr(store, "transaction", watched)
+        monkeypatch.setattr(store, "commit", overtaken)
+        handle = await executor.start({"log": []})
+        await entered.wait()
+        assert (await asyncio.wait_for(handle.stop("leaving"), 20)).status == "completed"
+        assert (await store.run(handle.run_id)).status == "completed"
