@@ -352,7 +352,7 @@ class RunDriver:
         while self._mailbox:
             item = self._mailbox.popleft()
             if isinstance(item, Inbox):
-                self._read(item)
+                self._read(item, events)
             else:
                 events.append(item)
         return events
@@ -376,7 +376,7 @@ class RunDriver:
         self._timers_rang = False
         if not any(isinstance(event, DeadlinePassed | NudgeDue | WaitOver) for event in events):
             return events
-        self._read(await self._store.inbox(self._walk.state.run_id))
+        self._read(await self._store.inbox(self._walk.state.run_id), events)
         return [*self._happened(), *events]
 
     def _begin_to_listen(self) -> None:
@@ -400,19 +400,20 @@ class RunDriver:
         self._deaf = error
         self._wake.set()
 
-    def _read(self, inbox: Inbox) -> None:
+    def _read(self, inbox: Inbox, taken: Sequence[Event] = ()) -> None:
+        """Go on with a newer reading of the inbox; ``taken`` has left the mailbox and is still to be fed."""
         if inbox.rev <= self._letters.rev:
             return
         self._letters.take(inbox)
         if inbox.cancel is not None:
             self._post(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
-        self._answer(Batch())
+        self._answer(Batch(), taken)
 
-    def _answer(self, batch: Batch) -> None:
-        """Post what the letters make happen, once those are put away that a batch uses."""
+    def _answer(self, batch: Batch, taken: Sequence[Event] = ()) -> None:
+        """Post what the letters make happen, once those are put away that a batch uses, or that what is ``taken`` is about to use."""
         if batch.consumed:
             self._letters.forget(batch.consumed)
-        for event in self._letters.events(self._mailbox):
+        for event in self._letters.events([*taken, *self._mailbox]):
             self._post(event)
 
     async def _confirm_lease(self) -> None:
