@@ -274,6 +274,8 @@ class RunDriver:
         """Start what is ready, then wait until something has happened."""
         if self._mailbox and self._is_told_to_stop():
             return self._happened()  # the run stops here: what has just become ready is not begun any more
+        if self._deaf is not None:
+            raise self._deaf
         for timer in batch.timers:
             self._arm(timer)
         if self._leaving is not None:
@@ -399,6 +401,7 @@ class RunDriver:
     def _stop(self, error: StoreError) -> None:
         self._deaf = error
         self._wake.set()
+        self._bodies.interrupt("the store cannot be read any more")
 
     def _read(self, inbox: Inbox, taken: Sequence[Event] = ()) -> None:
         """Go on with a newer reading of the inbox; ``taken`` has left the mailbox and is still to be fed."""
