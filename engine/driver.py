@@ -20,7 +20,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
 
-from checkpoint_stores.errors import LeaseLostError, StoreError
+from checkpoint_stores.errors import LeaseLostError, StoreError, TransactionOverError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import Commit, Inbox, Row, RunChange, RunStatus
@@ -333,10 +333,12 @@ class RunDriver:
             await self._transacting.roll_back("the run stops here")
             return events
         self._mailbox.extendleft(reversed([event for event in events if event is not own]))
-        if isinstance(own, BodyReturned) and self._transacting.take(held):
+        if isinstance(own, BodyReturned) and held.is_handed_over and self._transacting.take(held):
             self._committer.within = held
             return [own]
         over = held.transaction.over
+        if over is None and not held.is_handed_over:  # something that the body began is still in the block: it may have written half
+            over = TransactionOverError("the node returned while the block of its ctx.transaction() was still open; await what is in it")
         await self._transacting.roll_back("the node failed")
         # Its time ran out, and it is being rolled back under a body that knows nothing of it: what that returned is no step.
         return [own] if over is None else [_undone(own, over)]

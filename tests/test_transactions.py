@@ -302,6 +302,30 @@ async def test_time_also_runs_behind_the_block(
     assert await accounts.debits() == []
 
 
+async def test_a_body_that_returns_while_its_block_is_still_open_has_failed(store: SQLCheckpointStore, accounts: Accounts) -> None:
+    """What is in the block may be half of what was to be written."""
+    left_behind: list[asyncio.Task[None]] = []
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        half = asyncio.Event()
+
+        async def both() -> None:
+            async with ctx.transaction() as connection:
+                await debit(connection, ctx)
+                half.set()
+                await asyncio.Event().wait()
+
+        left_behind.append(asyncio.create_task(both()))
+        await half.wait()
+        return {"paid": True}
+
+    graph = paying(pay, on=TransactionOverError)
+    assert (await executed(store, graph)).values == {"amount": 7, "note": "TransactionOverError"}
+    assert await accounts.debits() == []
+    left_behind[0].cancel()
+    await asyncio.wait(left_behind)
+
+
 async def test_a_limit_is_below_a_third_of_the_lease(url: str) -> None:
     async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
         async with ctx.transaction(limit=timedelta(seconds=3)):
