@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from checkpoint_stores.errors import InvalidSignalError, RunEndedError, UnknownSignalError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.sql.store import SQLCheckpointStore
+from engine.context import StepContext
 from engine.errors import FlowValidationError, RunFailedError, WaitTimeoutError
 from engine.executor import GraphExecutor
-from engine.flow import Flow
+from engine.flow import Flow, branch
 from engine.plan import END, Retry
 from reducers.builtin import append
 from trailmark.testing import VirtualClock, always_reload, crash_at_every_checkpoint
@@ -285,6 +286,24 @@ async def test_a_body_that_waits_is_ended_and_runs_again_when_the_signal_has_com
 
     assert (result.status, result.values["paid"], result.steps) == ("completed", 15, 1)
     assert (len(began), len(set(began))) == (3, 1)
+
+
+@pytest.mark.parametrize("where", ["at the root", "in a branch"])
+async def test_a_body_that_waits_in_a_task_group_waits_like_any_other(where: str) -> None:
+    async def ask(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with asyncio.TaskGroup() as parts:
+            heard = parts.create_task(ctx.wait_for("paid"))
+        return {"paid": heard.result()}
+
+    flow = flow_of("ask").add_signal("paid")
+    flow = flow.add_node("ask", ask) if where == "at the root" else flow.add_parallel("ask", [branch(ask, name="one")])
+    async with Stage(flow) as stage:
+        async with asyncio.timeout(5):
+            waiting = await stage.executor.execute({})
+        await stage.store.signal(waiting.run_id, "paid", 7)
+        result = await stage.executor.resume(waiting.run_id)
+
+    assert (waiting.status, result.status, result.values["paid"]) == ("waiting", "completed", 7)
 
 
 async def test_a_plain_function_waits_too() -> None:
