@@ -93,8 +93,6 @@ class StepTransaction(ABC):
         try:
             await self._wait_for_turn()
             try:
-                if self.over is not None:
-                    raise self.over
                 with faults.typed_errors(self._url):
                     await self._start()
             except BaseException:
