@@ -20,7 +20,7 @@ from engine.commands import StartBody
 from engine.context import RunFacts, StepContext, runs_in
 from engine.driving import DriveTask, HandedOverError, Strays
 from engine.effects import Effects
-from engine.errors import BranchError, NodeCancelledError, NodeTimeoutError, NoStepError
+from engine.errors import BranchError, EffectInDoubtError, NodeCancelledError, NodeTimeoutError, NoStepError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
 from engine.identity import key_of
 from engine.live import Live
@@ -205,7 +205,7 @@ class Bodies:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
             said = None if context is None else context.said()
             event = _new(BodyReturned, (path, name, visit, value, started_at, said))
-        except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+        except (Exception, asyncio.CancelledError, BodyHeld, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
             if self._lent is start:
@@ -224,10 +224,12 @@ class Bodies:
             return event
         if task.cancelling() > task.outside:
             await self._absorb(task)
-        broken = self._effects.broken
-        if broken is not None and raised is broken:
+        if raised is None:
+            return event
+        broken = self._effects.told(raised)
+        if broken is not None:
             raise broken  # the store's error is no failure of the node: the run stops here, and can be resumed
-        return event if raised is None else self._failed(start, raised, started_at, context)
+        return self._failed(start, raised, started_at, context)
 
     async def _absorb(self, task: DriveTask[Any]) -> None:
         """Take back cancellations that were ours or the body's own, and may not have been delivered yet; another's goes on."""
@@ -275,7 +277,7 @@ class Bodies:
                 value = await self._perform(node, body, arguments)
             said = None if body.context is None else body.context.said()
             event = BodyReturned(start.path, start.node, start.visit, value, body.started_at, said)
-        except (Exception, asyncio.CancelledError, BodyHeld) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+        except (Exception, asyncio.CancelledError, BodyHeld, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
             body.revoke("the node has returned")
@@ -286,8 +288,9 @@ class Bodies:
         if body.timed_out and not node.is_wrapped:
             event = self._timed_out(node, body)
         elif raised is not None:
-            if raised is self._effects.broken:
-                self._stop(self._effects.broken)
+            broken = self._effects.told(raised)
+            if broken is not None:
+                self._stop(broken)
                 return
             event = self._failed(start, raised, body.started_at, body.context)
         del self._in_flight[start.path]
@@ -360,6 +363,7 @@ class Bodies:
         self._strays.add(still_about)
 
     def _failed(self, start: StartBody, error: BaseException, started_at: int, context: StepContext | None) -> BodyFailed | BodyWaits:
+        error = _ungrouped(error)
         if isinstance(error, BodyHeld):
             return BodyWaits(
                 start.path, start.node, start.visit, error.event, error.timeout, started_at, None if context is None else context.said()
@@ -419,3 +423,17 @@ class Bodies:
                 if cause is not None and type(cause).__qualname__ == failed.error.get("type"):
                     failed.__cause__ = cause
         return error
+
+
+def _ungrouped(error: BaseException) -> BaseException:
+    """What the node has to say where the parts of its work brought several exceptions: a doubt before a failure, a failure before a wait."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    doubts = error.subgroup(EffectInDoubtError)
+    waits, failed = error.split(BodyHeld)
+    if doubts is None and failed is not None:
+        return failed
+    first: BaseException = doubts or waits or error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

@@ -126,7 +126,8 @@ class Committer:
 
     async def _save(self, held: HeldBack, batch: Batch, change: RunChange | None) -> int | None:
         async with self._turn:
-            must = change is not None or must_save(batch) or bool(self._live.queues)
+            # What a step's own transaction has written cannot be held back with the step: it is committed now, or it is lost.
+            must = change is not None or self.within is not None or must_save(batch) or bool(self._live.queues)
             held.add(batch.rows, self._clock.now())
             if not (must or held.is_due) or not (held.rows or change is not None):
                 return None

@@ -20,7 +20,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
 
-from checkpoint_stores.errors import LeaseLostError, StoreError
+from checkpoint_stores.errors import LeaseLostError, StoreError, TransactionOverError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import Commit, Inbox, Row, RunChange, RunStatus
@@ -79,8 +79,9 @@ class RunDriver:
         )  # fmt: skip
         self.live = self._bodies.live
         self._committer = Committer(store, walk, clock, self.live, self._transacting, saving=saving, observers=observers, warn=self.warn)
+        self._transacting.clear_the_way = self._clear_the_way
         if self._committer.holds_back:
-            self._effects.save_first = self._transacting.save_first = self.checkpoint
+            self._effects.save_first = self.checkpoint
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
         self._timers_rang = False
@@ -273,6 +274,8 @@ class RunDriver:
         """Start what is ready, then wait until something has happened."""
         if self._mailbox and self._is_told_to_stop():
             return self._happened()  # the run stops here: what has just become ready is not begun any more
+        if self._deaf is not None:
+            raise self._deaf
         for timer in batch.timers:
             self._arm(timer)
         if self._leaving is not None:
@@ -308,6 +311,13 @@ class RunDriver:
         return self._leaving is not None and (self._leaving.at_once or not self._walk.state.running)
 
     # --- a step's own transaction -----------------------------------------------------------------------------------
+    async def _clear_the_way(self) -> None:
+        """Write what would wait behind a transaction that is about to begin: it may hold the only lock there is, and what waits would be the last word."""
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
+        if self._committer.holds_back:
+            await self.checkpoint()
+
     def _is_early(self, held: Held) -> bool:
         """Whether the body of a transaction has not come back, and nothing is asked that cannot wait for it."""
         return not any(isinstance(item, CancelAsked | SuspendAsked) or _is_of(held, item) for item in self._mailbox)
@@ -323,10 +333,12 @@ class RunDriver:
             await self._transacting.roll_back("the run stops here")
             return events
         self._mailbox.extendleft(reversed([event for event in events if event is not own]))
-        if isinstance(own, BodyReturned) and self._transacting.take(held):
+        if isinstance(own, BodyReturned) and held.is_handed_over and self._transacting.take(held):
             self._committer.within = held
             return [own]
         over = held.transaction.over
+        if over is None and not held.is_handed_over:  # something that the body began is still in the block: it may have written half
+            over = TransactionOverError("the node returned while the block of its ctx.transaction() was still open; await what is in it")
         await self._transacting.roll_back("the node failed")
         # Its time ran out, and it is being rolled back under a body that knows nothing of it: what that returned is no step.
         return [own] if over is None else [_undone(own, over)]
@@ -344,7 +356,7 @@ class RunDriver:
         while self._mailbox:
             item = self._mailbox.popleft()
             if isinstance(item, Inbox):
-                self._read(item)
+                self._read(item, events)
             else:
                 events.append(item)
         return events
@@ -368,7 +380,7 @@ class RunDriver:
         self._timers_rang = False
         if not any(isinstance(event, DeadlinePassed | NudgeDue | WaitOver) for event in events):
             return events
-        self._read(await self._store.inbox(self._walk.state.run_id))
+        self._read(await self._store.inbox(self._walk.state.run_id), events)
         return [*self._happened(), *events]
 
     def _begin_to_listen(self) -> None:
@@ -391,20 +403,22 @@ class RunDriver:
     def _stop(self, error: StoreError) -> None:
         self._deaf = error
         self._wake.set()
+        self._bodies.interrupt("the store cannot be read any more")
 
-    def _read(self, inbox: Inbox) -> None:
+    def _read(self, inbox: Inbox, taken: Sequence[Event] = ()) -> None:
+        """Go on with a newer reading of the inbox; ``taken`` has left the mailbox and is still to be fed."""
         if inbox.rev <= self._letters.rev:
             return
         self._letters.take(inbox)
         if inbox.cancel is not None:
             self._post(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
-        self._answer(Batch())
+        self._answer(Batch(), taken)
 
-    def _answer(self, batch: Batch) -> None:
-        """Post what the letters make happen, once those are put away that a batch uses."""
+    def _answer(self, batch: Batch, taken: Sequence[Event] = ()) -> None:
+        """Post what the letters make happen, once those are put away that a batch uses, or that what is ``taken`` is about to use."""
         if batch.consumed:
             self._letters.forget(batch.consumed)
-        for event in self._letters.events(self._mailbox):
+        for event in self._letters.events([*taken, *self._mailbox]):
             self._post(event)
 
     async def _confirm_lease(self) -> None:

@@ -60,8 +60,17 @@ class Effects:
         self._writing: set[asyncio.Task[Any]] = set()
         self.save_first: Callable[[], Awaitable[int]] | None = None
         """Makes durable what a `SavePolicy` holds back: an effect is never known of without the steps before it."""
-        self.broken: StoreError | None = None
-        """The store's error that a node was told instead of an outcome: no failure of the node."""
+        self._told: list[StoreError] = []
+        """The store's errors that nodes were told instead of outcomes."""
+
+    def told(self, raised: BaseException | None) -> StoreError | None:
+        """The store's error that a node was told instead of an outcome, where it raised that (several side by side: also in a group).
+
+        It is no failure of the node.
+        """
+        if isinstance(raised, BaseExceptionGroup):
+            return next((error for each in raised.exceptions if (error := self.told(each)) is not None), None)
+        return next((error for error in self._told if error is raised), None)
 
     # --- in an async node -------------------------------------------------------------------------------------------
     async def once(self, step: Asks, asked: Once) -> Any:
@@ -144,7 +153,7 @@ class Effects:
             except StoreUnavailableError:
                 await asyncio.sleep(pause)
             except StoreError as error:
-                self.broken = error
+                self._told.append(error)
                 raise
         return await self._guarded(self._store.end_effect(effect, self._epoch))
 
@@ -152,7 +161,7 @@ class Effects:
         try:
             return await work
         except StoreError as error:
-            self.broken = error
+            self._told.append(error)
             raise
 
     async def _written(self, work: Coroutine[Any, Any, Any]) -> Any:

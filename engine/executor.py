@@ -7,15 +7,16 @@ kept while a run is driven here.  It decides nothing about where a run goes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
-from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, StoreError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.ops import Op
@@ -214,7 +215,11 @@ class GraphExecutor:
         lease, row, folded = created
         state = RunState(row.run_id)
         fold(state, row, folded)
-        end = self._drive(state, lease, await self._ready_clock(), inbox=None)
+        try:
+            end = self._drive(state, lease, await self._ready_clock(), inbox=None)
+        except BaseException:
+            await self.store.release(row.run_id, lease.epoch)
+            raise
         return RunHandle(self, row.run_id, end, first=state.seq, created=True)
 
     async def submit(
@@ -250,7 +255,7 @@ class GraphExecutor:
                 self.graph, self.store.chain, run_id=run.run_id or new_id(now), owner=self.store.worker_id if held else None, now=now
             )
             try:
-                return await self.store.create(new, row), row, folded
+                return await self._taken(self.store.create(new, row)), row, folded
             except RunExistsError as exists:
                 if run.run_key is None or if_exists == "error":
                     raise
@@ -347,7 +352,7 @@ class GraphExecutor:
         if capabilities is not None:
             details["capabilities"] = sorted(arguments.capabilities(capabilities))
         try:
-            lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
+            lease = await self._taken(self.store.acquire(record.run_id, details=details, takeover=takeover))
         except LeaseHeldError as held:
             if of_this_process(held.owner):
                 raise DrivenHereError(record.run_id, held.owner, held.expires_at, other=True) from held
@@ -369,6 +374,21 @@ class GraphExecutor:
             await self.store.release(record.run_id, lease.epoch)
             raise
         return RunHandle(self, record.run_id, end, first=lease.head_seq)
+
+    async def _taken(self, taking: Coroutine[Any, Any, Lease]) -> Lease:
+        """A lease that is asked for; given back where whoever asks is cancelled before the answer: nobody would drive the run."""
+        asked = asyncio.ensure_future(taking)
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_back_what_comes(asked))
+            raise
+
+    async def _give_back_what_comes(self, asked: asyncio.Future[Lease]) -> None:
+        with contextlib.suppress(StoreError):  # nothing came, or it expires by itself
+            lease = await asked
+            if lease.run.owner == self.store.worker_id:
+                await self.store.release(lease.run.run_id, lease.epoch)
 
     async def _leave_stopped(self, state: RunState, lease: Lease) -> None:
         """Somebody took the run and stopped it between its being read and taken here: that counts.  Raises LeaseHeldError."""
@@ -426,7 +446,8 @@ class GraphExecutor:
     def _drive(
         self, state: RunState, lease: Lease, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None
     ) -> asyncio.Future[RunResult]:
-        """Begin to drive a run; how that will end."""
+        """Begin to drive a run; how that will end.  Raises ExecutorClosedError: it may have been closed while the run was taken."""
+        self._check_open()
         run = lease.run
         held = frozenset(state.details.get("capabilities", ()))
         opened = Opened(self._providers)

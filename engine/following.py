@@ -170,7 +170,12 @@ class EventStream(AsyncIterator[Envelope]):
 
     async def _read_on(self, narrator: Narrator, reading: AsyncIterator[Row]) -> None:
         """Read one row of the log."""
-        row = await anext(reading, None)
+        try:
+            row = await anext(reading, None)
+        except BaseException:
+            # Whoever waited was cancelled, and a generator that was interrupted is over: the log is read on from where we stand.
+            self._reading = self._store.history(self.run_id, after=narrator.seq)
+            raise
         if row is not None and (self._upto is None or row.seq <= self._upto):
             self._read += 1
             self._tell(narrator.row(row))

@@ -1,8 +1,8 @@
 """When checkpoints are made durable: at every step, or some at a time.
 
 A policy delays rows and never merges them: what is written in the end is what would have been written at once.  Where a run must be
-durable (a ticket opens, a decision or a signal is used, a branch or the run fails, it is cancelled, suspended, parked, over) everything that
-was held back is written in the same transaction, whatever the policy says.  Knows no store.
+durable (a ticket opens, a decision or a signal is used, a step has a transaction of its own, a branch or the run fails, it is cancelled,
+suspended, parked, over) everything that was held back is written in the same transaction, whatever the policy says.  Knows no store.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class SavePolicy:
     A process that lost its run to another one notices when it saves next, and can have begun bodies until then that come to nothing.
     While somebody listens to the run's events, each step is saved as it ends.
 
-    The run always saves everything where it opens a ticket, uses a decision or a signal, fails, is cancelled or suspended, parks, stops or
-    ends; a policy speaks of the steps in between.  Whatever is lost is done again with the same idempotency keys.
+    The run always saves everything where it opens a ticket, uses a decision or a signal, commits a step's own transaction, fails, is
+    cancelled or suspended, parks, stops or ends; a policy speaks of the steps in between.  Whatever is lost is done again with the same idempotency keys.
 
     >>> SavePolicy(when="every_n", n=10).when
     'every_n'

@@ -55,7 +55,7 @@ class Transacting:
         wake: tells the driver that a transaction has ended.
     """
 
-    __slots__ = ("_store", "_waiting", "_wake", "broken", "held", "is_lent", "save_first")
+    __slots__ = ("_store", "_waiting", "_wake", "broken", "clear_the_way", "held", "is_lent")
 
     def __init__(self, store: CheckpointStore, wake: Callable[[], None]) -> None:
         self._store = store
@@ -63,8 +63,8 @@ class Transacting:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.is_lent = False
         """Whether the driver writes nothing for now, so that a transaction may begin.  Set by the driver; see `lend`."""
-        self.save_first: Callable[[], Awaitable[int]] | None = None
-        """Makes durable what a `SavePolicy` holds back."""
+        self.clear_the_way: Callable[[], Awaitable[None]]
+        """Makes durable what must not wait behind a transaction.  Set by the driver."""
         self.held: Held | None = None
         """What has begun and is neither committed nor rolled back."""
         self.broken: dict[Place, Exception | None] = {}
@@ -113,12 +113,11 @@ class Transacting:
             self._waiting.append(called)
             await called
         self.held = held
-        if self.save_first is not None:
-            try:
-                await self.save_first()  # later would be too late: a transaction may hold the only lock there is
-            except BaseException:
-                self._end(held)
-                raise
+        try:
+            await self.clear_the_way()  # later would be too late: a transaction may hold the only lock there is
+        except BaseException:
+            self._end(held)
+            raise
 
     def _end(self, held: Held) -> None:
         if held.is_handed_over and not held.is_known:

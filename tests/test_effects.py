@@ -376,6 +376,80 @@ async def test_a_store_that_cannot_be_written_stops_the_run_and_fails_no_node() 
     assert bank.debits == []
 
 
+async def in_parts(ctx: StepContext, fn: Any, **options: Any) -> None:
+    """Carry out one effect in each of two parts side by side, in a task group."""
+
+    async def one(name: str) -> None:
+        with ctx.fork(name) as part:
+            await part.once("debit", fn, name, **options)
+
+    async with asyncio.TaskGroup() as parts:
+        for name in ("first", "second"):
+            parts.create_task(one(name))
+
+
+async def gathered(ctx: StepContext, fn: Any) -> None:
+    await asyncio.gather(*(ctx.once(name, fn, name) for name in ("first", "second")))
+
+
+@pytest.mark.parametrize("several", [in_parts, gathered, None], ids=["in a task group", "gathered", "in branches"])
+async def test_a_store_that_several_are_told_cannot_be_written_fails_no_node_either(several: Any) -> None:
+    calls: list[str] = []
+
+    class Away(MemoryCheckpointStore):
+        is_away = True
+
+        async def begin_effect(self, effect: EffectRecord, epoch: int, *, again: bool = False) -> tuple[EffectRecord, bool]:
+            if self.is_away:
+                raise StoreUnavailableError(self.url, "it is away")
+            return await super().begin_effect(effect, epoch, again=again)
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await several(ctx, calls.append)
+        return {}
+
+    async def alone(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await ctx.once("debit", calls.append, ctx.path)
+        return {}
+
+    graph = paying(pay)
+    if several is None:
+        flow = Flow("paying", {"amount": int}).add_parallel("both", [branch(alone, name="first"), branch(alone, name="second")])
+        graph = flow.set_entry("both").add_edge("both", END).compile()
+    async with Away() as store, GraphExecutor(graph, store=store) as executor:
+        handle = await executor.start({"amount": 7})
+        with pytest.raises(StoreUnavailableError):
+            await handle.result()
+        assert calls == []
+        store.is_away = False
+        assert (await executor.resume(handle.run_id)).status == "completed"
+    assert len(calls) == 2
+
+
+async def test_a_doubt_among_several_failures_suspends_the_run_as_one_alone_does() -> None:
+    calls: list[str] = []
+    both = asyncio.Event()
+
+    async def debit(name: str) -> None:
+        calls.append(name)
+        if name == "first":
+            await both.wait()
+            raise TimeoutError("no answer")
+        both.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("no such account") from None
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        await in_parts(ctx, debit, in_doubt_on=(TimeoutError,))
+        return {}
+
+    async with MemoryCheckpointStore() as store:
+        result = await once(store, paying(pay, retry=AT_ONCE))
+    assert (result.status, type(result.exception), calls) == ("suspended", EffectInDoubtError, ["first", "second"])
+
+
 async def test_an_effect_in_progress_or_done_cannot_be_settled() -> None:
     bank = Bank()
     bank.answers.clear()

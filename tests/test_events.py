@@ -362,6 +362,40 @@ async def test_who_follows_a_run_through_its_barriers_hears_of_its_end(whose: st
         assert [envelope.event.kind async for envelope in stream][-1] == "flow_complete"
 
 
+@pytest.mark.parametrize("where", ["driven here", "in the log"])
+async def test_who_gives_up_waiting_for_an_event_and_asks_again_has_missed_nothing(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    gate, reads, never = Gate(), asyncio.Event(), asyncio.Event()
+
+    async def hold(state: Any) -> dict[str, Any]:
+        await gate()
+        return {"log": ["held"]}
+
+    async def interrupted(run_id: str, *, after: int = -1) -> AsyncIterator[Any]:
+        async for row in history(run_id, after=after):
+            if not reads.is_set():
+                reads.set()
+                await never.wait()
+            yield row
+
+    driven = executor(line(silent, hold))
+    history = driven.store.history
+    run = await driven.start(START)
+    await gate.reached.wait()
+    if where == "in the log":
+        gate.open.set()
+        await run.result()
+    monkeypatch.setattr(driven.store, "history", interrupted)
+    stream = driven.events(run.run_id)
+    waits = asyncio.create_task(anext(stream))
+    await reads.wait()
+    waits.cancel()
+    await asyncio.wait([waits])
+    gate.open.set()
+    async with asyncio.timeout(5):
+        told = [envelope async for envelope in stream]
+    assert kinds(told) == kinds(await log(driven, run.run_id))
+
+
 @pytest.mark.parametrize("reason", ["limit", "suspend"])
 async def test_a_run_that_stops_ends_the_segment_and_says_why(reason: str) -> None:
     gate = Gate()

@@ -17,6 +17,7 @@ from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, UNDRIVEN, Lease, R
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.context import StepContext
 from engine.decisions import Decision
+from engine.errors import ExecutorClosedError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.handle import RunHandle
@@ -185,6 +186,67 @@ class Interrupted(MemoryCheckpointStore):
             meanwhile, self.meanwhile = self.meanwhile, None
             await meanwhile()
         return await super().acquire(run_id, **options)
+
+
+@pytest.mark.parametrize("how", ["create", "acquire"])
+async def test_a_run_whose_taker_is_cancelled_before_the_answer_is_left_to_others(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    stage = Stage()
+    store, other = stage.store(), stage.store()
+    answered, may_be_told = asyncio.Event(), asyncio.Event()
+    real = getattr(store, how)
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        lease = await real(*args, **options)
+        answered.set()
+        await may_be_told.wait()
+        return lease
+
+    monkeypatch.setattr(store, how, slow)
+    executor = stage.executor(store)
+    if how == "acquire":
+        run_id = await executor.submit({"log": []})
+        takes = asyncio.create_task(executor.resume(run_id))
+    else:
+        takes = asyncio.create_task(executor.execute({"log": []}))
+    await answered.wait()
+    takes.cancel()
+    await settled()
+    may_be_told.set()
+    await asyncio.wait([takes])
+    assert takes.cancelled()
+    (run,) = await other.runs()
+    assert (run.status, run.owner, store.holds(run.run_id), executor.is_driving(run.run_id)) == ("ready", None, False, False)
+    stage.may_end.set()
+    assert (await stage.executor(other).resume(run.run_id)).status == "completed"
+
+
+@pytest.mark.parametrize("how", ["create", "acquire"])
+async def test_an_executor_that_is_closed_while_it_takes_a_run_does_not_drive_it(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    stage = Stage()
+    store = stage.store()
+    answered, may_be_told = asyncio.Event(), asyncio.Event()
+    real = getattr(store, how)
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        lease = await real(*args, **options)
+        answered.set()
+        await may_be_told.wait()
+        return lease
+
+    monkeypatch.setattr(store, how, slow)
+    executor = stage.executor(store)
+    takes: asyncio.Task[Any]
+    if how == "acquire":
+        takes = asyncio.create_task(executor.attach(await executor.submit({"log": []})))
+    else:
+        takes = asyncio.create_task(executor.start({"log": []}))
+    await answered.wait()
+    await executor.aclose()
+    may_be_told.set()
+    with pytest.raises(ExecutorClosedError):
+        await takes
+    (run,) = await store.runs()
+    assert (run.status, run.owner, executor.is_driving(run.run_id), stage.ran) == ("ready", None, False, [])
 
 
 async def test_who_suspends_a_run_between_its_being_read_and_taken_has_suspended_it() -> None:
@@ -489,4 +551,54 @@ async def test_a_run_told_to_leave_in_the_middle_of_its_last_transaction_ends_as
         await settled()
         may_end.set()
         assert (await asyncio.wait_for(stopping, 20)).status == "completed"
+        assert (await store.run(handle.run_id)).status == "completed"
+
+
+async def test_a_run_told_to_leave_just_before_its_last_transaction_ends_as_it_ended(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction may be faster to the file's lock than what says that the run drains."""
+    flow = Flow("ledger_to_leave", STATE)
+    entered, telling, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    begun: list[bool] = []
+
+    @flow.node
+    async def book(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            entered.set()
+            await telling.wait()
+            await connection.execute(sa.text("CREATE TABLE booked (n INTEGER)"))
+        return {"log": ["booked"]}
+
+    def watched(**options: Any) -> Any:
+        made: Any = transaction(**options)
+        start = made._start
+
+        def begin() -> Awaitable[None]:
+            begun.append(True)
+            return start()
+
+        made._start = begin
+        return made
+
+    async def overtaken(work: Any, **within: Any) -> Any:
+        if work.change is not None and work.change.status == "draining":
+            telling.set()
+            await settled()
+            if begun:
+                await ended.wait()
+        receipt = await commit(work, **within)
+        if within.get("within") is not None:
+            ended.set()
+        return receipt
+
+    flow.set_entry("book").add_edge("book", END)
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(flow.compile(), store=store) as executor:
+        await store.runs()
+        transaction, commit = store.transaction, store.commit
+        monkeypatch.setattr(store, "transaction", watched)
+        monkeypatch.setattr(store, "commit", overtaken)
+        handle = await executor.start({"log": []})
+        await entered.wait()
+        assert (await asyncio.wait_for(handle.stop("leaving"), 20)).status == "completed"
         assert (await store.run(handle.run_id)).status == "completed"

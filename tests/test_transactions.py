@@ -26,7 +26,9 @@ from trailmark import (
     LeaseLostError,
     Retry,
     RunFailedError,
+    SavePolicy,
     StepContext,
+    StoreUnavailableError,
     TransactionOverError,
     TransactionTimeoutError,
     TransactionUnavailableError,
@@ -300,6 +302,30 @@ async def test_time_also_runs_behind_the_block(
     assert await accounts.debits() == []
 
 
+async def test_a_body_that_returns_while_its_block_is_still_open_has_failed(store: SQLCheckpointStore, accounts: Accounts) -> None:
+    """What is in the block may be half of what was to be written."""
+    left_behind: list[asyncio.Task[None]] = []
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        half = asyncio.Event()
+
+        async def both() -> None:
+            async with ctx.transaction() as connection:
+                await debit(connection, ctx)
+                half.set()
+                await asyncio.Event().wait()
+
+        left_behind.append(asyncio.create_task(both()))
+        await half.wait()
+        return {"paid": True}
+
+    graph = paying(pay, on=TransactionOverError)
+    assert (await executed(store, graph)).values == {"amount": 7, "note": "TransactionOverError"}
+    assert await accounts.debits() == []
+    left_behind[0].cancel()
+    await asyncio.wait(left_behind)
+
+
 async def test_a_limit_is_below_a_third_of_the_lease(url: str) -> None:
     async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
         async with ctx.transaction(limit=timedelta(seconds=3)):
@@ -335,6 +361,51 @@ async def test_a_body_that_is_stopped_has_committed_nothing(store: SQLCheckpoint
         else:
             assert (await handle.suspend()).status == "suspended"
     assert await accounts.debits() == []
+
+
+async def test_one_that_is_rolled_back_while_it_begins_holds_nothing(
+    store: SQLCheckpointStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wait long for the file's lock; the run that is suspended meanwhile does not."""
+    asked, may_begin, has_begun = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    transaction, commit = store.transaction, store.commit
+
+    def delayed(**options: Any) -> Any:
+        made: Any = transaction(**options)
+        start = made._start
+
+        async def begin() -> None:
+            asked.set()
+            await may_begin.wait()
+            await start()
+            has_begun.set()
+
+        made._start = begin
+        return made
+
+    async def behind_its_begin(work: Any, **within: Any) -> Any:
+        if any(row.kind == "suspended" for row in work.rows):
+            may_begin.set()
+            await has_begun.wait()
+        return await commit(work, **within)
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await debit(connection, ctx)
+        return {"paid": True}
+
+    monkeypatch.setattr(store, "transaction", delayed)
+    monkeypatch.setattr(store, "commit", behind_its_begin)
+    flow = Flow("paying", {"amount": int, "paid": bool})
+    flow.add_parallel("both", [pay, branch(lambda state: {}, name="beside")])
+    flow.set_entry("both").add_edge("both", END)
+    async with GraphExecutor(flow.compile(), store=store) as executor:
+        handle = await executor.start({"amount": 7})
+        await asked.wait()
+        assert (await handle.suspend()).status == "suspended"
+        assert await accounts.debits() == []
+        assert (await executor.resume(handle.run_id)).status == "completed"
+    assert await accounts.debits() == [7]
 
 
 async def test_a_process_that_lost_the_run_commits_nothing_of_it(url: str, store: SQLCheckpointStore, accounts: Accounts) -> None:
@@ -423,6 +494,63 @@ async def test_a_sibling_that_fails_waits_for_the_transaction_and_no_longer(stor
     flow.set_entry("both").add_edge("both", END)
     with pytest.raises(RunFailedError, match="beside it"):
         await executed(store, flow.compile())
+    assert await accounts.debits() == [7]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [SavePolicy(when="manual"), SavePolicy(when="every_n", n=100), SavePolicy(if_unavailable="degrade")],
+    ids=lambda policy: policy.when,
+)
+async def test_a_policy_that_holds_steps_back_does_not_hold_back_one_that_has_a_transaction(
+    store: SQLCheckpointStore, accounts: Accounts, policy: SavePolicy
+) -> None:
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await debit(connection, ctx)
+        return {"paid": True}
+
+    async def after(state: Any, ctx: StepContext) -> dict[str, Any]:
+        durable.append(await store.head(ctx.run_id))
+        return {"note": "after"}
+
+    durable: list[int] = []
+    flow = Flow("paying", {"amount": int, "paid": bool, "note": str})
+    flow.add_node("before", lambda state: {"amount": 8}).add_node("pay", pay).add_node("after", after)
+    flow.set_entry("before").add_edge("before", "pay").add_edge("pay", "after").add_edge("after", END)
+    async with GraphExecutor(flow.compile(), store=store, saving=policy) as executor:
+        result = await executor.execute({"amount": 7})
+    assert (result.status, result.values) == ("completed", {"amount": 8, "paid": True, "note": "after"})
+    assert await accounts.debits() == [7]
+    assert durable == [3]
+
+
+async def test_an_outage_that_a_policy_rides_out_does_not_part_a_step_from_its_transaction(
+    store: SQLCheckpointStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = store.commit
+
+    async def refused_once(work: Any, *, within: Any = None) -> Any:
+        if within is not None and not refused:
+            refused.append(True)
+            raise StoreUnavailableError("the disk", "is full")
+        return await commit(work, within=within)
+
+    async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with ctx.transaction() as connection:
+            await debit(connection, ctx)
+        return {"paid": True}
+
+    refused: list[bool] = []
+    monkeypatch.setattr(store, "commit", refused_once)
+    flow = Flow("paying", {"amount": int, "paid": bool, "note": str})
+    flow.add_node("pay", pay).add_node("after", lambda state: {"note": "after"})
+    flow.set_entry("pay").add_edge("pay", "after").add_edge("after", END)
+    async with GraphExecutor(flow.compile(), store=store, saving=SavePolicy(if_unavailable="degrade")) as executor:
+        with pytest.raises(StoreUnavailableError):
+            await executor.execute({"amount": 7})
+        (run,) = await store.runs()
+        assert (await executor.resume(run.run_id)).values["note"] == "after"
     assert await accounts.debits() == [7]
 
 

@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from checkpoint_stores.errors import InvalidSignalError, RunEndedError, UnknownSignalError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.sql.store import SQLCheckpointStore
+from engine.context import StepContext
 from engine.errors import FlowValidationError, RunFailedError, WaitTimeoutError
 from engine.executor import GraphExecutor
-from engine.flow import Flow
+from engine.flow import Flow, branch
 from engine.plan import END, Retry
 from reducers.builtin import append
 from trailmark.testing import VirtualClock, always_reload, crash_at_every_checkpoint
+from trailmark.testing.clock import settled
 
 STATE = {"log": Annotated[list[str], append], "paid": int, "when": Any}
 
@@ -134,6 +136,44 @@ async def test_a_signal_that_comes_early_is_kept_and_each_is_used_once_the_oldes
     assert (result.status, result.values["paid"], result.values["when"], left) == ("completed", 1, 2, [3])
 
 
+async def test_a_signal_that_comes_while_an_earlier_one_is_about_to_be_used_does_not_use_that_one_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow = flow_of("before", "work", "first", "second").add_wait("first", "paid", to="paid").add_wait("second", "paid", to="when")
+    entered, may_end = {"before": asyncio.Event(), "work": asyncio.Event()}, {"before": asyncio.Event(), "work": asyncio.Event()}
+
+    def held(name: str) -> Any:
+        async def body(state: Any) -> dict[str, Any]:
+            entered[name].set()
+            await may_end[name].wait()
+            return {}
+
+        return body
+
+    async def with_another_behind_it(work: Any) -> Any:
+        receipt = await commit(work)
+        if [row.node for row in work.rows if row.kind == "wait"] == ["first"]:
+            await stage.store.signal(work.run_id, "paid", 2)
+            await settled()  # whoever listens has told the driver of it, before the driver is told of its commit
+        return receipt
+
+    monkeypatch.setattr("engine.driver.WATCH_AFTER", timedelta(0))
+    async with Stage(flow.add_node("before", held("before")).add_node("work", held("work"))) as stage:
+        commit = stage.store.commit
+        monkeypatch.setattr(stage.store, "commit", with_another_behind_it)
+        handle = await stage.executor.start({})
+        await entered["before"].wait()
+        await stage.store.signal(handle.run_id, "paid", 1)
+        may_end["before"].set()
+        await entered["work"].wait()
+        may_end["work"].set()
+        result = await handle.result()
+        signals = await stage.store.signals(handle.run_id)
+
+    assert (result.values["paid"], result.values["when"]) == (1, 2)
+    assert [signal.payload for signal in signals if signal.consumed_seq is not None] == [1, 2]
+
+
 async def test_a_handle_signals_and_goes_on_here() -> None:
     async with Stage(payment_flow()) as stage:
         handle = await stage.executor.start({})
@@ -246,6 +286,24 @@ async def test_a_body_that_waits_is_ended_and_runs_again_when_the_signal_has_com
 
     assert (result.status, result.values["paid"], result.steps) == ("completed", 15, 1)
     assert (len(began), len(set(began))) == (3, 1)
+
+
+@pytest.mark.parametrize("where", ["at the root", "in a branch"])
+async def test_a_body_that_waits_in_a_task_group_waits_like_any_other(where: str) -> None:
+    async def ask(state: Any, ctx: StepContext) -> dict[str, Any]:
+        async with asyncio.TaskGroup() as parts:
+            heard = parts.create_task(ctx.wait_for("paid"))
+        return {"paid": heard.result()}
+
+    flow = flow_of("ask").add_signal("paid")
+    flow = flow.add_node("ask", ask) if where == "at the root" else flow.add_parallel("ask", [branch(ask, name="one")])
+    async with Stage(flow) as stage:
+        async with asyncio.timeout(5):
+            waiting = await stage.executor.execute({})
+        await stage.store.signal(waiting.run_id, "paid", 7)
+        result = await stage.executor.resume(waiting.run_id)
+
+    assert (waiting.status, result.status, result.values["paid"]) == ("waiting", "completed", 7)
 
 
 async def test_a_plain_function_waits_too() -> None:

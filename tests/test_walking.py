@@ -1644,7 +1644,8 @@ async def test_a_process_that_was_silent_for_long_asks_before_it_starts_anything
     assert (refused.value.current_epoch, doors.arrived) == (lease.epoch, ["hold", "next"])
 
 
-async def test_a_run_that_can_no_longer_hear_stops_resumably_and_says_why() -> None:
+@pytest.mark.parametrize("flow_of", [fan, line], ids=["in a branch", "at the root"])
+async def test_a_run_that_can_no_longer_hear_stops_resumably_and_says_why(flow_of: Callable[..., Flow]) -> None:
     doors = Doors()
 
     class Deaf(MemoryCheckpointStore):
@@ -1655,11 +1656,12 @@ async def test_a_run_that_can_no_longer_hear_stops_resumably_and_says_why() -> N
         await doors.through("hold")
 
     store = Deaf()
-    handle = await executor(fan(hold), store=store).start(START)
+    handle = await executor(flow_of(hold), store=store).start(START)
     await doors.until(1)
     await MemoryCheckpointStore(database=store.database).request_cancel(handle.run_id, actor="ana")
     with pytest.raises(StoreUnavailableError, match="no inbox today"):
-        await handle.result()
+        async with asyncio.timeout(5):
+            await handle.result()
     assert (doors.left, (await store.run(handle.run_id)).owner) == (["hold"], None)
 
 

@@ -53,6 +53,7 @@ class StepTransaction(ABC):
         self._connection: AsyncConnection
         self._timer: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._is_beginning = False
         self._is_taken = False
         self._is_closed_to_the_node = False
         self.is_begun = False
@@ -88,14 +89,23 @@ class StepTransaction(ABC):
         )
 
     async def _begin(self) -> None:
-        await self._wait_for_turn()
+        self._is_beginning = True
         try:
-            with faults.typed_errors(self._url):
-                await self._start()
-        except BaseException:
-            self._ended()
-            raise
-        self.is_begun = True
+            await self._wait_for_turn()
+            try:
+                with faults.typed_errors(self._url):
+                    await self._start()
+            except BaseException:
+                self._ended()
+                raise
+            self.is_begun = True
+        finally:
+            self._is_beginning = False
+            if self.over is not None:
+                self._ending = asyncio.get_running_loop().create_task(self._abandon(break_off=False))
+        if self.over is not None:
+            await self.roll_back("")  # the reason stands: somebody has rolled it back while it was beginning
+            raise self.over
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _expire(self) -> None:
@@ -120,10 +130,14 @@ class StepTransaction(ABC):
         return True
 
     async def roll_back(self, reason: str) -> None:
-        """End it without a commit.  Idempotent."""
+        """End it without a commit.  Idempotent.
+
+        One that is just beginning is not waited for, since it may stand in line behind others: it ends as soon as it has begun.
+        """
         if self.over is None:
             self.over = TransactionOverError(f"the step's transaction was rolled back: {reason}")
-            self._ending = asyncio.get_running_loop().create_task(self._abandon(break_off=False))
+            if not self._is_beginning:
+                self._ending = asyncio.get_running_loop().create_task(self._abandon(break_off=False))
         if self._ending is not None:
             await asyncio.shield(self._ending)
 
