@@ -366,6 +366,17 @@ async def test_a_breaker_learns_nothing_from_a_call_that_was_cancelled() -> None
     assert (await second.result()).status == "completed"
 
 
+async def test_a_breaker_learns_nothing_where_who_has_a_place_and_who_waits_for_it_are_cancelled_together() -> None:
+    doors = Doors()
+    flow = Flow("both", STATE, middleware=[CircuitBreaker(failures=1, shared=True), Bulkhead(1, shared=True)])
+    flow.add_parallel("checks", {"first": doors.body, "second": doors.body}).set_entry("checks").add_edge("checks", END)
+    scene = Scene(flow)
+    (run,) = await scene.start(1)
+    await run.suspend()
+    places, breaker = scene.executor.statistics().middleware
+    assert (breaker.state, places.inside, places.waiting) == ("closed", 0, 0)
+
+
 # --- backpressure -----------------------------------------------------------------------------------------------------
 async def test_backpressure_holds_a_node_back_while_too_many_wait_behind_it() -> None:
     fetch, parse = Doors(), Doors()

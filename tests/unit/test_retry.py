@@ -18,6 +18,13 @@ def test_each_wait_is_longer_up_to_the_longest(failed: int, seconds: int) -> Non
     assert retry_due(STEADY, ValueError(), failed, 500, "key") == 500 + seconds * 1_000_000
 
 
+@pytest.mark.parametrize("factor", [2.0, 2])
+@pytest.mark.parametrize(("first", "seconds"), [(timedelta(seconds=1), 20), (timedelta(0), 0)])
+def test_a_step_that_fails_for_weeks_waits_the_longest_every_time(first: timedelta, seconds: int, factor: float) -> None:
+    patient = Retry(attempts=1_000_000, first=first, factor=factor, longest=timedelta(seconds=20), jitter=0)
+    assert retry_due(patient, ValueError(), 5_000, 500, "key") == 500 + seconds * 1_000_000
+
+
 @pytest.mark.parametrize(
     ("policy", "error", "failed"),
     [
