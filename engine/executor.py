@@ -613,11 +613,17 @@ class GraphExecutor:
         """
         arguments.period("grace", grace)
         self._is_closed = True
-        await asyncio.gather(*(self.give_back(run_id, grace=grace) for run_id in self._drives))
+        await asyncio.gather(*(self._let_go(run_id, Leaving("give_back"), grace) for run_id in self._drives))
 
     async def _left(self, run_id: str, then: Leaving, grace: timedelta) -> RunResult:
-        """Let a run that is driven here stop; where it has not within ``grace``, stop it."""
+        """Let a run stop here, and tell how it stands."""
         run_id, grace = arguments.run_named(run_id), arguments.period("grace", grace)
+        end = self._drives.end(run_id)
+        await self._let_go(run_id, then, grace)
+        return replace(await self._stored_result(run_id), warnings=warnings_of(end))
+
+    async def _let_go(self, run_id: str, then: Leaving, grace: timedelta) -> None:
+        """Let a run that is driven here stop; where it has not within ``grace``, stop it.  However the drive ends, this raises nothing."""
         driver, end = self._drives.driver(run_id), self._drives.end(run_id)
         if driver is not None and end is not None:
             clock = await self._ready_clock()
@@ -628,7 +634,6 @@ class GraphExecutor:
                 await outlast(end)
             finally:
                 escalation.cancel()
-        return replace(await self._stored_result(run_id), warnings=warnings_of(end))
 
     def open(self, run_id: str) -> RunHandle:
         """A handle of a run wherever it is driven, without driving it here."""
