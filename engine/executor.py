@@ -21,6 +21,7 @@ from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import (
+    DRIVEN,
     ENDED,
     Commit,
     DecisionRecord,
@@ -548,7 +549,7 @@ class GraphExecutor:
                 result = end.result()
             else:
                 result = await self._stored_result(run_id)
-                if result.status == "running":
+                if result.status in DRIVEN:
                     # Driven elsewhere; or it has just come to an end there, which a second look tells.
                     await self._attendant.outlast_owner(run_id)
                     continue

@@ -292,6 +292,36 @@ async def test_a_body_that_takes_too_long_is_run_again_by_the_next_one() -> None
     assert stage.ran == ["first", "first", "second"]
 
 
+async def test_a_run_that_drains_in_another_process_is_waited_for() -> None:
+    stage = Stage()
+    executor, handle = await stage.under_way()
+    leaving = asyncio.create_task(executor.shutdown())
+    await settled()
+    elsewhere = asyncio.create_task(stage.executor(stage.store()).open(handle.run_id).result())
+    await settled()
+    assert (await stage.store().run(handle.run_id)).status == "draining"
+    assert not elsewhere.done()
+    stage.may_end.set()
+    await leaving
+    assert (await elsewhere).status == "ready"
+
+
+async def test_who_stays_with_a_parked_run_goes_on_where_the_process_dies_that_went_on() -> None:
+    stage = Stage(barrier=True)
+    stage.may_end.set()
+    store = stage.store()
+    handle = await stage.executor(store).start({"log": []})
+    staying = asyncio.create_task(handle.result(through_barriers=True))
+    await settled()
+    other = stage.store()
+    await other.acquire(handle.run_id)  # and is never heard of again
+    await store.decide(handle.run_id, "sign", Decision.approve(by="ana"))
+    await settled()
+    assert not staying.done()
+    await stage.clock.advance(timedelta(minutes=1))
+    assert (await staying).status == "completed"
+
+
 async def test_a_run_that_comes_to_its_end_while_it_drains_has_ended() -> None:
     flow = Flow("one", STATE)
     may_end, entered = asyncio.Event(), asyncio.Event()
