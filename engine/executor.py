@@ -160,7 +160,8 @@ class GraphExecutor:
         self._drives = Drives(store, self._result_of_driver)
         self._attendant = Attendant(store, is_driven=self._drives.__contains__, take=self.attach, clock=self._ready_clock)
         self._runner: asyncio.Runner | None = None
-        self._is_closed = False
+        self._closing: Leaving | None = None
+        """What becomes of runs that come here all the same, once the executor was closed."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -170,7 +171,7 @@ class GraphExecutor:
 
     async def aclose(self) -> None:
         """Suspend every run driven here (all stay resumable) and let the threads go; nothing is started or resumed after.  Idempotent."""
-        self._is_closed = True
+        self._closing = self._closing or Leaving("suspend", "the executor was closed")
         ends = []
         for run_id in self._drives:
             driver, end = self._drives.driver(run_id), self._drives.end(run_id)
@@ -409,7 +410,7 @@ class GraphExecutor:
         return await self._result_or_suspend(handle, through_barriers=through_barriers)
 
     def _check_open(self) -> None:
-        if self._is_closed:
+        if self._closing is not None:
             raise ExecutorClosedError
 
     def _check_flow(self, record: RunRecord) -> None:
@@ -440,7 +441,10 @@ class GraphExecutor:
             facts=facts, hand_over=partial(self._drives.hand_over, state.run_id), around=self._around,
             before_completion=partial(self._contracts_kept, state, lease.epoch) if self._strict else None, saving=self._saving,
         )  # fmt: skip
-        return self._drives.begin(Drive(driver, lease.epoch, opened))
+        end = self._drives.begin(Drive(driver, lease.epoch, opened))
+        if self._closing is not None:  # while the run was on its way here: no body of it begins
+            driver.drain(self._closing)
+        return end
 
     @property
     def strays(self) -> int:
@@ -613,7 +617,7 @@ class GraphExecutor:
         Nothing is started or resumed after.  Idempotent; `aclose` then has nothing left to suspend.
         """
         arguments.period("grace", grace)
-        self._is_closed = True
+        self._closing = self._closing or Leaving("give_back")
         await asyncio.gather(*(self._let_go(run_id, Leaving("give_back"), grace) for run_id in self._drives))
 
     async def _left(self, run_id: str, then: Leaving, grace: timedelta) -> RunResult:

@@ -322,6 +322,36 @@ async def test_who_stays_with_a_parked_run_goes_on_where_the_process_dies_that_w
     assert (await staying).status == "completed"
 
 
+@pytest.mark.parametrize("begins", ["start", "attach"])
+@pytest.mark.parametrize(("word", "status"), [("aclose", "suspended"), ("shutdown", "ready")])
+async def test_a_run_on_its_way_to_an_executor_that_is_closed_is_not_driven(word: str, status: str, begins: str) -> None:
+    class Slow(MemoryCheckpointStore):
+        async def create(self, *asked: Any) -> Lease:
+            return await slowly(super().create(*asked))
+
+        async def acquire(self, *asked: Any, **options: Any) -> Lease:
+            return await slowly(super().acquire(*asked, **options))
+
+    async def slowly(taken: Awaitable[Lease]) -> Lease:
+        lease = await taken
+        on_its_way.set()
+        await may_come.wait()
+        return lease
+
+    on_its_way, may_come, stage = asyncio.Event(), asyncio.Event(), Stage()
+    stage.may_end.set()
+    run_id = await stage.executor().submit({"log": []})
+    executor = stage.executor(Slow(database=stage.database, now=stage.clock.now))
+    coming = asyncio.create_task(executor.attach(run_id) if begins == "attach" else executor.start({"log": []}))
+    await on_its_way.wait()
+    await getattr(executor, word)()
+    may_come.set()
+    handle = await coming
+    assert (await handle.result()).status == status
+    record = await stage.store().run(handle.run_id)
+    assert (record.status, record.owner, stage.ran) == (status, None, [])
+
+
 async def test_a_run_that_comes_to_its_end_while_it_drains_has_ended() -> None:
     flow = Flow("one", STATE)
     may_end, entered = asyncio.Event(), asyncio.Event()
