@@ -290,7 +290,8 @@ class Bodies:
             return  # it was cancelled or given up: whatever it brings comes too late
         if body.timed_out and body.call is not None and not body.call.over.done():
             self._abandon(body, body.call.over)
-        if body.timed_out and not node.is_wrapped:
+        # In a stack its timeout says so itself; a CancelledError in its place was made of it by what stands around (asyncio.wait_for).
+        if body.timed_out and (not node.is_wrapped or isinstance(raised, asyncio.CancelledError)):
             event = self._timed_out(node, body)
         elif raised is not None:
             if raised is self._effects.broken:
