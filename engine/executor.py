@@ -7,8 +7,9 @@ kept while a run is driven here.  It decides nothing about where a run goes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -252,7 +253,7 @@ class GraphExecutor:
                 self.graph, self.store.chain, run_id=run.run_id or new_id(now), owner=self.store.worker_id if held else None, now=now
             )
             try:
-                return await self.store.create(new, row), row, folded
+                return await self._taken(self.store.create(new, row)), row, folded
             except RunExistsError as exists:
                 if run.run_key is None or if_exists == "error":
                     raise
@@ -349,7 +350,7 @@ class GraphExecutor:
         if capabilities is not None:
             details["capabilities"] = sorted(arguments.capabilities(capabilities))
         try:
-            lease = await self.store.acquire(record.run_id, details=details, takeover=takeover)
+            lease = await self._taken(self.store.acquire(record.run_id, details=details, takeover=takeover))
         except LeaseHeldError as held:
             if of_this_process(held.owner):
                 raise DrivenHereError(record.run_id, held.owner, held.expires_at, other=True) from held
@@ -371,6 +372,18 @@ class GraphExecutor:
             await self.store.release(record.run_id, lease.epoch)
             raise
         return RunHandle(self, record.run_id, end, first=lease.head_seq)
+
+    async def _taken(self, taking: Coroutine[Any, Any, Lease]) -> Lease:
+        """The lease of a run that is just being taken; given back where whoever wanted it is cancelled before it knows of it."""
+        task = asyncio.ensure_future(taking)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):  # nobody is there to be told
+                lease = await task
+                if self.store.holds(lease.run.run_id):
+                    await self.store.release(lease.run.run_id, lease.epoch)
+            raise
 
     async def _leave_stopped(self, state: RunState, lease: Lease) -> None:
         """Somebody took the run and stopped it between its being read and taken here: that counts.  Raises LeaseHeldError."""

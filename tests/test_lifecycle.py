@@ -322,34 +322,64 @@ async def test_who_stays_with_a_parked_run_goes_on_where_the_process_dies_that_w
     assert (await staying).status == "completed"
 
 
+class OnItsWay:
+    """A stage, and an executor whose store has given a lease, but not yet to whoever asked for it."""
+
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.stage.may_end.set()
+        self.has_lease, self.may_come = asyncio.Event(), asyncio.Event()
+        on_its_way = self
+
+        class Slow(MemoryCheckpointStore):
+            async def create(self, *asked: Any) -> Lease:
+                return await on_its_way.slowly(super().create(*asked))
+
+            async def acquire(self, *asked: Any, **options: Any) -> Lease:
+                return await on_its_way.slowly(super().acquire(*asked, **options))
+
+        self.store = Slow(database=self.stage.database, now=self.stage.clock.now)
+        self.executor = self.stage.executor(self.store)
+
+    async def slowly(self, taken: Awaitable[Lease]) -> Lease:
+        lease = await taken
+        self.has_lease.set()
+        await self.may_come.wait()
+        return lease
+
+    async def coming(self, begins: str) -> asyncio.Task[RunHandle]:
+        """A run that is just being taken, by ``start`` or ``attach``."""
+        run_id = await self.stage.executor().submit({"log": []}) if begins == "attach" else ""
+        coming = asyncio.create_task(self.executor.attach(run_id) if run_id else self.executor.start({"log": []}))
+        await self.has_lease.wait()
+        return coming
+
+
 @pytest.mark.parametrize("begins", ["start", "attach"])
 @pytest.mark.parametrize(("word", "status"), [("aclose", "suspended"), ("shutdown", "ready")])
 async def test_a_run_on_its_way_to_an_executor_that_is_closed_is_not_driven(word: str, status: str, begins: str) -> None:
-    class Slow(MemoryCheckpointStore):
-        async def create(self, *asked: Any) -> Lease:
-            return await slowly(super().create(*asked))
-
-        async def acquire(self, *asked: Any, **options: Any) -> Lease:
-            return await slowly(super().acquire(*asked, **options))
-
-    async def slowly(taken: Awaitable[Lease]) -> Lease:
-        lease = await taken
-        on_its_way.set()
-        await may_come.wait()
-        return lease
-
-    on_its_way, may_come, stage = asyncio.Event(), asyncio.Event(), Stage()
-    stage.may_end.set()
-    run_id = await stage.executor().submit({"log": []})
-    executor = stage.executor(Slow(database=stage.database, now=stage.clock.now))
-    coming = asyncio.create_task(executor.attach(run_id) if begins == "attach" else executor.start({"log": []}))
-    await on_its_way.wait()
-    await getattr(executor, word)()
-    may_come.set()
+    on_its_way = OnItsWay()
+    coming = await on_its_way.coming(begins)
+    await getattr(on_its_way.executor, word)()
+    on_its_way.may_come.set()
     handle = await coming
     assert (await handle.result()).status == status
-    record = await stage.store().run(handle.run_id)
-    assert (record.status, record.owner, stage.ran) == (status, None, [])
+    record = await on_its_way.store.run(handle.run_id)
+    assert (record.status, record.owner, on_its_way.stage.ran) == (status, None, [])
+
+
+@pytest.mark.parametrize("begins", ["start", "attach"])
+async def test_a_run_on_its_way_to_who_was_cancelled_is_given_back(begins: str) -> None:
+    on_its_way = OnItsWay()
+    coming = await on_its_way.coming(begins)
+    coming.cancel()
+    await settled()
+    on_its_way.may_come.set()
+    with pytest.raises(asyncio.CancelledError):
+        await coming
+    (record,) = await on_its_way.store.runs()
+    assert (record.status, record.owner, on_its_way.store.holds(record.run_id)) == ("ready", None, False)
+    assert (await on_its_way.stage.executor().resume(record.run_id)).status == "completed"
 
 
 async def test_a_run_that_comes_to_its_end_while_it_drains_has_ended() -> None:
