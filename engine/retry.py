@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from engine.ahead import LATEST
 from engine.plan import Retry
 
 _SECOND = 1_000_000
@@ -28,7 +29,7 @@ def retry_due(policy: Retry | None, error: BaseException, failed: int, now: int,
     except OverflowError:  # after so many failures no number is large enough
         wait = policy.longest.total_seconds() if policy.first else 0.0
     wait *= 1.0 - policy.jitter * chance(key, failed)
-    return now + int(wait * _SECOND)
+    return min(now + int(wait * _SECOND), LATEST)
 
 
 def chance(key: str, failed: int) -> float:
