@@ -8,6 +8,7 @@ Decides nothing about where a run goes: whatever is raised here is the outcome o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -60,7 +61,8 @@ class _Queue:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 raise _TooLateError from None
-            self._futures.remove(future)
+            with contextlib.suppress(ValueError):  # who let others in since has passed over it, and put it away
+                self._futures.remove(future)
             raise
         finally:
             self.waited += clock.now() - began

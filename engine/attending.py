@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import ENDED, STOPPED, RunRecord
+from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, RunRecord
 from engine.clock import Clock
 from engine.errors import ExecutorClosedError
 
@@ -61,7 +61,7 @@ class Attendant:
         try:
             while True:
                 record = await self._store.run(run_id)
-                if record.status != "running" or self._is_driven(run_id):
+                if record.status not in DRIVEN or self._is_driven(run_id):
                     return
                 if self.is_free(record):
                     try:
@@ -79,7 +79,7 @@ class Attendant:
             watch.close()
 
     async def wait_to_go_on(self, run_id: str) -> None:
-        """Wait until a parked run can move, and drive it on (unless somebody else does)."""
+        """Wait until a parked run can move, and drive it on, unless somebody else does: see `outlast_owner`."""
         watch = self._store.watch(run_id)
         clock = await self._clock()
         due = asyncio.Event()
@@ -87,8 +87,8 @@ class Attendant:
         try:
             while True:
                 record = await self._store.run(run_id)
-                if record.status in OVER or self._is_driven(run_id):
-                    return
+                if record.status in OVER | DRIVEN or self._is_driven(run_id):
+                    return  # it is over, or driven: by somebody who may die, which is looked after elsewhere
                 if record.owner is None and (record.status != "waiting" or await self.can_move(record)):
                     try:
                         await self._take(run_id)

@@ -22,6 +22,7 @@ from engine.driving import DriveTask, HandedOverError, Strays
 from engine.effects import Effects
 from engine.errors import BranchError, EffectInDoubtError, NodeCancelledError, NodeTimeoutError, NoStepError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
+from engine.failures import beyond_exception
 from engine.identity import key_of
 from engine.live import Live
 from engine.middleware import NodeCall
@@ -37,6 +38,8 @@ from engine.walk import Walk
 _MICROSECOND: Final = timedelta(microseconds=1)
 _new = tuple.__new__
 """Makes a NamedTuple without the Python function that stands before it: every step makes one here."""
+_NOT_THE_NODES: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends the process, the loop or a coroutine: nothing that a node has done wrong."""
 _TAKEN: Final = {"nothing": 0, "state": 1, "state_context": 2}
 """How many of (state, context) a node's function takes."""
 
@@ -205,7 +208,9 @@ class Bodies:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
             said = None if context is None else context.said()
             event = _new(BodyReturned, (path, name, visit, value, started_at, said))
-        except (Exception, asyncio.CancelledError, BodyHeld, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+        except _NOT_THE_NODES:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
             if self._lent is start:
@@ -277,7 +282,9 @@ class Bodies:
                 value = await self._perform(node, body, arguments)
             said = None if body.context is None else body.context.said()
             event = BodyReturned(start.path, start.node, start.visit, value, body.started_at, said)
-        except (Exception, asyncio.CancelledError, BodyHeld, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a node raises is an outcome
+        except _NOT_THE_NODES:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
             body.revoke("the node has returned")
@@ -285,7 +292,8 @@ class Bodies:
             return  # it was cancelled or given up: whatever it brings comes too late
         if body.timed_out and body.call is not None and not body.call.over.done():
             self._abandon(body, body.call.over)
-        if body.timed_out and not node.is_wrapped:
+        # In a stack its timeout says so itself; a CancelledError in its place was made of it by what stands around (asyncio.wait_for).
+        if body.timed_out and (not node.is_wrapped or isinstance(raised, asyncio.CancelledError)):
             event = self._timed_out(node, body)
         elif raised is not None:
             broken = self._effects.told(raised)
@@ -371,6 +379,8 @@ class Bodies:
         if isinstance(error, asyncio.CancelledError):
             cancelled, error = error, NodeCancelledError(start.node, start.path)
             error.__cause__ = cancelled
+        elif not isinstance(error, Exception):
+            error = beyond_exception(error)
         self._causes[start.path] = error
         return BodyFailed(start.path, start.node, start.visit, error, started_at, None if context is None else context.said())
 

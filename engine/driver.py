@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
@@ -98,6 +98,8 @@ class RunDriver:
         self._telling: asyncio.Task[None] | None = None
         self._is_told = False
         """Whether the commit that lets the run go is on its way."""
+        self._preparing: DriveTask[Any] | None = None
+        """The task that opens what bodies will need."""
         if inbox is not None and inbox.cancel is not None:
             self._mailbox.append(CancelAsked(inbox.cancel.actor, inbox.cancel.reason))
 
@@ -120,6 +122,7 @@ class RunDriver:
             self._leaving = then
             self._telling = asyncio.create_task(self._tell_draining())
             self._wake.set()
+            self._leave_unprepared()
 
     def give_back(self) -> None:
         """Let the run go now, for whoever takes it next; bodies in flight are cancelled and will be run again.
@@ -131,12 +134,35 @@ class RunDriver:
             return
         self._leaving = Leaving("give_back", "", at_once=True)
         self._wake.set()
+        self._leave_unprepared()
         self._bodies.interrupt("the run is given back")
 
     def _interrupt(self, event: CancelAsked | SuspendAsked) -> None:
         self._post(event)
+        self._leave_unprepared()
         what = "the run was cancelled" if isinstance(event, CancelAsked) else "the run was suspended"
         self._bodies.interrupt(f"{what}: {event.reason}" if event.reason else what)
+
+    async def prepared(self, opening: Coroutine[Any, Any, None]) -> None:
+        """Wait until what bodies need is open.  Once somebody wants the run to stop here nothing is waited for: no body will begin."""
+        if self._leaving is not None or self._is_told_to_stop():
+            opening.close()
+            return
+        here = self._preparing = cast("DriveTask[Any]", asyncio.current_task())
+        outside = here.outside
+        try:
+            await opening
+        except (Exception, asyncio.CancelledError):
+            if self._preparing is here or here.outside > outside:
+                raise
+        if self._preparing is None:
+            here.uncancel()
+        self._preparing = None
+
+    def _leave_unprepared(self) -> None:
+        if self._preparing is not None:
+            self._preparing.interrupt()
+            self._preparing = None
 
     def not_begun(self) -> None:
         """It will not be driven here after all."""

@@ -14,7 +14,7 @@ from checkpoint_stores.errors import StoreError
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED
 from engine.driver import RunDriver
-from engine.driving import DriveTask, HandedOverError
+from engine.driving import DriveTask, HandedOverError, goes_up
 from engine.notices import ResourceNotClosedWarning, TrailmarkWarning
 from engine.resources import Opened
 from engine.result import RunResult
@@ -93,22 +93,27 @@ class Drives:
         """How the drive ended; None where another task has gone on with it."""
         driver = drive.driver
         try:
-            await drive.opened.open()
+            await driver.prepared(drive.opened.open())
             await driving
         except HandedOverError:
             return None
         except BaseException as failure:
             driving.close()
             driver.not_begun()
-            await _close(drive)
-            # Whatever happened, the run is no longer driven here: let others have it at once.
             try:
-                await asyncio.shield(self._store.release(driver.state.run_id, drive.epoch))
-            except StoreError as also:
-                failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
+                await _close(drive)
+            finally:
+                await self._release(drive, failure)
             raise
         await _close(drive)
         return self._result_of(driver)
+
+    async def _release(self, drive: Drive, failure: BaseException) -> None:
+        """Whatever happened, the run is no longer driven here: let others have it at once."""
+        try:
+            await asyncio.shield(self._store.release(drive.driver.state.run_id, drive.epoch))
+        except StoreError as also:
+            failure.add_note(f"the lease could not be given back, it will expire by itself: {also}")
 
     def _is_over(self, task: DriveTask[RunResult | None], ended: asyncio.Future[RunResult]) -> None:
         self._tasks.discard(task)
@@ -137,7 +142,10 @@ class Drives:
 async def _close(drive: Drive) -> None:
     try:
         await drive.opened.close()
-    except Exception as error:  # noqa: BLE001 - the run is as it is stored, whatever a connection says when it is closed
+    except BaseException as error:
+        if goes_up(error):
+            raise
+        # The run is as it is stored, whatever a connection says when it is closed.
         drive.driver.warn(ResourceNotClosedWarning(drive.driver.state.run_id, error))
 
 

@@ -44,6 +44,14 @@ class DriveTask(asyncio.Task[T], Generic[T]):
         super().cancel()
 
 
+def goes_up(error: BaseException) -> bool:
+    """Whether it is no failure of the code it came up in: the process, the loop or a coroutine is to end, or this very task was cancelled."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError):
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+
+
 class Strays:
     """Bodies of one executor that were given up and have not come back yet: async ones, and threads of plain functions."""
 

@@ -16,12 +16,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
-from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, StoreError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.ops import Op
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import (
+    DRIVEN,
     ENDED,
     Commit,
     DecisionRecord,
@@ -160,7 +161,8 @@ class GraphExecutor:
         self._drives = Drives(store, self._result_of_driver)
         self._attendant = Attendant(store, is_driven=self._drives.__contains__, take=self.attach, clock=self._ready_clock)
         self._runner: asyncio.Runner | None = None
-        self._is_closed = False
+        self._closing: Leaving | None = None
+        """What becomes of runs that come here all the same, once the executor was closed."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -170,7 +172,7 @@ class GraphExecutor:
 
     async def aclose(self) -> None:
         """Suspend every run driven here (all stay resumable) and let the threads go; nothing is started or resumed after.  Idempotent."""
-        self._is_closed = True
+        self._closing = self._closing or Leaving("suspend", "the executor was closed")
         ends = []
         for run_id in self._drives:
             driver, end = self._drives.driver(run_id), self._drives.end(run_id)
@@ -385,7 +387,7 @@ class GraphExecutor:
             raise
 
     async def _give_back_what_comes(self, asked: asyncio.Future[Lease]) -> None:
-        with contextlib.suppress(StoreError):  # nothing came, or it expires by itself
+        with contextlib.suppress(Exception):  # nobody is there to be told; what came and could not be given back expires by itself
             lease = await asked
             if lease.run.owner == self.store.worker_id:
                 await self.store.release(lease.run.run_id, lease.epoch)
@@ -428,7 +430,7 @@ class GraphExecutor:
         return await self._result_or_suspend(handle, through_barriers=through_barriers)
 
     def _check_open(self) -> None:
-        if self._is_closed:
+        if self._closing is not None:
             raise ExecutorClosedError
 
     def _check_flow(self, record: RunRecord) -> None:
@@ -446,8 +448,7 @@ class GraphExecutor:
     def _drive(
         self, state: RunState, lease: Lease, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None
     ) -> asyncio.Future[RunResult]:
-        """Begin to drive a run; how that will end.  Raises ExecutorClosedError: it may have been closed while the run was taken."""
-        self._check_open()
+        """Begin to drive a run; how that will end."""
         run = lease.run
         held = frozenset(state.details.get("capabilities", ()))
         opened = Opened(self._providers)
@@ -460,7 +461,10 @@ class GraphExecutor:
             facts=facts, hand_over=partial(self._drives.hand_over, state.run_id), around=self._around,
             before_completion=partial(self._contracts_kept, state, lease.epoch) if self._strict else None, saving=self._saving,
         )  # fmt: skip
-        return self._drives.begin(Drive(driver, lease.epoch, opened))
+        end = self._drives.begin(Drive(driver, lease.epoch, opened))
+        if self._closing is not None:  # while the run was on its way here: no body of it begins
+            driver.drain(self._closing)
+        return end
 
     @property
     def strays(self) -> int:
@@ -569,7 +573,7 @@ class GraphExecutor:
                 result = end.result()
             else:
                 result = await self._stored_result(run_id)
-                if result.status == "running":
+                if result.status in DRIVEN:
                     # Driven elsewhere; or it has just come to an end there, which a second look tells.
                     await self._attendant.outlast_owner(run_id)
                     continue
@@ -633,12 +637,18 @@ class GraphExecutor:
         Nothing is started or resumed after.  Idempotent; `aclose` then has nothing left to suspend.
         """
         arguments.period("grace", grace)
-        self._is_closed = True
-        await asyncio.gather(*(self.give_back(run_id, grace=grace) for run_id in self._drives))
+        self._closing = self._closing or Leaving("give_back")
+        await asyncio.gather(*(self._let_go(run_id, Leaving("give_back"), grace) for run_id in self._drives))
 
     async def _left(self, run_id: str, then: Leaving, grace: timedelta) -> RunResult:
-        """Let a run that is driven here stop; where it has not within ``grace``, stop it."""
+        """Let a run stop here, and tell how it stands."""
         run_id, grace = arguments.run_named(run_id), arguments.period("grace", grace)
+        end = self._drives.end(run_id)
+        await self._let_go(run_id, then, grace)
+        return replace(await self._stored_result(run_id), warnings=warnings_of(end))
+
+    async def _let_go(self, run_id: str, then: Leaving, grace: timedelta) -> None:
+        """Let a run that is driven here stop; where it has not within ``grace``, stop it.  However the drive ends, this raises nothing."""
         driver, end = self._drives.driver(run_id), self._drives.end(run_id)
         if driver is not None and end is not None:
             clock = await self._ready_clock()
@@ -649,7 +659,6 @@ class GraphExecutor:
                 await outlast(end)
             finally:
                 escalation.cancel()
-        return replace(await self._stored_result(run_id), warnings=warnings_of(end))
 
     def open(self, run_id: str) -> RunHandle:
         """A handle of a run wherever it is driven, without driving it here."""

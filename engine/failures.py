@@ -58,6 +58,13 @@ def _readable(error: BaseException) -> str:
     return clean if len(clean) <= LONGEST_MESSAGE else f"{clean[:LONGEST_MESSAGE]} ... ({len(clean)} characters)"
 
 
+def beyond_exception(error: BaseException) -> RuntimeError:
+    """What a node raised that is no Exception, as one: only of those there are retries, fallbacks and records."""
+    failure = RuntimeError(f"the node function raised {type(error).__name__}: {_readable(error)}")
+    failure.__cause__ = error
+    return failure
+
+
 def fallback_for(fallbacks: Sequence[EdgePlan], error: BaseException, data: dict[str, Any]) -> EdgePlan | None:
     """The first fallback edge that takes this error.
 

@@ -61,17 +61,20 @@ class Breaker:
         """Trying: trials that have not come back."""
         self.state: BreakerState = "closed"
         self.opens_at = 0
-        """Open: when the first trial may begin."""
+        """Open: when the first trial may begin.  Trying: when others may, though those that began have not come back."""
 
     def admit(self, now: int) -> int | None:
         """The turn of a call that may begin now; None where it may not."""
         if self.state == "open" and now >= self.opens_at:
-            self._become("trying")
+            self._try(now)
         if self.state == "open":
             return None
         if self.state == "trying":
             if self._under_way + self._row >= self._trials:
-                return None
+                if now < self.opens_at:
+                    return None
+                # Who was given up may never come back, and nobody is refused for ever because of it.
+                self._try(now)
             self._under_way += 1
         return self._turn
 
@@ -100,6 +103,10 @@ class Breaker:
         """A call that was admitted was cancelled: nothing was learned."""
         if turn == self._turn and self.state == "trying":
             self._under_way -= 1
+
+    def _try(self, now: int) -> None:
+        self._become("trying")
+        self.opens_at = now + self._open_for
 
     def _become(self, state: BreakerState) -> None:
         self.state = state

@@ -41,7 +41,7 @@ class CircuitBreaker:
     failures: int = 5
     """Failed calls in a row that open it."""
     open_for: timedelta = timedelta(seconds=30)
-    """How long it refuses before it tries again."""
+    """How long it refuses before it tries again, and how long it waits for trials to come back before it lets others through."""
     trials: int = 1
     """How many calls it lets through then, at most at once, and how many of them must succeed."""
     on: tuple[type[BaseException], ...] = (Exception,)

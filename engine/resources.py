@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from checkpoint_stores.errors import ArgumentError
+from engine.driving import goes_up
 from engine.errors import MissingResourceError, ResourceError
 from engine.graph import FlowGraph
 
@@ -50,7 +51,7 @@ class Opened:
         """By name; empty until they are open."""
 
     async def open(self) -> None:
-        """Open all of them, in the order declared; where one cannot be, those that were are closed again.  Idempotent.
+        """Open all of them, in the order declared; where one cannot be, `close` gives back those that were.  Idempotent.
 
         Raises ResourceError.
         """
@@ -60,8 +61,9 @@ class Opened:
         for name, provider in self._providers.items():
             try:
                 self._held[name] = await self._stack.enter_async_context(provider())
-            except Exception as error:
-                await self.close()
+            except BaseException as error:
+                if goes_up(error):
+                    raise
                 raise ResourceError(name, error) from error
 
     async def close(self) -> None:

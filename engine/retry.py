@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from engine.ahead import LATEST
 from engine.plan import Retry
 
 _SECOND = 1_000_000
@@ -23,9 +24,12 @@ def retry_due(policy: Retry | None, error: BaseException, failed: int, now: int,
     """
     if policy is None or failed >= policy.attempts or not isinstance(error, policy.on):
         return None
-    wait = min(policy.first.total_seconds() * policy.factor ** (failed - 1), policy.longest.total_seconds())
+    try:
+        wait = min(policy.first.total_seconds() * float(policy.factor) ** (failed - 1), policy.longest.total_seconds())
+    except OverflowError:  # after so many failures no number is large enough
+        wait = policy.longest.total_seconds() if policy.first else 0.0
     wait *= 1.0 - policy.jitter * chance(key, failed)
-    return now + int(wait * _SECOND)
+    return min(now + int(wait * _SECOND), LATEST)
 
 
 def chance(key: str, failed: int) -> float:

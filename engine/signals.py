@@ -13,6 +13,7 @@ from checkpoint_stores.codec import materialise
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import WAIT, RunState, Scope
 from checkpoint_stores.ops import Op
+from engine.ahead import ahead
 from engine.commands import Command, Hear, SetTimer
 from engine.errors import NodeError, SignalTypeError, TimerError, UndeclaredSignalError, WaitTimeoutError
 from engine.events import Arrived, BodyWaits, Signalled, WaitOver
@@ -42,16 +43,16 @@ def begin(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -
 
 def _wanted(node: NodePlan, scope: Scope, now: int) -> tuple[str, str, int | None]:
     if node.wait is not None:
-        return SIGNAL, node.wait.event, None if node.wait.timeout is None else now + node.wait.timeout // _MICROSECOND
+        return SIGNAL, node.wait.event, None if node.wait.timeout is None else ahead(now, node.wait.timeout)
     assert node.timer is not None  # noqa: S101 - only these two kinds wait
     if node.timer.delay is not None:
-        return TIMER, "", now + node.timer.delay // _MICROSECOND
+        return TIMER, "", ahead(now, node.timer.delay)
     key = node.timer.key
     assert key is not None  # noqa: S101 - the flow was checked
     held = scope.read(key)
     value = held if held is ABSENT else materialise(held)
     if isinstance(value, timedelta):
-        return TIMER, "", now + value // _MICROSECOND
+        return TIMER, "", ahead(now, value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return TIMER, "", (value - _EPOCH) // _MICROSECOND
     what = (
@@ -70,7 +71,7 @@ def body_waits(plan: Plan, state: RunState, scope: Scope, event: BodyWaits, now:
     if event.name not in plan.signals:
         error = UndeclaredSignalError(event.node, event.path, event.name, tuple(plan.signals))
         return give_up(here, state, scope, here.nodes[event.node], error, now, started_at=event.started_at)
-    due = None if event.timeout is None else now + event.timeout
+    due = None if event.timeout is None else ahead(now, event.timeout * _MICROSECOND)
     ops: list[Op] = [["wait", BODY, event.name, due]]
     draft = Draft("wait", scope.path, event.node, event.node, ops, entered=False, started_at=event.started_at)
     return Decision(draft, (), _timer(scope, due))

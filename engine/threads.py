@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from engine.failures import beyond_exception
 from engine.outcomes import BodyHeld
 
 
@@ -100,4 +101,4 @@ class ThreadCall:
         elif isinstance(error, asyncio.CancelledError):
             self.answer.cancel()  # whoever waits sees CancelledError, as of an async body, and has not been cancelled
         else:
-            self.answer.set_exception(RuntimeError(f"the node function raised {type(error).__name__}: {error}"))
+            self.answer.set_exception(beyond_exception(error))

@@ -17,7 +17,6 @@ from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, UNDRIVEN, Lease, R
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.context import StepContext
 from engine.decisions import Decision
-from engine.errors import ExecutorClosedError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.handle import RunHandle
@@ -220,35 +219,6 @@ async def test_a_run_whose_taker_is_cancelled_before_the_answer_is_left_to_other
     assert (await stage.executor(other).resume(run.run_id)).status == "completed"
 
 
-@pytest.mark.parametrize("how", ["create", "acquire"])
-async def test_an_executor_that_is_closed_while_it_takes_a_run_does_not_drive_it(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    stage = Stage()
-    store = stage.store()
-    answered, may_be_told = asyncio.Event(), asyncio.Event()
-    real = getattr(store, how)
-
-    async def slow(*args: Any, **options: Any) -> Any:
-        lease = await real(*args, **options)
-        answered.set()
-        await may_be_told.wait()
-        return lease
-
-    monkeypatch.setattr(store, how, slow)
-    executor = stage.executor(store)
-    takes: asyncio.Task[Any]
-    if how == "acquire":
-        takes = asyncio.create_task(executor.attach(await executor.submit({"log": []})))
-    else:
-        takes = asyncio.create_task(executor.start({"log": []}))
-    await answered.wait()
-    await executor.aclose()
-    may_be_told.set()
-    with pytest.raises(ExecutorClosedError):
-        await takes
-    (run,) = await store.runs()
-    assert (run.status, run.owner, executor.is_driving(run.run_id), stage.ran) == ("ready", None, False, [])
-
-
 async def test_who_suspends_a_run_between_its_being_read_and_taken_has_suspended_it() -> None:
     stage = Stage()
     person = stage.executor()
@@ -352,6 +322,96 @@ async def test_a_body_that_takes_too_long_is_run_again_by_the_next_one() -> None
     stage.may_end.set()
     assert (await stage.executor(store).resume(handle.run_id)).values == {"log": ["first", "second"]}
     assert stage.ran == ["first", "first", "second"]
+
+
+async def test_a_run_that_drains_in_another_process_is_waited_for() -> None:
+    stage = Stage()
+    executor, handle = await stage.under_way()
+    leaving = asyncio.create_task(executor.shutdown())
+    await settled()
+    elsewhere = asyncio.create_task(stage.executor(stage.store()).open(handle.run_id).result())
+    await settled()
+    assert (await stage.store().run(handle.run_id)).status == "draining"
+    assert not elsewhere.done()
+    stage.may_end.set()
+    await leaving
+    assert (await elsewhere).status == "ready"
+
+
+async def test_who_stays_with_a_parked_run_goes_on_where_the_process_dies_that_went_on() -> None:
+    stage = Stage(barrier=True)
+    stage.may_end.set()
+    store = stage.store()
+    handle = await stage.executor(store).start({"log": []})
+    staying = asyncio.create_task(handle.result(through_barriers=True))
+    await settled()
+    other = stage.store()
+    await other.acquire(handle.run_id)  # and is never heard of again
+    await store.decide(handle.run_id, "sign", Decision.approve(by="ana"))
+    await settled()
+    assert not staying.done()
+    await stage.clock.advance(timedelta(minutes=1))
+    assert (await staying).status == "completed"
+
+
+class OnItsWay:
+    """A stage, and an executor whose store has given a lease, but not yet to whoever asked for it."""
+
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.stage.may_end.set()
+        self.has_lease, self.may_come = asyncio.Event(), asyncio.Event()
+        on_its_way = self
+
+        class Slow(MemoryCheckpointStore):
+            async def create(self, *asked: Any) -> Lease:
+                return await on_its_way.slowly(super().create(*asked))
+
+            async def acquire(self, *asked: Any, **options: Any) -> Lease:
+                return await on_its_way.slowly(super().acquire(*asked, **options))
+
+        self.store = Slow(database=self.stage.database, now=self.stage.clock.now)
+        self.executor = self.stage.executor(self.store)
+
+    async def slowly(self, taken: Awaitable[Lease]) -> Lease:
+        lease = await taken
+        self.has_lease.set()
+        await self.may_come.wait()
+        return lease
+
+    async def coming(self, begins: str) -> asyncio.Task[RunHandle]:
+        """A run that is just being taken, by ``start`` or ``attach``."""
+        run_id = await self.stage.executor().submit({"log": []}) if begins == "attach" else ""
+        coming = asyncio.create_task(self.executor.attach(run_id) if run_id else self.executor.start({"log": []}))
+        await self.has_lease.wait()
+        return coming
+
+
+@pytest.mark.parametrize("begins", ["start", "attach"])
+@pytest.mark.parametrize(("word", "status"), [("aclose", "suspended"), ("shutdown", "ready")])
+async def test_a_run_on_its_way_to_an_executor_that_is_closed_is_not_driven(word: str, status: str, begins: str) -> None:
+    on_its_way = OnItsWay()
+    coming = await on_its_way.coming(begins)
+    await getattr(on_its_way.executor, word)()
+    on_its_way.may_come.set()
+    handle = await coming
+    assert (await handle.result()).status == status
+    record = await on_its_way.store.run(handle.run_id)
+    assert (record.status, record.owner, on_its_way.stage.ran) == (status, None, [])
+
+
+@pytest.mark.parametrize("begins", ["start", "attach"])
+async def test_a_run_on_its_way_to_who_was_cancelled_is_given_back(begins: str) -> None:
+    on_its_way = OnItsWay()
+    coming = await on_its_way.coming(begins)
+    coming.cancel()
+    await settled()
+    on_its_way.may_come.set()
+    with pytest.raises(asyncio.CancelledError):
+        await coming
+    (record,) = await on_its_way.store.runs()
+    assert (record.status, record.owner, on_its_way.store.holds(record.run_id)) == ("ready", None, False)
+    assert (await on_its_way.stage.executor().resume(record.run_id)).status == "completed"
 
 
 async def test_a_run_that_comes_to_its_end_while_it_drains_has_ended() -> None:

@@ -366,6 +366,54 @@ async def test_a_breaker_learns_nothing_from_a_call_that_was_cancelled() -> None
     assert (await second.result()).status == "completed"
 
 
+async def test_a_breaker_learns_nothing_where_who_has_a_place_and_who_waits_for_it_are_cancelled_together() -> None:
+    doors = Doors()
+    flow = Flow("both", STATE, middleware=[CircuitBreaker(failures=1, shared=True), Bulkhead(1, shared=True)])
+    flow.add_parallel("checks", {"first": doors.body, "second": doors.body}).set_entry("checks").add_edge("checks", END)
+    scene = Scene(flow)
+    (run,) = await scene.start(1)
+    await run.suspend()
+    places, breaker = scene.executor.statistics().middleware
+    assert (breaker.state, places.inside, places.waiting) == ("closed", 0, 0)
+
+
+async def test_a_trial_that_never_comes_back_refuses_nobody_for_ever() -> None:
+    answers: list[Awaitable[None]] = []
+
+    async def work(state: Any) -> None:
+        if not answers:
+            raise BankDown
+        await answers.pop()
+
+    async def never() -> None:
+        while not stop.is_set():
+            try:
+                await stop.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def at_once() -> None:
+        pass
+
+    stop = asyncio.Event()
+    breaker, timeout = CircuitBreaker(failures=1, open_for=10 * SECOND), Timeout(SECOND)
+    scene = Scene(lone(work, breaker, timeout, fallback=instead), cancel_grace=SECOND)
+    await scene.start(1)
+    await scene.pass_(10 * SECOND)
+    answers.append(never())
+    await scene.start(1)
+    with pytest.warns(StrayBodyWarning):
+        await scene.pass_(9 * SECOND)
+    (refused,) = await scene.start(1)
+    await scene.pass_(SECOND)
+    answers.append(at_once())
+    (tried,) = await scene.start(1)
+    assert [(await run.result()).values["log"] for run in (refused, tried)] == [["CircuitOpenError"], []]
+    stop.set()
+    await scene.settle()
+    assert scene.executor.statistics().middleware[0].state == "closed"
+
+
 # --- backpressure -----------------------------------------------------------------------------------------------------
 async def test_backpressure_holds_a_node_back_while_too_many_wait_behind_it() -> None:
     fetch, parse = Doors(), Doors()
@@ -595,6 +643,27 @@ async def test_own_middleware_is_held_to_its_promises(around: Any, words: str) -
         await Scene(lone(body, Own(around))).executor.execute(START)
     assert isinstance(failed.value.__cause__, MiddlewareError)
     assert words in str(failed.value.__cause__)
+
+
+async def test_own_middleware_that_calls_in_a_task_of_its_own_does_not_hide_what_ran_out_of_time() -> None:
+    class Patient:
+        name = "patient"
+
+        async def around(self, call: Callable[[], Awaitable[None]], node: NodeCall) -> None:
+            calling = asyncio.create_task(call())
+            try:
+                await asyncio.shield(calling)
+            except asyncio.CancelledError:
+                calling.cancel()
+                await asyncio.wait([calling])
+                calling.exception()
+                raise
+
+    doors = Doors()
+    scene = Scene(lone(doors.body, Patient(), Timeout(SECOND), fallback=instead))
+    (run,) = await scene.start(1)
+    await scene.pass_(2 * SECOND)
+    assert (await run.result()).values["log"] == ["NodeTimeoutError"]
 
 
 async def test_own_middleware_cannot_hold_a_cancelled_body_back() -> None:

@@ -157,6 +157,68 @@ async def test_a_run_whose_resource_cannot_be_opened_stays_as_it_was_and_gives_b
         assert (await executor.resume(run.run_id)).values == {"paid": "a line to the bank"}
 
 
+@pytest.mark.parametrize("word", ["stop", "shutdown", "suspend", "cancel", "aclose"])
+async def test_a_run_whose_resource_is_never_open_stops_when_it_is_told_to(word: str) -> None:
+    opening, bank = asyncio.Event(), Bank()
+
+    @asynccontextmanager
+    async def never() -> AsyncIterator[str]:
+        opening.set()
+        await asyncio.Event().wait()
+        yield "nothing"
+
+    flow = paying(needs={"bank": bank.opener(), "other": never})
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(flow.compile(), store=store)
+        run = await executor.start({})
+        await opening.wait()
+        async with asyncio.timeout(5):
+            await (executor.aclose() if word == "aclose" else run.cancel(by="ana") if word == "cancel" else getattr(run, word)())
+        record = await store.run(run.run_id)
+        expected = {"shutdown": "ready", "cancel": "cancelled"}.get(word, "suspended")
+        assert (record.status, record.owner, executor.is_driving(run.run_id)) == (expected, None, False)
+        assert bank.log == ["open bank", "close bank"]
+        if expected != "cancelled":
+            again = GraphExecutor(flow.compile(), store=store, resources={"other": bank.opener("other")})
+            assert (await again.resume(run.run_id)).values == {"paid": "a line to the bank"}
+
+
+async def test_an_opener_that_says_it_was_cancelled_cancels_nobody() -> None:
+    bank = Bank()
+
+    @asynccontextmanager
+    async def cancelled() -> AsyncIterator[str]:
+        raise asyncio.CancelledError
+        yield "nothing"
+
+    flow = paying(needs={"bank": bank.opener(), "other": cancelled})
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(flow.compile(), store=store)
+        with pytest.raises(ResourceError, match="'other' could not be opened: CancelledError"):
+            await executor.execute({})
+        assert [(run.status, run.owner) for run in await store.runs()] == [("ready", None)]
+        assert bank.log == ["open bank", "close bank"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_closer_that_says_it_was_cancelled_cancels_nobody(fails: bool) -> None:
+    @asynccontextmanager
+    async def cancelled() -> AsyncIterator[str]:
+        yield "a line"
+        raise asyncio.CancelledError
+
+    bank = Bank()
+    bank.is_down = fails
+    flow = paying(needs={"other": cancelled, "bank": bank.opener()})
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(flow.compile(), store=store)
+        run = await executor.start({})
+        with pytest.warns(ResourceNotClosedWarning, match="CancelledError"):
+            told = await asyncio.gather(run.result(), return_exceptions=True)
+        assert [getattr(each, "status", type(each)) for each in told] == [ResourceError if fails else "completed"]
+        assert (await store.run(run.run_id)).owner is None
+
+
 async def test_what_cannot_be_closed_is_a_warning_and_the_run_is_as_it_is() -> None:
     bank = Bank()
     bank.breaks = True

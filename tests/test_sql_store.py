@@ -41,6 +41,8 @@ from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
+from checkpoint_stores.sql.watches import SQLitePoller
+from checkpoint_stores.watching import EVERY_RUN
 from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
 
 
@@ -457,6 +459,30 @@ async def test_a_server_that_is_gone_is_told(postgres_url: str, monkeypatch: pyt
         monkeypatch.undo()
         run.seq, run.digest = 2, (await store.load(run.run_id))[1][-1].digest
         await run.step()
+
+
+async def test_a_watch_outlives_a_file_that_cannot_be_read_for_a_while(sqlite_url: str) -> None:
+    loop, failed = asyncio.get_running_loop(), asyncio.Event()
+    path = file_of(sqlite_url)
+
+    def connect() -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(f"file:{path}?mode=rw", uri=True)
+        except sqlite3.OperationalError:
+            loop.call_soon_threadsafe(failed.set)
+            raise
+
+    poller = SQLitePoller(connect, SetClock())
+    watch = poller.watches.watch(EVERY_RUN)
+    try:
+        waiting = asyncio.create_task(watch.changed())
+        async with asyncio.timeout(10):
+            await failed.wait()
+            async with SQLCheckpointStore(sqlite_url) as store:
+                await new_run(store, hold=False, status="created")
+                await waiting
+    finally:
+        await poller.close()
 
 
 async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from checkpoint_stores.errors import InvalidSignalError, RunEndedError, UnknownSignalError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.sql.store import SQLCheckpointStore
+from engine.ahead import LATEST
 from engine.context import StepContext
 from engine.errors import FlowValidationError, RunFailedError, WaitTimeoutError
 from engine.executor import GraphExecutor
@@ -94,6 +95,30 @@ async def test_a_timer_that_is_told_no_time_fails_and_names_the_key(held: Any) -
             RunFailedError, match=r"node 'nap' waits as 'when' says, which holds .*; give it a timedelta or an aware datetime"
         ):
             await stage.executor.execute({"when": held})
+
+
+@pytest.mark.parametrize("waits", ["timer", "state", "signal", "barrier", "item", "branch"])
+async def test_a_wait_longer_than_any_calendar_ends_with_the_calendar(sqlite_url: str, waits: str) -> None:
+    ever = timedelta.max
+    flow = flow_of("nap")
+    match waits:
+        case "timer":
+            flow.add_timer("nap", ever)
+        case "state":
+            flow.add_timer("nap", "when")
+        case "signal":
+            flow.add_wait("nap", "paid", timeout=ever)
+        case "barrier":
+            flow.add_barrier("nap", timeout=ever)
+        case "item":
+            flow.add_subflow("nap", Flow("inner", None).add_barrier("ok").set_entry("ok").add_edge("ok", END), timeout=ever)
+        case _:
+            inner = Flow("inner", None).add_barrier("ok").set_entry("ok").add_edge("ok", END)
+            flow.add_parallel("nap", {"one": inner}, branch_timeout=ever)
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(flow.compile(), store=store) as executor:
+        waiting = await executor.execute({"when": ever})
+        wake_at = (await store.run(waiting.run_id)).wake_at
+    assert (waiting.status, wake_at) == ("waiting", LATEST)
 
 
 async def test_a_time_that_has_passed_is_not_waited_for() -> None:

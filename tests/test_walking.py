@@ -406,6 +406,45 @@ async def test_what_concurrent_futures_raise_in_a_thread_keeps_its_type() -> Non
     assert isinstance(failed.value.__cause__, concurrent.futures.CancelledError)
 
 
+class Beyond(BaseException):
+    """What libraries raise that nobody is to catch."""
+
+
+class MuteBeyond(BaseException):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_whatever_a_node_raises_is_its_failure(in_thread: bool, in_branch: bool) -> None:
+    def odd(state: Any) -> dict[str, Any]:
+        raise Beyond("enough")
+
+    async def odd_async(state: Any) -> dict[str, Any]:
+        raise Beyond("enough")
+
+    flow = fan(odd if in_thread else odd_async) if in_branch else line(odd if in_thread else odd_async)
+    with pytest.raises(RunFailedError) as failed:
+        async with asyncio.timeout(5):  # a branch that nobody hears of any more would be waited for for ever
+            await executor(flow).execute(START)
+    cause = failed.value.__cause__
+    if in_branch:
+        assert isinstance(cause, BranchError)
+        cause = cause.__cause__
+    assert repr(cause) == "RuntimeError('the node function raised Beyond: enough')"
+    assert isinstance(cause.__cause__, Beyond)
+
+
+async def test_what_a_thread_raises_and_cannot_say_is_a_failure_too() -> None:
+    def odd(state: Any) -> dict[str, Any]:
+        raise MuteBeyond
+
+    with pytest.raises(RunFailedError, match="MuteBeyond"):
+        async with asyncio.timeout(5):
+            await executor(line(odd)).execute(START)
+
+
 @pytest.mark.parametrize("in_branch", [False, True])
 async def test_a_cancellation_that_a_node_asked_for_and_never_met_harms_nobody(in_branch: bool) -> None:
     async def hasty(state: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from engine.flow import Flow
 from engine.graph import FlowGraph
 from engine.operations import steps
 from engine.plan import END, Retry
-from engine.recovery import recoveries, release_run
+from engine.recovery import RECOVERIES, recoveries, release_run
 from reducers.builtin import append
 from trailmark.testing import VirtualClock
 from trailmark.testing.clock import settled
@@ -333,6 +333,79 @@ async def test_a_cancelled_worker_gives_its_runs_back(shop: Shop) -> None:
     assert await shop.status(run_id) == "ready"
 
 
+async def test_a_store_that_fails_over_one_run_while_it_drains_stops_no_other(shop: Shop, begin: Any) -> None:
+    class Blinking(MemoryCheckpointStore):
+        fails_over = ""
+
+        async def load(self, run_id: str, upto: int | None = None) -> Any:
+            if run_id == self.fails_over:
+                raise StoreUnavailableError(self.url, "it is away")
+            return await super().load(run_id, upto)
+
+    doors = [asyncio.Event(), asyncio.Event()]
+
+    async def work(state: Any) -> None:
+        await doors[state["n"]].wait()
+
+    graph = Flow("doors", STATE).add_node("work", work).set_entry("work").add_edge("work", END).compile()
+    quick, slow = await shop.submit(2, graph)
+    store = Blinking(database=shop.database, now=shop.clock.now)
+    worker = shop.worker(store, graph=graph, drain=timedelta(seconds=5))
+    working = begin(worker)
+    await settled()
+    worker.drain()
+    store.fails_over = quick
+    doors[0].set()
+    await settled()
+    assert [await shop.status(run_id) for run_id in (quick, slow)] == ["completed", "draining"]
+    await shop.clock.advance(timedelta(seconds=6))
+    await working
+    assert await shop.status(slow) == "ready"
+
+
+async def test_what_it_gave_back_and_another_took_at_once_keeps_it_no_longer(shop: Shop, begin: Any) -> None:
+    class Slow(MemoryCheckpointStore):
+        is_slow = False
+
+        async def inbox(self, run_id: str) -> Any:
+            await taking.wait()
+            return await super().inbox(run_id)
+
+        async def run(self, run_id: str) -> RunRecord:
+            if self.is_slow:
+                await settled()
+            return await super().run(run_id)
+
+    taking = asyncio.Event()
+    shop.is_open.clear()
+    (run_id,) = await shop.submit()
+    store = Slow(database=shop.database, now=shop.clock.now)
+    worker = shop.worker(store)
+    working = begin(worker)
+    await settled()
+    begin(shop.worker())
+    worker.drain()
+    store.is_slow = True
+    taking.set()
+    for _ in range(10):
+        await settled()
+    assert (await shop.status(run_id), shop.in_flight) == ("running", 1)
+    assert working.done()
+    await working
+
+
+async def test_a_drive_that_somebody_cancelled_keeps_no_place(shop: Shop, begin: Any) -> None:
+    shop.is_open.clear()
+    run_ids = await shop.submit(2)
+    begin(shop.worker(concurrency=1))
+    await settled()
+    (driving,) = (task for task in asyncio.all_tasks() if task.get_name().startswith("trailmark run "))
+    driving.cancel()
+    shop.is_open.set()
+    await settled()
+    assert [await shop.status(run_id) for run_id in run_ids] == ["waiting"] * 2
+
+
 # --- quarantine -----------------------------------------------------------------------------------------------------
 async def crash(shop: Shop, run_id: str) -> None:
     """A process takes the run up as a worker does, and dies in the middle of its first body."""
@@ -458,6 +531,42 @@ async def test_a_run_that_could_not_be_given_back_is_taken_up_by_the_same_worker
     store.is_away = False
     await shop.clock.advance(timedelta(seconds=2))
     assert await shop.status(run_id) == "waiting"
+
+
+class Forgetful(Stuck):
+    """Tells of single runs, and for a while not of what is due."""
+
+    is_half_away = False
+
+    async def due(self, **options: Any) -> list[RunRecord]:
+        if self.is_half_away:
+            raise StoreUnavailableError(self.url, "it is half away")
+        return await super().due(**options)
+
+
+@pytest.mark.parametrize("comes_back", ["bit by bit", "with a suspect"])
+async def test_a_run_that_could_not_be_given_back_is_not_forgotten_when_the_store_comes_back(
+    shop: Shop, begin: Any, comes_back: str
+) -> None:
+    shop.is_open.clear()
+    store = Forgetful(database=shop.database, now=shop.clock.now)
+    run_ids = await shop.submit()
+    begin(shop.worker(store))
+    await settled()
+    store.is_away = store.is_half_away = True
+    shop.is_open.set()
+    await settled()
+    assert (await shop.store().run(run_ids[0])).owner == store.worker_id
+    store.is_away = False
+    if comes_back == "bit by bit":
+        await shop.clock.advance(timedelta(seconds=2))
+    else:
+        run_ids += await shop.submit()
+        await shop.store().acquire(run_ids[1], details={RECOVERIES: 1})  # and dies: it takes its lease with it
+        shop.database.workers.pop((await shop.store().run(run_ids[1])).owner)
+    store.is_half_away = False
+    await shop.clock.advance(timedelta(minutes=2))
+    assert [await shop.status(run_id) for run_id in run_ids] == ["waiting"] * len(run_ids)
 
 
 async def test_who_listens_and_raises_is_told_nothing_more_and_stops_nothing(shop: Shop) -> None:

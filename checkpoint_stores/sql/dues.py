@@ -17,6 +17,9 @@ from checkpoint_stores.sql.leases import is_over, this_host
 from checkpoint_stores.sql.lines import key_of, watched_run_of
 from checkpoint_stores.watching import EVERY_RUN, LocalWatch
 
+_NAMED: Final = 10_000
+"""So many runs to be left out a statement names (PostgreSQL takes 32,767 parameters); beyond that they are read and dropped."""
+
 _MANY_GONE: Final = 100
 """So many processes may have died before those that own nothing any more are forgotten."""
 
@@ -29,13 +32,13 @@ class Dues:
         self._scribe = database.scribe
 
     async def due(self, *, flows: Collection[str] | None, limit: int, aside: Collection[str]) -> list[RunRecord]:
-        wanted = statements.Wanted(flows, _keys_of(aside), self._scribe.time())
+        keys = _keys_of(aside)
+        wanted, dropped = statements.Wanted(flows, keys[:_NAMED], self._scribe.time()), frozenset(keys[_NAMED:])
         gone = await self._gone_owners()
-        found = [watched_run_of(line) for line in await self._database.read(statements.runs_of_owners(gone, wanted, limit))] if gone else []
-        if len(found) < limit:
-            lines = await self._database.read(statements.runs_due(wanted, limit - len(found)))
-            found += [watched_run_of(line) for line in lines]
-        return found
+        lines = list(await self._database.read(statements.runs_of_owners(gone, wanted, limit + len(dropped)))) if gone else []
+        if len(lines) < limit + len(dropped):
+            lines += await self._database.read(statements.runs_due(wanted, limit + len(dropped) - len(lines)))
+        return [watched_run_of(line) for line in lines if bytes(line.run_id) not in dropped][:limit]
 
     async def next_due(self) -> int:
         asked = statements.next_due(self._scribe.worker_id, self._scribe.lease, self._scribe.time())

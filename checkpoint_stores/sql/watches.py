@@ -81,28 +81,35 @@ class SQLitePoller:
             self._thread.join()  # it is about to end; a pool may be gone already when a program closes its store at its very end
 
     def _poll(self, stop: threading.Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            while not stop.is_set():
+                # A file that cannot be read for a while is opened again, and everybody woken: something may have been missed.
+                with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
+                    self._compare(connection, stop)
+                stop.wait(_RETRY_SECONDS)
+
+    def _compare(self, connection: sqlite3.Connection, stop: threading.Event) -> None:
         known: dict[str, tuple[Any, ...]] = {}
         heads: dict[str, int] = {}
         version: int | None = None
         seen: frozenset[tuple[str, bool]] = frozenset()
-        with contextlib.suppress(sqlite3.Error, RuntimeError), contextlib.closing(self._connect()) as connection:
-            while not stop.is_set():
-                watched = self._watched
-                current = connection.execute("PRAGMA data_version").fetchone()[0]
-                if current != version or watched is not seen:
-                    version, seen = current, watched
-                    run_ids = {run_id for run_id, _ in watched}
-                    states = self._read(connection, statements.inbox_states_text, run_ids - {EVERY_RUN})
-                    if EVERY_RUN in run_ids:
-                        states.append((EVERY_RUN, self._due(connection)))
-                    changed = [run_id for run_id, state in states if known.get(run_id) != state or state[0] == _UNCOUNTED]
-                    known.update(states)
-                    newest = self._read(connection, statements.heads_text, (run_id for run_id, steps in watched if steps))
-                    stepped = [run_id for run_id, (head,) in newest if heads.get(run_id) != head]
-                    heads.update((run_id, head) for run_id, (head,) in newest)
-                    if changed or stepped:
-                        self._loop.call_soon_threadsafe(self._wake, changed, stepped)
-                stop.wait(POLL_SECONDS)
+        while not stop.is_set():
+            watched = self._watched
+            current = connection.execute("PRAGMA data_version").fetchone()[0]
+            if current != version or watched is not seen:
+                version, seen = current, watched
+                run_ids = {run_id for run_id, _ in watched}
+                states = self._read(connection, statements.inbox_states_text, run_ids - {EVERY_RUN})
+                if EVERY_RUN in run_ids:
+                    states.append((EVERY_RUN, self._due(connection)))
+                changed = [run_id for run_id, state in states if known.get(run_id) != state or state[0] == _UNCOUNTED]
+                known.update(states)
+                newest = self._read(connection, statements.heads_text, (run_id for run_id, steps in watched if steps))
+                stepped = [run_id for run_id, (head,) in newest if heads.get(run_id) != head]
+                heads.update((run_id, head) for run_id, (head,) in newest)
+                if changed or stepped:
+                    self._loop.call_soon_threadsafe(self._wake, changed, stepped)
+            stop.wait(POLL_SECONDS)
 
     @staticmethod
     def _read(connection: sqlite3.Connection, text: Callable[[int], str], run_ids: Iterable[str]) -> list[tuple[str, tuple[Any, ...]]]:

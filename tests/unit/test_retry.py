@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from engine.ahead import LATEST
 from engine.errors import NodeTimeoutError
 from engine.plan import Retry
 from engine.retry import chance, retry_due
@@ -16,6 +17,17 @@ STEADY = Retry(attempts=5, first=timedelta(seconds=1), factor=3, longest=timedel
 @pytest.mark.parametrize(("failed", "seconds"), [(1, 1), (2, 3), (3, 9), (4, 20)])
 def test_each_wait_is_longer_up_to_the_longest(failed: int, seconds: int) -> None:
     assert retry_due(STEADY, ValueError(), failed, 500, "key") == 500 + seconds * 1_000_000
+
+
+@pytest.mark.parametrize("factor", [2.0, 2])
+@pytest.mark.parametrize(("first", "seconds"), [(timedelta(seconds=1), 20), (timedelta(0), 0)])
+def test_a_step_that_fails_for_weeks_waits_the_longest_every_time(first: timedelta, seconds: int, factor: float) -> None:
+    patient = Retry(attempts=1_000_000, first=first, factor=factor, longest=timedelta(seconds=20), jitter=0)
+    assert retry_due(patient, ValueError(), 5_000, 500, "key") == 500 + seconds * 1_000_000
+
+
+def test_the_longest_wait_of_all_ends_with_the_calendar() -> None:
+    assert retry_due(Retry(attempts=2, first=timedelta.max, longest=timedelta.max, jitter=0), ValueError(), 1, 500, "key") == LATEST
 
 
 @pytest.mark.parametrize(

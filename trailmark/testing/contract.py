@@ -300,6 +300,11 @@ class StoreContract:
         assert {record.run_id for record in await store.due(flows=[])} == set()
         assert [record.run_id for record in await store.due(flows={"mine", "refund"}, aside=[mine.run_id, other.run_id])] == [refund.run_id]
 
+    async def test_any_number_of_runs_may_be_put_aside(self, store: CheckpointStore) -> None:
+        left_out, wanted = [await new_run(store, hold=False, status="created") for _ in range(2)]
+        aside = [*(new_id(number) for number in range(40_000)), left_out.run_id]
+        assert [record.run_id for record in await store.due(aside=aside, limit=1)] == [wanted.run_id]
+
     async def test_the_longest_waiting_is_due_first(self, store_factory: StoreFactory) -> None:
         clock = SetClock()
         async with store_factory(now=clock) as store:

@@ -151,7 +151,7 @@ class Worker:
         """Wait until every run is let go."""
         while self._leaving or self._driving:
             leaving, self._leaving = self._leaving, []
-            await asyncio.gather(*leaving, *self._driving)
+            await asyncio.gather(*leaving, *self._driving, return_exceptions=True)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
     async def _work(self, dispatcher: Dispatcher, clock: Clock, *, until_idle: bool) -> None:
@@ -179,6 +179,7 @@ class Worker:
                     self._say("store_back")
                 self._failures = 0
         for order in self._agenda.chosen(found, clock.now()):
+            self._held_in_vain.discard(order.run.run_id)
             work = self._put_away(order, clock) if isinstance(order, Quarantine) else self._drive(order, dispatcher, clock)
             task = asyncio.create_task(work, name=f"trailmark worker {order.run.run_id}")
             self._driving.add(task)
@@ -199,10 +200,14 @@ class Worker:
         ripe = [run_id for run_id in self._held_in_vain if run_id not in hidden]
         records: list[RunRecord] = []
         for run_id in ripe[:room]:
+            record = None
             with contextlib.suppress(RunNotFoundError):  # somebody has deleted it
-                records.append(await self._store.run(run_id))
-            self._held_in_vain.discard(run_id)
-        return [record for record in records if record.owner == self._store.worker_id]
+                record = await self._store.run(run_id)
+            if record is not None and record.owner == self._store.worker_id:
+                records.append(record)
+            else:
+                self._held_in_vain.discard(run_id)
+        return records
 
     def _miss_store(self, error: StoreUnavailableError) -> None:
         if not self._failures:
@@ -248,6 +253,9 @@ class Worker:
             self._leave_alone(run, error, clock)
         except Exception as error:  # noqa: BLE001 - one run that cannot be driven never keeps others from it
             self._leave_alone(run, error, clock)
+        except BaseException:
+            self._agenda.over(run.run_id)  # somebody cancelled the drive, or everything ends
+            raise
         else:
             self._agenda.over(run.run_id)
         finally:
@@ -260,10 +268,9 @@ class Worker:
         is_ours = run.owner == self._store.worker_id
         handle = await executor.attach(run.run_id, as_of=run, note=note, takeover=is_ours)
         self._say("taken", run, text=_why(order))
-        if self._is_draining:
-            await handle.shutdown(grace=timedelta(0))
         try:
-            result = await handle.result()
+            # Given back it is no more ours, and whoever has it by now is not waited for.
+            result = await (handle.shutdown(grace=timedelta(0)) if self._is_draining else handle.result())
         except RunFailedError as failed:
             result = failed.result
         self._say("let_go", run, status=result.status, text=how_many(result.steps, "step"))
