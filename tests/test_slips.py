@@ -8,8 +8,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
+from datetime import date, timedelta
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 from uuid import UUID
@@ -28,11 +28,13 @@ from trailmark import (
     DrivenHereError,
     ExecutorClosedError,
     Flow,
+    FlowError,
     FlowGraph,
     FlowValidationError,
     Goto,
     GraphExecutor,
     LeaseHeldError,
+    MergeError,
     ReducerFunctionError,
     Retry,
     ReturnTypeError,
@@ -45,10 +47,11 @@ from trailmark import (
     Update,
     UpdateNotStorableError,
     best_effort,
+    branch,
     register_type,
 )
 from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
-from trailmark.reducers import append, names, reducer, replace
+from trailmark.reducers import Change, append, names, reducer, replace, sum_
 
 
 def asking_in_a_branch(seen: list[set[str]] | None = None) -> FlowGraph:
@@ -523,6 +526,80 @@ def test_what_cannot_be_a_reducer_is_refused_when_it_is_registered(fn: Any, said
     with pytest.raises(ReducerFunctionError, match=said):
         reducer("slip_reducer")(fn)
     assert "slip_reducer" not in names()
+
+
+async def seen_before_and_after_a_resume(flow: Flow, given: Mapping[str, Any], ask: str = "ask") -> tuple[Any, Any]:
+    """The values of a run that waits at ``ask``: as the process that drove it has them, and as another one loads them."""
+    graph = flow.compile()
+    async with MemoryCheckpointStore() as store:
+        async with GraphExecutor(graph, store=store) as driven:
+            waiting = await driven.execute(given)
+        async with GraphExecutor(graph, store=store) as again:
+            return waiting.values, (await again.resume(waiting.run_id)).values
+
+
+def adding(state: Any, update: Any) -> Flow:
+    flow = Flow("adding", state).add_node("add", lambda state: update).add_barrier("ask")
+    return flow.set_entry("add").add_edge("add", "ask").add_edge("ask", END)
+
+
+async def test_what_a_reducer_does_to_the_current_value_it_does_not_do_to_the_state() -> None:
+    @reducer("test_meddling", independent=True)
+    def meddling(current: Any, update: Any) -> Change:
+        current.append("meddled")
+        return Change("append", update)
+
+    flow = adding({"words": Annotated[list[str], meddling]}, {"words": ["b"]})
+    assert await seen_before_and_after_a_resume(flow, {"words": ["a"]}) == ({"words": ["a", "b"]},) * 2
+
+
+async def test_a_sum_is_the_same_for_who_resumes_whatever_a_process_has_set_for_its_decimals() -> None:
+    flow = adding({"total": Annotated[Decimal, sum_]}, {"total": Decimal("0.123456789")})
+    with localcontext() as context:
+        context.prec = 4
+        before, after = await seen_before_and_after_a_resume(flow, {"total": Decimal("1.1")})
+    assert before == after == {"total": Decimal("1.223456789")}
+
+
+@pytest.mark.parametrize(
+    ("change", "current"),
+    [(Change("append", 5), []), (Change("increment", 1), "a"), (Change("merge", {"a": 1}), 7)],
+)
+async def test_a_change_that_cannot_be_applied_fails_its_node_and_not_the_process(change: Change, current: Any) -> None:
+    unfit = reducer(f"test_slip_{change}")(lambda current, update: change)
+    async with MemoryCheckpointStore() as store:
+        with pytest.raises(RunFailedError) as caught:
+            await GraphExecutor(adding({"key": Annotated[Any, unfit]}, {"key": 1}).compile(), store=store).execute({"key": current})
+    assert isinstance(caught.value.__cause__, MergeError)
+
+
+async def test_branches_whose_changes_do_not_go_together_fail_their_node_and_not_the_process() -> None:
+    @reducer("test_set_or_push", independent=True)
+    def set_or_push(current: Any, update: Any) -> Change:
+        return Change("append", update) if isinstance(update, list) else Change("set", update)
+
+    flow = Flow("both", {"key": Annotated[Any, set_or_push], "total": Annotated[Decimal, sum_]})
+    flow.add_parallel("p", {"one": lambda state: {"key": 7}, "other": lambda state: {"key": ["b"]}})
+    huge = {"total": Decimal("9e999999")}
+    flow.add_parallel("q", {"one": lambda state: huge, "other": lambda state: huge})
+    flow.set_entry("p").add_fallback("p", "q").add_edge("p", END).add_edge("q", END)
+    async with MemoryCheckpointStore() as store:
+        with pytest.raises(RunFailedError, match=r"'total' \(written by branch one, other\) failed: these decimals have no sum") as caught:
+            await GraphExecutor(flow.compile(), store=store).execute({"key": ["a"]})
+    assert isinstance(caught.value.__cause__, MergeError)
+
+
+async def test_keys_that_are_one_and_the_same_as_data_fail_their_node_and_not_the_process() -> None:
+    @dataclass(eq=False)
+    class Place:
+        number: int
+
+    with TYPES.isolated():
+        flow = adding({"places": dict[Place, str]}, {"places": {Place(1): "a", Place(1): "b"}})
+        async with MemoryCheckpointStore() as store:
+            with pytest.raises(RunFailedError) as caught:
+                await GraphExecutor(flow.compile(), store=store).execute({})
+    assert isinstance(caught.value.__cause__, UpdateNotStorableError)
 
 
 def test_a_reducer_is_registered_by_name() -> None:
