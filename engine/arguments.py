@@ -83,6 +83,17 @@ def checkpoint_number(name: str, value: Any) -> int | None:
     return value
 
 
+def token_count(name: str, value: Any) -> int:
+    """How many tokens a step used.
+
+    >>> token_count("input", 12)
+    12
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ArgumentError(name, value, "a whole number from 0")
+    return value
+
+
 def capabilities(given: Any) -> frozenset[str]:
     """What a run may do.
 

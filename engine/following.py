@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
+from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import ENDED, STOPPED, Row, RunRecord
+from engine.arguments import one_of
 from engine.catalog import TERMINATORS, Dropped, Envelope, EventId
 from engine.live import Live
 from engine.loading import load_state
@@ -45,6 +47,9 @@ class EventStream(AsyncIterator[Envelope]):
         self, drives: Drives, run_id: str, *, first: int = 0, after: str | None = None, delivery: Delivery | None = None,
         on_loss: OnLoss = "detach", follow: bool = True, through_barriers: bool = False,
     ) -> None:  # fmt: skip
+        one_of("on_loss", on_loss, get_args(OnLoss))
+        if delivery is not None and not isinstance(delivery, Delivery):
+            raise ArgumentError("delivery", delivery, 'a Delivery, e.g. Delivery("pause")')
         self._drives = drives
         self._store = drives.store
         self.run_id = run_id
@@ -145,9 +150,9 @@ class EventStream(AsyncIterator[Envelope]):
         self.run_id = record.run_id
         begins = 0 if record.forked_at_seq is not None else 1
         if self._first > begins:
-            state = await load_state(self._store, record.run_id, self._first - 1)
-            return Narrator(Teller(record.flow, record.created_at, state), self._after)
-        teller = Teller(record.flow, record.created_at)
+            teller = Teller(record.flow, record.created_at, await load_state(self._store, record.run_id, self._first - 1))
+        else:
+            teller = Teller(record.flow, record.created_at)
         if self._after is not None:
             teller.release()
         return Narrator(teller, self._after)
