@@ -17,7 +17,7 @@ from engine.callables import condition_takes, is_async_generator, is_coroutine, 
 from engine.child_checks import maps, subflows
 from engine.conditions import ASK_A_DECISION
 from engine.declared import Barrier, Parallel, Task
-from engine.option_checks import at_least_one, known_policy, retry_settings, span, text, undeclared_keys
+from engine.option_checks import at_least_one, known_policy, retry_settings, span, text, undeclared_keys, yes_or_no
 from engine.plan import END
 from engine.resolve import Scope
 from engine.storable_keys import impossible_keys
@@ -175,6 +175,7 @@ def tasks(scope: Scope) -> Iterator[str]:
             yield f"{where}: its function must take (state), (state, ctx) or nothing; bind other arguments with functools.partial"
         yield from retry_settings(where, node.retry)
         yield from span(where, "timeout", node.timeout)
+        yield from yes_or_no(where, "overlap", node.overlap)
         for target in node.goto:
             if target != END and target not in {edge.target for edge in scope.ways[node.name].all()}:
                 yield f"{where}: goto names {target!r}, but no edge leads there; add_edge({node.name!r}, {target!r}, when=...)"

@@ -639,6 +639,26 @@ def sound() -> Flow:
         (lambda flow: flow.add_node("z", work, description=b"x"), "node 'z': description=b'x' must be a text"),
         (lambda flow: flow.add_fallback("a", "pay", on=5), "fallback a -> pay: on=5 must be a list of exception classes"),
         (lambda flow: flow.add_edge("a", "pay", when=lambda state: True, priority="1"), "priority='1' must be a number"),
+        (lambda flow: flow.add_node(5, work), "node 5 cannot have this name: a name is a text that is not empty"),
+        (lambda flow: flow.add_barrier(["ask"]), "node ['ask'] cannot have this name"),
+        (lambda flow: flow.add_timer(None, timedelta(seconds=1)), "node None cannot have this name"),
+        (lambda flow: flow.add_let({}, {"n": 1}), "node {}: a name is a text that is not empty"),
+        (lambda flow: flow.add_let("z", ["n"]), "node 'z': values=['n'] must be a mapping of state keys to values"),
+        (lambda flow: flow.add_let("z", {1: 2}), "node 'z': values={1: 2} must be a mapping"),
+        (lambda flow: flow.add_parallel("p", {5: work}), "node 'p': a branch is named by a text, not by 5"),
+        (lambda flow: flow.add_map("m", ["n"], work), "node 'm': over names ['n'], which is no key of the state"),
+        (lambda flow: flow.add_map("m", "n", work, item=set()), "node 'm': item= is for a flow with a state of its own"),
+        (lambda flow: flow.add_map("m", "n", Flow("i"), inputs=["n"]), "node 'm': inputs=['n'] must be a mapping of keys to keys"),
+        (lambda flow: flow.add_subflow("s", Flow("i"), outputs="n"), "node 's': outputs='n' must be a mapping of keys to keys"),
+        (lambda flow: flow.add_node("z", work, middleware=5), "node 'z': middleware=5 must be a list of middleware"),
+        (lambda flow: flow.add_node("z", work, writes=[[]]), "node 'z': writes names [], which is no key of the state"),
+        (lambda flow: flow.add_node("z", work, overlap="no"), "node 'z': overlap='no' must be True or False"),
+        (lambda flow: flow.add_node("z", work, retry=Retry(first=None)), "node 'z': retry: first=None is no time"),  # type: ignore[arg-type]
+        (lambda flow: flow.add_barrier("b", early="no"), "barrier 'b': early='no' must be True or False"),
+        (lambda flow: Flow("f", {}, middleware=5), "the flow: middleware=5 must be a list of middleware"),  # type: ignore[arg-type]
+        (lambda flow: Flow("f", {}, migrations=5), "the flow: migrations=5 must be a list of migrations"),  # type: ignore[arg-type]
+        (lambda flow: Flow("f", {}, needs=5), "the flow: needs=5 must be a list of names of resources"),  # type: ignore[arg-type]
+        (lambda flow: Flow("f", {}, needs=[[]]), "the flow: needs names []; a resource is named by a text"),  # type: ignore[list-item]
         (lambda flow: flow.add_parallel("p", [work], on_error=best_effort(min_success="2")), "min_success='2' must be a whole number"),  # type: ignore[arg-type]
     ],
 )
@@ -646,6 +666,33 @@ def test_an_option_of_a_wrong_kind_is_one_of_the_problems_of_the_flow(declare: A
     with pytest.raises(FlowValidationError) as caught:
         declare(sound()).compile()
     assert [problem for problem in caught.value.problems if said in problem], caught.value.problems
+
+
+def test_half_a_character_in_a_text_is_a_problem_of_the_flow() -> None:
+    flow = Flow("half", {}, version="\ud83d").add_node("a", work).set_entry("a").add_edge("a", END)
+    with pytest.raises(FlowValidationError, match="half of a surrogate pair"):
+        flow.compile()
+
+
+def test_a_name_in_the_place_of_the_function_is_answered_with_the_option() -> None:
+    with pytest.raises(FlowError, match=r"@flow\.node\(name='pay'\)"):
+        Flow("named", {}).node("pay")(work)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("option", ["reads", "writes", "middleware"])
+def test_a_branch_with_an_option_of_a_wrong_kind_is_refused(option: str) -> None:
+    slip: dict[str, Any] = {option: 5}
+    with pytest.raises(FlowError, match=f"{option}=5 must be a list of"):
+        branch(work, **slip)
+
+
+def test_what_a_branch_writes_may_be_given_as_one_name() -> None:
+    flow = Flow("one", {"pay": int}).add_parallel("p", [branch(work, writes="pay")]).set_entry("p").add_edge("p", END)
+    assert flow.compile().plan.nodes["p"].opens.branches[0].plan.nodes["work"].writes == {"pay"}  # type: ignore[union-attr]
+
+
+def test_what_is_needed_may_be_given_as_one_name() -> None:
+    assert dict(Flow("one", {}, needs="bank").needs) == {"bank": None}
 
 
 def test_one_of_several_may_be_given_as_it_is() -> None:
