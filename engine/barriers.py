@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from checkpoint_stores.codec import encode, materialise, to_json
 from checkpoint_stores.fold import Scope
+from checkpoint_stores.moments import later
 from checkpoint_stores.records import BarrierRecord, DecisionRecord
 from engine.decisions import Decision
 from engine.errors import NodeError, place
@@ -27,17 +27,14 @@ def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord
     assert barrier is not None  # noqa: S101
     prompt, payload = worded(node, scope)
     ticket = ticket_name(scope.path, node.name, scope.visits.get(node.name, 0) + 1)
-    deadline = None if barrier.timeout is None else now + int(barrier.timeout.total_seconds() * 1_000_000)
+    deadline = None if barrier.timeout is None else later(now, barrier.timeout)
     targets = tuple(dict.fromkeys(edge.target for edge in node.edges() if edge.kind != "fallback"))
     return BarrierRecord(
         run_id=run_id, ticket=ticket, node=node.name, path=scope.path, status="open", prompt=prompt, payload=payload,
         digest=payload_digest(prompt, payload), form=barrier.form, approvers=barrier.approvers, quorum=barrier.quorum,
         early=barrier.early, targets=targets, deadline=deadline, on_timeout=barrier.on_timeout if barrier.timeout else None,
-        opened_at=now, nudges=tuple((now + after // _MICROSECOND, who) for after, who in barrier.nudges),
+        opened_at=now, nudges=tuple((later(now, after), who) for after, who in barrier.nudges),
     )  # fmt: skip
-
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def worded(node: NodePlan, scope: Scope) -> tuple[str, dict[str, Any]]:

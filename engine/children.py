@@ -6,18 +6,16 @@ twice.  Only what its own state class makes of them (a default, a coerced value)
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from checkpoint_stores.codec import encode, materialise
 from checkpoint_stores.fold import Scope
+from checkpoint_stores.moments import later
 from checkpoint_stores.ops import Op
 from engine.errors import ChildInputError, InputError, NoItemsError
 from engine.plan import EachPlan, NodePlan, Plan
 from engine.updates import first_line
 from reducers.changes import ABSENT
-
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def opened(node: NodePlan, scope: Scope, now: int) -> dict[str, Any]:
@@ -38,7 +36,7 @@ def opened(node: NodePlan, scope: Scope, now: int) -> dict[str, Any]:
         "over": opens.over,
         "item": mapped.item if mapped else None,
         "lent": dict(mapped.inputs) if mapped else None,
-        "due": None if opens.timeout is None else now + opens.timeout // _MICROSECOND,
+        "due": None if opens.timeout is None else later(now, opens.timeout),
     }
 
 

@@ -18,6 +18,12 @@ def test_each_wait_is_longer_up_to_the_longest(failed: int, seconds: int) -> Non
     assert retry_due(STEADY, ValueError(), failed, 500, "key") == 500 + seconds * 1_000_000
 
 
+@pytest.mark.parametrize(("factor", "first", "seconds"), [(2.0, 1, 20), (2, 1, 20), (2.0, 0, 0)])
+def test_a_node_that_is_tried_for_ever_waits_the_longest_time_however_often_it_failed(factor: float, first: int, seconds: int) -> None:
+    policy = Retry(attempts=10**6, first=timedelta(seconds=first), factor=factor, longest=timedelta(seconds=20), jitter=0)
+    assert retry_due(policy, ValueError(), 5000, 500, "key") == 500 + seconds * 1_000_000
+
+
 @pytest.mark.parametrize(
     ("policy", "error", "failed"),
     [
