@@ -53,7 +53,18 @@ def text(name: str, value: Any, *, or_none: bool = False) -> Any:
     """``value`` where it is a text (or None, where that may be)."""
     if not (isinstance(value, str) or (or_none and value is None)):
         raise ArgumentError(name, value, "a text" + (" or None" if or_none else ""))
+    if value is not None and not is_storable(value):
+        raise ArgumentError(name, value, "a text of whole characters other than NUL, which a database can hold")
     return value
+
+
+def is_storable(name: str) -> bool:
+    """Whether every database can hold ``name`` as a text of a column: no NUL, no half of a surrogate pair.
+
+    >>> is_storable("pay"), is_storable("pay" + chr(0))
+    (True, False)
+    """
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
