@@ -103,13 +103,10 @@ class Teller:
         self._tokens = self._tokens_input = self._tokens_output = 0
         self._events: list[Told] = []
         self._at = 0
-        self._held: list[Told] | None = [] if state is None or not state.indices else None
+        self._held: list[Told] | None = []
         """Events of a run that has not done anything yet: a run that is cancelled before it begins tells nothing."""
         if state is not None:
-            self._stand(state)
-            self.seq = state.seq
-            self.attempt = state.attempt
-            self._tokens, self._tokens_input, self._tokens_output = state.tokens, state.tokens_input, state.tokens_output
+            self.stand_behind(state)
 
     # --- the verbs --------------------------------------------------------------------------------------------------
     def tell(self, row: Row, ops: list[Op]) -> list[Told]:
@@ -135,6 +132,16 @@ class Teller:
         self._of_run(status, row, words)
         self._step, self.next_n = row.step, len(self._events)
         return self._let_go(row)
+
+    def stand_behind(self, state: RunState) -> None:
+        """Go on with the row after ``state``: what was before it is told elsewhere, or was pruned."""
+        self.open = {}
+        self._stand(state)
+        self.seq = state.seq
+        self.attempt = state.attempt
+        self._tokens, self._tokens_input, self._tokens_output = state.tokens, state.tokens_input, state.tokens_output
+        if state.indices:
+            self._held = None
 
     def release(self) -> list[Told]:
         """What was held back because nothing had begun: something begins now."""
