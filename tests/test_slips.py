@@ -138,6 +138,19 @@ async def test_a_condition_that_answers_with_a_coroutine_is_no_yes() -> None:
     assert "something to await" in str(caught.value)
 
 
+async def test_what_a_condition_does_to_the_state_the_next_condition_does_not_see() -> None:
+    def meddles(state: Any) -> bool:
+        state["words"].append("meddled")
+        return False
+
+    flow = Flow("asked", {"words": list[str]}).add_node("look", lambda state: {"words": ["a"]}).add_node("many", lambda state: None)
+    flow.set_entry("look").add_edge("look", "many", when=meddles)
+    flow.add_edge("look", "many", when=lambda state: len(state["words"]) > 1, name="many").add_edge("look", END).add_edge("many", END)
+    async with MemoryCheckpointStore() as store:
+        result = await GraphExecutor(flow.compile(), store=store).execute({})
+        assert [row.node async for row in store.history(result.run_id)] == ["", "look"]
+
+
 async def test_execute_sync_in_a_running_loop_says_what_to_call() -> None:
     executor = GraphExecutor(asking_in_a_branch(), store=MemoryCheckpointStore())
     await asyncio.sleep(0)
