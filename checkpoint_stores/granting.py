@@ -34,6 +34,7 @@ from checkpoint_stores.errors import (
     UnknownFlowError,
 )
 from checkpoint_stores.grants import covers, is_live
+from checkpoint_stores.moments import MICROSECOND, later
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Grant, GrantKind, RunRecord
 
@@ -189,11 +190,10 @@ def _given(asked: GrantAsked, now: int, grant_id: str, **where: Any) -> Grant:
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def _moment_of(until: datetime | timedelta, now: int) -> int:
-    return now + until // _MICROSECOND if isinstance(until, timedelta) else (until - _EPOCH) // _MICROSECOND
+    return later(now, until) if isinstance(until, timedelta) else (until - _EPOCH) // MICROSECOND
 
 
 def revoked(grant: Grant, *, by: str, reason: str, now: int) -> Grant:

@@ -35,6 +35,13 @@ class EnumData:
     name: str
     value: Any
 
+    def __hash__(self) -> int:
+        # A member can be a key or stand in a set whatever its value is.
+        try:
+            return hash((self.name, self.value))
+        except TypeError:
+            return hash(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelData:

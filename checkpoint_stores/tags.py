@@ -149,6 +149,8 @@ class _Tagger:
             except _Refused as refused:
                 refused.steps.append(_key_path(key))
                 raise
+        if not _LEAVES.keys() >= set(map(type, value)) and _are_some_alike([key for key, _item in pairs]):
+            raise _Refused(value, "two of its keys are the same as data", "keep one of them")
         return {"$": "dict", "v": pairs}
 
     def several(self, tag: str, values: Any, room: int) -> Any:
@@ -161,7 +163,9 @@ class _Tagger:
                 refused.steps.append("{}")
                 raise
         made.sort(key=orjson.dumps)
-        if any(one == other for one, other in itertools.pairwise(made)):
+        if any(one == other for one, other in itertools.pairwise(made)) or (
+            not _LEAVES.keys() >= set(map(type, values)) and _are_some_alike(made)
+        ):
             raise _Refused(values, "two of its items are the same as data", "keep one of them")
         return {"$": tag, "v": made}
 
@@ -196,6 +200,11 @@ class _Tagger:
         made = self.tag(placeholder, room)
         self._open.discard(id(value))
         return made
+
+
+def _are_some_alike(made: list[Any]) -> bool:
+    """Whether instances that differ as objects (a dataclass without ``__eq__``) are one and the same when they are read back."""
+    return len({untag(orjson.loads(orjson.dumps(each))) for each in made}) != len(made)
 
 
 def _key_path(key: Any) -> str:

@@ -53,7 +53,18 @@ def text(name: str, value: Any, *, or_none: bool = False) -> Any:
     """``value`` where it is a text (or None, where that may be)."""
     if not (isinstance(value, str) or (or_none and value is None)):
         raise ArgumentError(name, value, "a text" + (" or None" if or_none else ""))
+    if value is not None and not is_storable(value):
+        raise ArgumentError(name, value, "a text of whole characters other than NUL, which a database can hold")
     return value
+
+
+def is_storable(name: str) -> bool:
+    """Whether every database can hold ``name`` as a text of a column: no NUL, no half of a surrogate pair.
+
+    >>> is_storable("pay"), is_storable("pay" + chr(0))
+    (True, False)
+    """
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
@@ -80,6 +91,17 @@ def checkpoint_number(name: str, value: Any) -> int | None:
     """The number of a checkpoint, or None."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ArgumentError(name, value, "the number of a checkpoint, or None for the newest")
+    return value
+
+
+def token_count(name: str, value: Any) -> int:
+    """How many tokens a step used.
+
+    >>> token_count("input", 12)
+    12
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ArgumentError(name, value, "a whole number from 0")
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from engine.declared import Barrier
-from engine.option_checks import at_least_one, span, text, undeclared_keys
+from engine.option_checks import at_least_one, span, text, undeclared_keys, yes_or_no
 from engine.plan import Escalation
 from engine.resolve import Scope
 
@@ -36,6 +36,7 @@ def barrier_settings(node: Barrier, scope: Scope) -> Iterator[str]:
         yield f"{where}: on_timeout={node.on_timeout!r} never happens without a timeout; give timeout=timedelta(...)"
     if node.on_reject is not None and node.on_reject not in ON_REJECT:
         yield f"{where}: on_reject={node.on_reject!r} is none of {', '.join(ON_REJECT)}"
+    yield from yes_or_no(where, "early", node.early)
     yield from _nudges(node, where)
     if node.on_reject == "route" and not scope.ways[node.name].conditional:
         yield f"{where}: on_reject='route' needs an edge that says so; add_edge({node.name!r}, ..., when=rejected)"

@@ -13,8 +13,8 @@ from typing import Any
 from checkpoint_stores.codec import encode, materialise, to_json
 from checkpoint_stores.deciding import approvals
 from checkpoint_stores.fold import Scope
+from checkpoint_stores.moments import later
 from checkpoint_stores.records import BarrierRecord, DecisionRecord
-from engine.ahead import ahead
 from engine.decisions import Decision
 from engine.errors import NodeError, place
 from engine.identity import ticket_name
@@ -28,13 +28,13 @@ def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord
     assert barrier is not None  # noqa: S101
     prompt, payload = worded(node, scope)
     ticket = ticket_name(scope.path, node.name, scope.visits.get(node.name, 0) + 1)
-    deadline = None if barrier.timeout is None else ahead(now, barrier.timeout)
+    deadline = None if barrier.timeout is None else later(now, barrier.timeout)
     targets = tuple(dict.fromkeys(edge.target for edge in node.edges() if edge.kind != "fallback"))
     return BarrierRecord(
         run_id=run_id, ticket=ticket, node=node.name, path=scope.path, status="open", prompt=prompt, payload=payload,
         digest=payload_digest(prompt, payload), form=barrier.form, approvers=barrier.approvers, quorum=barrier.quorum,
         early=barrier.early, targets=targets, deadline=deadline, on_timeout=barrier.on_timeout if barrier.timeout else None,
-        opened_at=now, nudges=tuple((ahead(now, after), who) for after, who in barrier.nudges),
+        opened_at=now, nudges=tuple((later(now, after), who) for after, who in barrier.nudges),
     )  # fmt: skip
 
 

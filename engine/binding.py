@@ -28,15 +28,15 @@ def bound(schema: StateSchema, flow: str, *, path: Mapping[str, Any], query: Map
             problems.append(f"{where}: a {type(part).__name__} is no mapping of keys")
             continue
         for name, value in part.items():
-            key = schema.key_named(str(name))
-            if key is None:
+            found = schema.given_by(str(name), value)
+            if found is None:
                 problems.append(f"{where}: unknown key {name!r}; declared are: {', '.join(schema.keys) or 'none'}")
-                continue
-            try:
-                given[key] = value if where == "body" else _read(schema.keys[key], value)
-            except ValidationError as error:
-                problems += readable(error, f"{where}: {key}")
-                given[key] = None  # told already: it is not missing as well
+            for key, each in (found or {}).items():
+                try:
+                    given[key] = each if where == "body" else _read(schema.keys[key], each)
+                except ValidationError as error:
+                    problems += readable(error, f"{where}: {key}")
+                    given[key] = None  # told already: it is not missing as well
     if problems:
         missing = [f"{spec.name}: Field required" for spec in schema.keys.values() if spec.required and spec.name not in given]
         raise InputError(flow, [*problems, *missing])

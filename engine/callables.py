@@ -91,8 +91,8 @@ def node_takes(fn: Callable[..., Any]) -> Takes | None:
     ('state', 'state_context', None)
     """
     counts = positional(fn)
-    if counts is None or counts[0] > 2 or (counts[1] == 1 and _name(fn, 0) in _CONTEXT_NAMES):
-        return None  # a lone ctx would be given the state
+    if counts is None or counts[0] > 2 or (_name(fn, 0) in _CONTEXT_NAMES and _name(fn, 1) not in _CONTEXT_NAMES):
+        return None  # a ctx that stands alone or first would be given the state
     needed, most = counts
     if needed < 2 <= most and _name(fn, 1) in _CONTEXT_NAMES:
         return "state_context"

@@ -40,7 +40,7 @@ class EventId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> EventId:
         """Read an id.  Raises BadEventIdError."""
-        parts = text.split(".")
+        parts = text.split(".") if isinstance(text, str) else []
         if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
             raise BadEventIdError(text)
         return cls(*map(int, parts))

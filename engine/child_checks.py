@@ -30,7 +30,9 @@ def maps(scope: Scope) -> Iterator[str]:
 
 def _map_keys(scope: Scope, node: Map, child: BranchScope, where: str) -> Iterator[str]:
     if not isinstance(node.target.target, Flow) or child.scope.declaration.state is None:
-        said = [word for word, given in (("item", node.item), ("inputs", node.inputs), ("result", node.result)) if given]
+        said = [
+            word for word, given in (("item", node.item), ("inputs", node.inputs or None), ("result", node.result)) if given is not None
+        ]
         if child.scope.declaration.state is None:
             said += ["to"] if node.to is not None else []
             why = "it works on the state of this flow: read the item as ctx.item and return updates"

@@ -10,8 +10,8 @@ from typing import Any
 
 from checkpoint_stores.codec import encode, materialise
 from checkpoint_stores.fold import Scope
+from checkpoint_stores.moments import later
 from checkpoint_stores.ops import Op
-from engine.ahead import ahead
 from engine.errors import ChildInputError, InputError, NoItemsError
 from engine.plan import EachPlan, NodePlan, Plan
 from engine.updates import first_line
@@ -36,7 +36,7 @@ def opened(node: NodePlan, scope: Scope, now: int) -> dict[str, Any]:
         "over": opens.over,
         "item": mapped.item if mapped else None,
         "lent": dict(mapped.inputs) if mapped else None,
-        "due": None if opens.timeout is None else ahead(now, opens.timeout),
+        "due": None if opens.timeout is None else later(now, opens.timeout),
     }
 
 

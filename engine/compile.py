@@ -64,7 +64,14 @@ def compile_flow(flow: Flow) -> FlowGraph:
     plan = _plan(scope, graph)
     definition = definition_of(scope, plan)
     checks = {event: None if kind is Any else TypeAdapter(kind).validate_python for event, kind in signals_of(scope).items()}
-    plan = dataclasses.replace(plan, graph_hash=hash_of(definition), signals=MappingProxyType(checks), _places={})
+    try:
+        graph_hash = hash_of(definition)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.end]
+        raise FlowValidationError(
+            flow.name, [f"one of its names or texts holds {half!r}, half of a surrogate pair; write the whole character"]
+        ) from None
+    plan = dataclasses.replace(plan, graph_hash=graph_hash, signals=MappingProxyType(checks), _places={})
     return FlowGraph(
         graph, plan, json.dumps(definition, ensure_ascii=False), warnings_of(scope, graph), scope.declaration.migrations, needs_of(scope)
     )

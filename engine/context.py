@@ -23,6 +23,7 @@ from checkpoint_stores.codec import materialise as copied
 from checkpoint_stores.errors import ArgumentError, TransactionOverError
 from checkpoint_stores.ops import Op
 from checkpoint_stores.records import EffectRecord
+from engine.arguments import token_count
 from engine.callables import is_coroutine
 from engine.cancelling import CancelToken
 from engine.decisions import Decision
@@ -323,9 +324,12 @@ class StepContext:
         self._run.warn(NodeWarning(run_id, node, path, str(text)))
 
     def count_tokens(self, *, input: int = 0, output: int = 0) -> None:  # noqa: A002 - the words of the events
-        """Add to the tokens this step used.  Where nothing is counted, ``tokens_output`` is the number of tokens sent."""
+        """Add to the tokens this step used.  Where nothing is counted, ``tokens_output`` is the number of tokens sent.
+
+        Raises ArgumentError where one is no whole number from 0.
+        """
         self.check()
-        self._live.count(self._spoken(), input, output)
+        self._live.count(self._spoken(), token_count("input", input), token_count("output", output))
 
     def _say(self, kind: str, fields: dict[str, Any]) -> Room:
         self.check()

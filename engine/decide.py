@@ -33,9 +33,9 @@ from typing import Any, Final
 
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
+from checkpoint_stores.moments import later
 from checkpoint_stores.ops import Op
 from engine import barriers, children, joins, signals
-from engine.ahead import ahead
 from engine.commands import (
     BeginItems,
     CancelBelow,
@@ -228,7 +228,7 @@ def _open_parallel(scope: Scope, node: NodePlan, visit: int, now: int) -> Decisi
     branches = node.opens.branches
     paths = [scope.child_path(node.name, visit, index) for index in range(len(branches))]
     entries = [branch.plan.entry for branch in branches]
-    due = [None if branch.timeout is None else ahead(now, branch.timeout) for branch in branches]
+    due = [None if branch.timeout is None else later(now, branch.timeout) for branch in branches]
     timers = tuple(SetTimer(at, BranchTimedOut(path)) for path, at in zip(paths, due, strict=True) if at is not None)
     ops: list[Op] = [["open", node.name, visit, entries, due if timers else None]]
     draft = Draft("parallel", scope.path, node.name, ",".join(entries), ops, entered=True)

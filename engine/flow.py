@@ -59,15 +59,30 @@ def branch(
     >>> branch(len, name="length", retry=Retry(attempts=2)).name
     'length'
     """
-    reads, middleware = tuple(reads), tuple(middleware)
+    reads = _of_a_branch("reads", reads, "state keys")
+    middleware = _of_a_branch("middleware", middleware, "middleware")
+    written = None if writes is None else _of_a_branch("writes", writes, "state keys")
     if retry is None and not version and writes is None and not reads and not middleware:
         return declared.Branch(name, target, timeout)
     if isinstance(target, str | Flow):
         raise FlowError(f"retry, version, writes, reads and middleware are for functions; declare them where {target!r} is declared")
     chosen = name or name_of(target)
-    written = None if writes is None else tuple(writes)
     task = declared.Task(chosen, target, retry=retry, version=version, writes=written, reads=reads, middleware=middleware)
     return declared.Branch(chosen, task, timeout)
+
+
+def _of_a_branch(option: str, given: Any, what: str) -> tuple[Any, ...]:
+    listed = _listed(given)
+    if listed is None:
+        raise FlowError(f"branch(...): {option}={given!r} must be a list of {what}")
+    return listed
+
+
+def _listed(given: Any) -> tuple[Any, ...] | None:
+    """``given`` as a tuple, also one name, function or class that was given as it is; None where it is no list."""
+    if isinstance(given, str | Flow | declared.Branch) or callable(given):
+        return (given,)
+    return tuple(given) if isinstance(given, Iterable) else None
 
 
 class Flow:
@@ -95,14 +110,14 @@ class Flow:
         self.state = state
         self.version = version
         self.description = description
-        self.middleware = tuple(middleware)
-        self.migrations = tuple(migrations)
-        self.needs: dict[str, Provider | None] = dict(needs) if isinstance(needs, Mapping) else dict.fromkeys(needs)
+        self._mistakes: list[str] = []
+        self.middleware = self._several(middleware, "the flow: middleware", "middleware")
+        self.migrations = self._several(migrations, "the flow: migrations", "migrations")
+        self.needs: dict[str, Provider | None] = self._needed(needs)
         self._entry: str | None = None
         self._nodes: list[declared.Node] = []
         self._edges: list[declared.Edge] = []
         self._signals: list[tuple[str, Any]] = []
-        self._mistakes: list[str] = []
 
     def __repr__(self) -> str:
         return f"Flow({self.name!r}, version={self.version!r}, nodes={[node.name for node in self._nodes]})"
@@ -129,6 +144,9 @@ class Flow:
     def node(self, fn: Function | None = None, **options: Any) -> Function | Callable[[Function], Function]:
         """Declare the decorated function as a node; the function stays what it is.  Options are those of `add_node`."""
         if fn is not None:
+            if not callable(fn):  # @flow.node("pay"): what follows would call the text
+                given_as = f"name={fn!r}" if isinstance(fn, str) else "..."
+                raise FlowError(f"@flow.node({fn!r}) decorates no function; give options by name: @flow.node({given_as})")
             self.add_node(options.pop("name", None), fn, **options)
             return fn
 
@@ -177,15 +195,14 @@ class Flow:
             what = "a lambda" if name_of(fn) == "<lambda>" else repr(fn)
             self._mistakes.append(f'a node that calls {what} has no name of its own; give it one: add_node("name", ...)')
             return self
-        self._nodes.append(
+        return self._declare(
             declared.Task(
                 named, fn, retry, timeout, max_visits, version, description, overlap,
                 tuple(self._name(target, "goto") for target in self._several(goto, f"node {named!r}: goto", "node names")),
                 None if writes is None else self._several(writes, f"node {named!r}: writes", "state keys"),
-                reads=self._several(reads, f"node {named!r}: reads", "state keys"), middleware=tuple(middleware),
+                reads=self._several(reads, f"node {named!r}: reads", "state keys"), middleware=self._several(middleware, f"node {named!r}: middleware", "middleware"),
             )
         )  # fmt: skip
-        return self
 
     def add_let(self, name: str, values: Mapping[str, Any], *, version: str = "", description: str = "") -> Flow:
         """Declare a node that writes values under their keys: constants, or what plain functions of the state make::
@@ -236,10 +253,13 @@ class Flow:
         made = []
         for given, target in pairs:
             one = target if isinstance(target, declared.Branch) else declared.Branch(None, target)
-            made.append(declared.Branch(given or one.name, one.target, branch_timeout if one.timeout is None else one.timeout))
+            called = given or one.name
+            if not (called is None or isinstance(called, str)):
+                self._mistakes.append(f"node {name!r}: a branch is named by a text, not by {called!r}")
+                continue
+            made.append(declared.Branch(called, one.target, branch_timeout if one.timeout is None else one.timeout))
         policy = on_error if isinstance(on_error, OnError) else OnError(on_error)
-        self._nodes.append(declared.Parallel(name, tuple(made), policy, max_concurrency, max_visits, description))
-        return self
+        return self._declare(declared.Parallel(name, tuple(made), policy, max_concurrency, max_visits, description))
 
     def add_map(
         self,
@@ -283,9 +303,8 @@ class Flow:
         """
         policy = on_error if isinstance(on_error, OnError) else OnError(on_error)
         one = target if isinstance(target, declared.Branch) else declared.Branch(None, target)
-        kept = tuple((inputs or {}).items())
-        self._nodes.append(declared.Map(name, over, one, to, item, kept, result, policy, max_concurrency, max_visits, description))
-        return self
+        kept = self._pairs(inputs, f"node {name!r}: inputs")
+        return self._declare(declared.Map(name, over, one, to, item, kept, result, policy, max_concurrency, max_visits, description))
 
     def add_subflow(
         self,
@@ -310,9 +329,8 @@ class Flow:
             description: for people; no part of the graph's hash.
         """
         one = declared.Branch(None, target, timeout)
-        given, back = tuple((inputs or {}).items()), tuple((outputs or {}).items())
-        self._nodes.append(declared.Subflow(name, one, given, back, max_visits, description))
-        return self
+        given, back = self._pairs(inputs, f"node {name!r}: inputs"), self._pairs(outputs, f"node {name!r}: outputs")
+        return self._declare(declared.Subflow(name, one, given, back, max_visits, description))
 
     def add_timer(self, name: str, delay: timedelta | str, *, max_visits: int | None = None, description: str = "") -> Flow:
         """Declare a node that waits: a sleep that outlives the process and costs no memory.
@@ -326,8 +344,7 @@ class Flow:
         A run that waits for more than five seconds is parked: a worker, or ``result(through_barriers=True)``, goes on with it.
         """
         given = {"key": delay} if isinstance(delay, str) else {"delay": delay}
-        self._nodes.append(declared.Timer(name, max_visits=max_visits, description=description, **given))
-        return self
+        return self._declare(declared.Timer(name, max_visits=max_visits, description=description, **given))
 
     def add_signal(self, event: str, type: Any = Any) -> Flow:  # noqa: A002 - the word users know
         """Declare an event that nodes may wait for with ``ctx.wait_for(event)``.
@@ -363,9 +380,8 @@ class Flow:
             max_visits: how often it may be entered in one scope; once more takes its fallback (LoopLimitExceeded).
             description: for people; no part of the graph's hash.
         """
-        self._nodes.append(declared.Wait(name, event, to, timeout, on_timeout, max_visits, description))
         self._signals.append((event, type))
-        return self
+        return self._declare(declared.Wait(name, event, to, timeout, on_timeout, max_visits, description))
 
     def add_barrier(
         self,
@@ -409,12 +425,11 @@ class Flow:
         shown = self._several(show, f"barrier {name!r}: show", "state keys")
         reminders = (remind,) if isinstance(remind, timedelta) else self._several(remind, f"barrier {name!r}: remind", "timedeltas")
         escalations = self._several(escalate, f"barrier {name!r}: escalate", "Escalations")
-        self._nodes.append(
+        return self._declare(
             declared.Barrier(
                 name, prompt, shown, kept, people, quorum, timeout, on_timeout, on_reject, early, reminders, escalations, max_visits, description
             )
         )  # fmt: skip
-        return self
 
     # --- edges ------------------------------------------------------------------------------------------------------
     def set_entry(self, node: str | Callable[..., Any]) -> Flow:
@@ -497,12 +512,30 @@ class Flow:
 
     def _several(self, given: Any, where: str, what: str) -> tuple[Any, ...]:
         """``given`` as a tuple; one name, function or class may be given as it is."""
-        if isinstance(given, str | Flow | declared.Branch) or callable(given):
-            return (given,)
-        if isinstance(given, Iterable):
-            return tuple(given)
-        self._mistakes.append(f"{where}={given!r} must be a list of {what}")
-        return ()
+        listed = _listed(given)
+        if listed is None:
+            self._mistakes.append(f"{where}={given!r} must be a list of {what}")
+        return listed or ()
+
+    def _pairs(self, given: Any, where: str) -> tuple[tuple[Any, Any], ...]:
+        if given is not None and not isinstance(given, Mapping):
+            self._mistakes.append(f"{where}={given!r} must be a mapping of keys to keys, e.g. {{'text': 'question'}}")
+            return ()
+        return tuple((given or {}).items())
+
+    def _needed(self, needs: Any) -> dict[str, Any]:
+        listed = needs if isinstance(needs, Mapping) else self._several(needs, "the flow: needs", "names of resources")
+        wrong = [name for name in listed if not isinstance(name, str)]
+        self._mistakes += [f"the flow: needs names {name!r}; a resource is named by a text" for name in wrong]
+        return {name: needs[name] if isinstance(needs, Mapping) else None for name in listed if isinstance(name, str)}
+
+    def _declare(self, node: declared.Node) -> Flow:
+        """Keep a node.  One whose name is no text is told at once: no other problem could name it."""
+        if isinstance(node.name, str):
+            self._nodes.append(node)
+        else:
+            self._mistakes.append(f"node {node.name!r} cannot have this name: a name is a text that is not empty")
+        return self
 
     def _name(self, node: object, where: str) -> str:
         if isinstance(node, str):

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from contextlib import aclosing
+from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
+from checkpoint_stores.errors import ArgumentError, CheckpointNotFoundError
 from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import ENDED, STOPPED, Row, RunRecord
+from engine.arguments import one_of
 from engine.catalog import TERMINATORS, Dropped, Envelope, EventId
 from engine.live import Live
 from engine.loading import load_state
@@ -45,6 +48,9 @@ class EventStream(AsyncIterator[Envelope]):
         self, drives: Drives, run_id: str, *, first: int = 0, after: str | None = None, delivery: Delivery | None = None,
         on_loss: OnLoss = "detach", follow: bool = True, through_barriers: bool = False,
     ) -> None:  # fmt: skip
+        one_of("on_loss", on_loss, get_args(OnLoss))
+        if delivery is not None and not isinstance(delivery, Delivery):
+            raise ArgumentError("delivery", delivery, 'a Delivery, e.g. Delivery("pause")')
         self._drives = drives
         self._store = drives.store
         self.run_id = run_id
@@ -63,6 +69,8 @@ class EventStream(AsyncIterator[Envelope]):
         self._in_flight: list[Any] = []
         self._record: RunRecord | None = None
         self._read = 0
+        self._begins = 0
+        """The first checkpoint that the run ever had."""
         self._watch: Watch | None = None
         self._last = ""
         self._over = False
@@ -143,11 +151,11 @@ class EventStream(AsyncIterator[Envelope]):
     async def _begin(self) -> Narrator:
         record = await self._store.run(self.run_id)
         self.run_id = record.run_id
-        begins = 0 if record.forked_at_seq is not None else 1
-        if self._first > begins:
-            state = await load_state(self._store, record.run_id, self._first - 1)
-            return Narrator(Teller(record.flow, record.created_at, state), self._after)
-        teller = Teller(record.flow, record.created_at)
+        self._begins = 0 if record.forked_at_seq is not None else 1
+        if self._first > self._begins:
+            teller = Teller(record.flow, record.created_at, await load_state(self._store, record.run_id, self._first - 1))
+        else:
+            teller = Teller(record.flow, record.created_at)
         if self._after is not None:
             teller.release()
         return Narrator(teller, self._after)
@@ -178,6 +186,8 @@ class EventStream(AsyncIterator[Envelope]):
             raise
         if row is not None and (self._upto is None or row.seq <= self._upto):
             self._read += 1
+            if row.seq > max(narrator.seq + 1, self._begins):
+                await self._pass_over(narrator, row)
             self._tell(narrator.row(row))
             return
         self._reading = None
@@ -188,6 +198,12 @@ class EventStream(AsyncIterator[Envelope]):
             self._tell(narrator.now_in_flight(in_flight, self._live.now() if self._live is not None else 0))
         elif not self._read and self._record is not None:
             await self._at_the_head(narrator, self._record)
+
+    async def _pass_over(self, narrator: Narrator, row: Row) -> None:
+        """What came before ``row`` was pruned.  Who asked for what follows an id is told that it is missing something."""
+        if self._after is not None and narrator.seq < 0:
+            raise CheckpointNotFoundError(self.run_id, self._after.seq + 1)
+        narrator.teller.stand_behind(await load_state(self._store, self.run_id, row.seq - 1))
 
     async def _listen(self, narrator: Narrator, queue: Queue) -> None:
         """Take what waits in the queue."""
@@ -248,16 +264,24 @@ async def last_events(store: CheckpointStore, run_id: str, number: int) -> list[
     Reads no more checkpoints than it must; the newest is the one to follow on from (``after=``).  Raises RunNotFoundError.
     """
     run_id = (await store.run(run_id)).run_id
-    head, span = await store.head(run_id), number
+    oldest, head, span = await _oldest(store, run_id), await store.head(run_id), number
     while True:
-        first = max(head - span + 1, 0)
+        first = head - span + 1
         told: deque[Envelope] = deque(maxlen=number)
-        async with EventStream(_Reader(store), run_id, first=first, follow=False) as stream:
+        async with EventStream(_Reader(store), run_id, first=first if first > oldest else 0, follow=False) as stream:
             async for envelope in stream:
                 told.append(envelope)
-        if len(told) == number or first <= 1:
+        if len(told) == number or first <= oldest:
             return list(told)
         span *= 4  # some checkpoints tell nothing
+
+
+async def _oldest(store: CheckpointStore, run_id: str) -> int:
+    """The first checkpoint that was not pruned."""
+    async with aclosing(store.history(run_id)) as rows:  # type: ignore[type-var]
+        async for row in rows:
+            return row.seq
+    return 0
 
 
 def follow(

@@ -7,7 +7,7 @@ on a conflict nothing is merged.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from checkpoint_stores.codec import materialise
 from checkpoint_stores.fold import DONE, FAILED, VALUE_ALONE, Scope
@@ -114,8 +114,8 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
     if reducer.independent:
         # The ops say the same over any base: refer to them, store nothing twice.
         takes: list[Op] = [["take", child.path, key] for _name, child in writers]
-        if any(op[0] == "increment" for _name, child in writers for op in child.ops[key]):
-            _check_sum(node, scope, key, takes, writers)
+        if not reducer.builtin or any(op[0] in _MAY_CLASH for _name, child in writers for op in child.ops[key]):
+            _check_taken(node, scope, key, takes, writers)
         return takes
     current = scope.read(key)
     made: list[Op] = []
@@ -143,11 +143,15 @@ def _is_edit(op: Op) -> bool:
     return op[0] == "set" and len(op) == VALUE_ALONE
 
 
-def _check_sum(node: NodePlan, scope: Scope, key: str, takes: list[Op], writers: list[tuple[str, Scope]]) -> None:
-    """Each branch's numbers went together; all of them need not (Decimal and float).  Raises MergeError."""
+_MAY_CLASH: Final = frozenset({"increment", "set"})
+"""Ops of a branch that need not go together with those of another: a person may have set what the other appends to."""
+
+
+def _check_taken(node: NodePlan, scope: Scope, key: str, takes: list[Op], writers: list[tuple[str, Scope]]) -> None:
+    """Each branch's changes went together; all of them need not (Decimal and float).  Raises MergeError."""
     try:
         After(scope, takes).read(key)
-    except TypeError as error:
+    except (TypeError, AttributeError, ArithmeticError) as error:
         raise MergeError(node.name, scope.path, key, ", ".join(name for name, _child in writers), error) from error
 
 

@@ -8,6 +8,7 @@ read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from checkpoint_stores.errors import UnserialisableError
@@ -60,10 +61,10 @@ _new = tuple.__new__
 
 def chosen(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
     if isinstance(outcome, Goto):
-        return route_goto(node, scope, outcome, plan.schema.view(after(scope, ops)))
+        return route_goto(node, scope, outcome, partial(plan.schema.view, after(scope, ops)))
     if not node.conditional and node.normal is not None and node.normal.max_visits is None:
         return _new(Route, (node.normal, None))  # the common case needs no view of the state
-    return route(node, scope, plan.schema.view(after(scope, ops)), outcome)
+    return route(node, scope, partial(plan.schema.view, after(scope, ops)), outcome)
 
 
 def counted(node: NodePlan, taken: Route) -> list[Op]:

@@ -19,6 +19,10 @@ def let_of(name: str, values: Mapping[str, Any]) -> tuple[Callable[[Any], Any], 
 
     Raises ValueError (nothing to write, a function that is async), UnserialisableError (a constant that cannot be stored).
     """
+    if not isinstance(name, str):
+        raise ValueError("a name is a text that is not empty")  # noqa: TRY004 - told as a problem of the flow, with all others
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise ValueError(f"values={values!r} must be a mapping of state keys to values")
     if not values:
         raise ValueError("it names nothing; give it values by key")
     waiting = [key for key, value in values.items() if callable(value) and is_coroutine(value)]

@@ -22,6 +22,12 @@ def text(where: str, option: str, value: Any) -> Iterator[str]:
         yield f"{where}: {option}={value!r} must be a text"
 
 
+def yes_or_no(where: str, option: str, value: Any) -> Iterator[str]:
+    """``value`` is a bool."""
+    if not isinstance(value, bool):
+        yield f"{where}: {option}={value!r} must be True or False"
+
+
 def span(where: str, option: str, value: Any, *, zero: bool = False) -> Iterator[str]:
     """``value`` is None or a positive timedelta."""
     if value is None:
@@ -41,8 +47,8 @@ def retry_settings(where: str, retry: Any) -> Iterator[str]:
         return
     where = f"{where}: retry"
     yield from at_least_one(where, "attempts", retry.attempts)
-    yield from span(where, "first", retry.first, zero=True)
-    yield from span(where, "longest", retry.longest, zero=True)
+    for option, time in (("first", retry.first), ("longest", retry.longest)):
+        yield from span(where, option, time, zero=True) if time is not None else (f"{where}: {option}=None is no time",)
     if not isinstance(retry.factor, int | float) or not retry.factor >= 1:
         yield f"{where}: factor={retry.factor!r} must be 1 or more"
     if not isinstance(retry.jitter, int | float) or not 0 <= retry.jitter <= 1:
@@ -68,5 +74,5 @@ def undeclared_keys(scope: Scope, where: str, keys: Iterable[Any]) -> Iterator[s
     """``keys`` are keys of the state."""
     if scope.schema is not None:
         for key in keys:
-            if key not in scope.schema.keys:
+            if not isinstance(key, str) or key not in scope.schema.keys:
                 yield f"{where} names {key!r}, which is no key of the state; declared are: {', '.join(scope.schema.keys) or 'none'}"

@@ -12,9 +12,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
+from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.records import Row
+from engine.arguments import one_of
 from engine.errors import SlowConsumerError
 from engine.speech import Entry
 
@@ -44,8 +46,11 @@ class Delivery:
     """Of ``degrade``: the texts of the tokens that wait, oldest first, to the text of the one that replaces them."""
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, not {self.size}")
+        one_of("policy", self.policy, get_args(Policy))
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
+            raise ArgumentError("size", self.size, "a whole number from 1")
+        if not callable(self.merge):
+            raise ArgumentError("merge", self.merge, "a function of the waiting texts that returns one")
 
 
 class Began(NamedTuple):

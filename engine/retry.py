@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from math import inf
 
-from engine.ahead import LATEST
+from checkpoint_stores.moments import later
 from engine.plan import Retry
 
 _SECOND = 1_000_000
@@ -24,12 +25,17 @@ def retry_due(policy: Retry | None, error: BaseException, failed: int, now: int,
     """
     if policy is None or failed >= policy.attempts or not isinstance(error, policy.on):
         return None
-    try:
-        wait = min(policy.first.total_seconds() * float(policy.factor) ** (failed - 1), policy.longest.total_seconds())
-    except OverflowError:  # after so many failures no number is large enough
-        wait = policy.longest.total_seconds() if policy.first else 0.0
+    wait = min(_grown(policy, failed), policy.longest.total_seconds())
     wait *= 1.0 - policy.jitter * chance(key, failed)
-    return min(now + int(wait * _SECOND), LATEST)
+    return later(now, int(wait * _SECOND))
+
+
+def _grown(policy: Retry, failed: int) -> float:
+    first = policy.first.total_seconds()
+    try:
+        return first * policy.factor ** (failed - 1)
+    except OverflowError:  # the thousandth failure of a node that is tried for ever
+        return inf if first else 0.0
 
 
 def chance(key: str, failed: int) -> float:

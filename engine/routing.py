@@ -6,6 +6,7 @@ Pure, but for the author's conditions, each of which is asked at most once.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from checkpoint_stores.errors import UnserialisableError
@@ -27,14 +28,14 @@ _new = tuple.__new__
 """Makes a NamedTuple without the Python function that stands before it: every step makes these."""
 
 
-def route(node: NodePlan, scope: Scope, state: Any, outcome: Any) -> Route:
+def route(node: NodePlan, scope: Scope, view: Callable[[], Any], outcome: Any) -> Route:
     """Choose the edge after a node that did its work.
 
-    ``state`` is the read-only view after the node's update.  Raises ConditionError, UnroutedError, LoopLimitExceeded.
+    ``view`` makes a read-only view after the node's update: what one condition does to its own, the next does not see.  Raises ConditionError, UnroutedError, LoopLimitExceeded.
     """
     evaluated: list[tuple[str, str, bool]] = []
     for edge in node.conditional:
-        holds = asked(node, edge, scope.path, state, outcome)
+        holds = asked(node, edge, scope.path, view(), outcome)
         if holds:
             return _new(Route, (edge, None)) if edge.max_visits is None else capped(node, edge, scope)
         evaluated.append((edge.name, edge.target, holds))
@@ -44,7 +45,7 @@ def route(node: NodePlan, scope: Scope, state: Any, outcome: Any) -> Route:
     return fall_back(node, unrouted, scope)
 
 
-def route_goto(node: NodePlan, scope: Scope, goto: Goto, state: Any) -> Route:
+def route_goto(node: NodePlan, scope: Scope, goto: Goto, view: Callable[[], Any]) -> Route:
     """Choose the edge that ``goto`` names.  Raises GotoError, ConditionError, LoopLimitExceeded."""
     ways = [edge for edge in node.edges() if edge.target == goto.target and edge.kind != "fallback"]
     if not ways:
@@ -52,7 +53,7 @@ def route_goto(node: NodePlan, scope: Scope, goto: Goto, state: Any) -> Route:
         remedy = f"add_edge({node.name!r}, {goto.target!r}, when=...) declares one"
         raise GotoError(node.name, scope.path, goto.target, f"no such edge is declared (declared targets: {declared}); {remedy}")
     for edge in ways:
-        if goto.force or edge.when is None or asked(node, edge, scope.path, state, goto):
+        if goto.force or edge.when is None or asked(node, edge, scope.path, view(), goto):
             return capped(node, edge, scope)
     raise GotoError(node.name, scope.path, goto.target, f"its condition {ways[0].name} does not hold; use force=True to go anyway")
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NotRequired, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic_core import SchemaValidator
+from pydantic_core import PydanticUndefined, SchemaValidator
 from typing_extensions import TypedDict, is_typeddict
 
 from checkpoint_stores.codec import materialise
@@ -154,18 +154,30 @@ class StateSchema:
         offered: Any = input or ()
         return tuple(name for name in self.keys if not self._names_of(name).isdisjoint(offered))
 
-    def key_named(self, name: str) -> str | None:
-        """The key that an input gives by ``name`` (its own, or an alias); None where there is none."""
-        return next((key for key in self.keys if name in self._names_of(key)), None)
+    def given_by(self, name: str, value: Any) -> dict[str, Any] | None:
+        """What an input gives by ``name`` (a key's own, an alias, where a path into ``value`` begins), by key; None where nothing is called so."""
+        given = {}
+        for key in self.keys:
+            for alias in self._aliases_of(key):
+                if alias == name:
+                    given[key] = value
+                elif isinstance(alias, AliasPath) and (found := alias.search_dict_for_path({name: value})) is not PydanticUndefined:
+                    given[key] = found
+        return given if given or name in self._input_names() else None
 
     def _input_names(self) -> set[str]:
         return {named for name in self.keys for named in self._names_of(name)}
 
     def _names_of(self, key: str) -> set[str]:
         """By which names an input may give the key."""
+        return {str(alias.path[0]) if isinstance(alias, AliasPath) else alias for alias in self._aliases_of(key)}
+
+    def _aliases_of(self, key: str) -> list[str | AliasPath]:
+        """The key's own name, and what else its model calls it."""
         alias = self.model.__pydantic_fields__[key].validation_alias if self.model is not None else None
-        choices = getattr(alias, "choices", None) or [alias]
-        return {key, *(choice if isinstance(choice, str) else choice.path[0] for choice in choices if choice is not None)}
+        if isinstance(alias, AliasChoices):
+            return [key, *alias.choices]
+        return [key] if alias is None else [key, alias]
 
     def _model_values(self, given: Any) -> tuple[dict[str, Any], list[str]]:
         model: Any = self.model

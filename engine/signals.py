@@ -12,8 +12,8 @@ from typing import Any, Final
 from checkpoint_stores.codec import materialise
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import WAIT, RunState, Scope
+from checkpoint_stores.moments import MICROSECOND, later
 from checkpoint_stores.ops import Op
-from engine.ahead import ahead
 from engine.commands import Command, Hear, SetTimer
 from engine.errors import NodeError, SignalTypeError, TimerError, UndeclaredSignalError, WaitTimeoutError
 from engine.events import Arrived, BodyWaits, Signalled, WaitOver
@@ -27,7 +27,6 @@ SIGNAL: Final = "signal"
 BODY: Final = "body"
 """What waits: a timer node, a wait node, the body of a task."""
 
-_MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -43,18 +42,18 @@ def begin(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -
 
 def _wanted(node: NodePlan, scope: Scope, now: int) -> tuple[str, str, int | None]:
     if node.wait is not None:
-        return SIGNAL, node.wait.event, None if node.wait.timeout is None else ahead(now, node.wait.timeout)
+        return SIGNAL, node.wait.event, None if node.wait.timeout is None else later(now, node.wait.timeout)
     assert node.timer is not None  # noqa: S101 - only these two kinds wait
     if node.timer.delay is not None:
-        return TIMER, "", ahead(now, node.timer.delay)
+        return TIMER, "", later(now, node.timer.delay)
     key = node.timer.key
     assert key is not None  # noqa: S101 - the flow was checked
     held = scope.read(key)
     value = held if held is ABSENT else materialise(held)
     if isinstance(value, timedelta):
-        return TIMER, "", ahead(now, value)
+        return TIMER, "", later(now, value)
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return TIMER, "", (value - _EPOCH) // _MICROSECOND
+        return TIMER, "", (value - _EPOCH) // MICROSECOND
     what = (
         "nothing" if value is ABSENT else "a datetime without a time zone" if isinstance(value, datetime) else f"a {type(value).__name__}"
     )
@@ -71,7 +70,7 @@ def body_waits(plan: Plan, state: RunState, scope: Scope, event: BodyWaits, now:
     if event.name not in plan.signals:
         error = UndeclaredSignalError(event.node, event.path, event.name, tuple(plan.signals))
         return give_up(here, state, scope, here.nodes[event.node], error, now, started_at=event.started_at)
-    due = None if event.timeout is None else ahead(now, event.timeout * _MICROSECOND)
+    due = None if event.timeout is None else later(now, event.timeout)
     ops: list[Op] = [["wait", BODY, event.name, due]]
     draft = Draft("wait", scope.path, event.node, event.node, ops, entered=False, started_at=event.started_at)
     return Decision(draft, (), _timer(scope, due))

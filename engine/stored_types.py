@@ -41,7 +41,9 @@ def classes_in(annotation: Any) -> Iterator[type]:
             yield part
         elif is_typeddict(part):
             waiting += get_type_hints(part).values()
-        if get_origin(part) is Annotated:
+        if hasattr(part, "__value__"):  # what a ``type`` statement names
+            waiting.append(part.__value__)
+        elif get_origin(part) is Annotated:
             waiting.append(get_args(part)[0])
         else:
             waiting += get_args(part)

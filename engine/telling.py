@@ -16,6 +16,9 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from orjson import dumps
+
+from checkpoint_stores.codec import to_json
 from checkpoint_stores.fold import AT, BEGIN_EARLY, DONE, FAILED, OPEN, PARKED, RETRY, WAIT, RunState, Scope
 from checkpoint_stores.ops import MOVES, VALUE_OPS, Op
 from checkpoint_stores.records import ENDED, Row
@@ -37,7 +40,12 @@ class Told(NamedTuple):
 
 def enveloped(run_id: str, told: Told) -> Envelope:
     """The event as whoever takes it gets it."""
-    event = MODELS[told.kind](**told.fields)
+    fields = told.fields
+    try:
+        dumps(fields)
+    except TypeError:
+        fields = to_json(fields)  # half of a surrogate pair, which no JSON and no stream of bytes can hold
+    event = MODELS[told.kind](**fields)
     return Envelope(id=f"{told.attempt}.{told.seq}.{told.n}", run_id=run_id, seq=told.seq, path=told.path, event=event)  # type: ignore[arg-type]
 
 
@@ -95,13 +103,10 @@ class Teller:
         self._tokens = self._tokens_input = self._tokens_output = 0
         self._events: list[Told] = []
         self._at = 0
-        self._held: list[Told] | None = [] if state is None else None
+        self._held: list[Told] | None = []
         """Events of a run that has not done anything yet: a run that is cancelled before it begins tells nothing."""
         if state is not None:
-            self._stand(state)
-            self.seq = state.seq
-            self.attempt = state.attempt
-            self._tokens, self._tokens_input, self._tokens_output = state.tokens, state.tokens_input, state.tokens_output
+            self.stand_behind(state)
 
     # --- the verbs --------------------------------------------------------------------------------------------------
     def tell(self, row: Row, ops: list[Op]) -> list[Told]:
@@ -127,6 +132,16 @@ class Teller:
         self._of_run(status, row, words)
         self._step, self.next_n = row.step, len(self._events)
         return self._let_go(row)
+
+    def stand_behind(self, state: RunState) -> None:
+        """Go on with the row after ``state``: what was before it is told elsewhere, or was pruned."""
+        self.open = {}
+        self._stand(state)
+        self.seq = state.seq
+        self.attempt = state.attempt
+        self._tokens, self._tokens_input, self._tokens_output = state.tokens, state.tokens_input, state.tokens_output
+        if state.indices:
+            self._held = None
 
     def release(self) -> list[Told]:
         """What was held back because nothing had begun: something begins now."""

@@ -153,7 +153,8 @@ def reduced(
         if reducer.builtin or keep_update:
             kept = _as_data(update, key)
         update = kept if reducer.builtin else update
-        current = current if reducer.builtin or current is ABSENT else materialise(current)
+    if not reducer.builtin and current is not ABSENT:
+        current = materialise(current)  # what the user's own function does to it, it does not do to the state
     try:
         change = reducer(current, update)
     except Exception as error:

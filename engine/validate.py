@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import networkx as nx
 
+from engine.arguments import is_storable
 from engine.barrier_checks import barrier_settings
 from engine.callables import condition_takes, is_async_generator, is_coroutine, is_generator, item_takes, node_takes
 from engine.child_checks import maps, subflows
 from engine.conditions import ASK_A_DECISION
 from engine.declared import Barrier, Parallel, Task
-from engine.option_checks import at_least_one, known_policy, retry_settings, span, text, undeclared_keys
+from engine.option_checks import at_least_one, known_policy, retry_settings, span, text, undeclared_keys, yes_or_no
 from engine.plan import END
 from engine.resolve import Scope
 from engine.storable_keys import impossible_keys
@@ -25,6 +26,9 @@ from engine.wait_checks import signals, timers, waits
 
 _IN_PATHS: Final = ("#", "[", "]", ".", ",", "->")
 """What separates names in branch paths, tickets and lists of nodes."""
+
+
+_NO_COLUMN: Final = "not every database can hold a NUL or half of a surrogate pair in a name"
 
 
 def problems_of(scope: Scope) -> list[str]:
@@ -38,6 +42,8 @@ def problems_of(scope: Scope) -> list[str]:
 def names(scope: Scope) -> Iterator[str]:
     if not isinstance(scope.declaration.name, str) or not scope.declaration.name:
         yield "the flow has no name"
+    elif not is_storable(scope.declaration.name):
+        yield f"the flow cannot have the name {scope.declaration.name!r}: {_NO_COLUMN}"
     for name, count in Counter(node.name for node in scope.declaration.nodes).items():
         if count > 1:
             yield f"node {name!r} is declared {count} times; give each its own name"
@@ -51,6 +57,8 @@ def _reserved(name: object) -> str | None:
         return "a name is a text that is not empty"
     if name.startswith("__") and name.endswith("__"):
         return "names like __end__ are reserved"
+    if not is_storable(name):
+        return _NO_COLUMN
     held = [part for part in _IN_PATHS if part in name]
     return f"it holds {' and '.join(map(repr, held))}, which separate names in branch paths" if held else None
 
@@ -175,6 +183,7 @@ def tasks(scope: Scope) -> Iterator[str]:
             yield f"{where}: its function must take (state), (state, ctx) or nothing; bind other arguments with functools.partial"
         yield from retry_settings(where, node.retry)
         yield from span(where, "timeout", node.timeout)
+        yield from yes_or_no(where, "overlap", node.overlap)
         for target in node.goto:
             if target != END and target not in {edge.target for edge in scope.ways[node.name].all()}:
                 yield f"{where}: goto names {target!r}, but no edge leads there; add_edge({node.name!r}, {target!r}, when=...)"

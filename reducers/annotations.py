@@ -49,6 +49,8 @@ def _marks(annotation: Any) -> Iterator[Any]:
     if origin is Annotated:
         yield from _marks(annotation.__origin__)
         yield from annotation.__metadata__
+    elif hasattr(annotation, "__value__"):  # what a ``type`` statement names
+        yield from _marks(annotation.__value__)
     elif origin in _TRANSPARENT:
         for part in get_args(annotation):
             yield from _marks(part)

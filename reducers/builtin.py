@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from reducers.changes import ABSENT, Change, ChangeKind
+from reducers.changes import ABSENT, Change, ChangeKind, added
 from reducers.errors import ReducerTypeError
 from reducers.registry import Reducer, Reduction, register
 
@@ -115,6 +115,7 @@ def _sum(current: Any, update: Any) -> Change | None:
         raise ReducerTypeError("sum", f"a {type(current).__name__} (like the current value) or an int", update)
     if update == 0 and type(update) is int:
         return None
+    added(current, update)  # raises where there is no such sum: the fold must not be the first to find out
     return Change("increment", update)
 
 

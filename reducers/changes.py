@@ -12,6 +12,7 @@ value.  A change never aliases the value it is applied to: `apply` may mutate
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException, DivisionByZero, InvalidOperation, Overflow
 from typing import Any, Final, Literal, NamedTuple
 
 ChangeKind = Literal["set", "delete", "append", "merge", "patch", "increment"]
@@ -62,7 +63,7 @@ def apply(change: tuple[str, Any], current: Any) -> Any:
         current.extend(value)
         return current
     if kind == "increment":
-        return value if current is ABSENT or current is None else current + value
+        return value if current is ABSENT or current is None else added(current, value)
     if kind == "merge":
         if current is ABSENT or current is None:
             return dict(value)
@@ -75,6 +76,24 @@ def apply(change: tuple[str, Any], current: Any) -> Any:
     if kind == "same":
         return current
     raise ValueError(f"unknown kind of change: {kind!r}")
+
+
+_ADDING: Final = Context(28, ROUND_HALF_EVEN, -999999, 999999, 1, 0, [], [InvalidOperation, DivisionByZero, Overflow])
+"""How decimals are added: as Python does where nobody has set anything else."""
+
+
+def added(current: Any, number: Any) -> Any:
+    """The sum, which is the same in every process, whatever it has set as the context of its decimals: a fold must come out the same.
+
+    >>> added(1, Decimal("0.10"))
+    Decimal('1.10')
+    """
+    if type(current) is Decimal or type(number) is Decimal:
+        try:
+            return _ADDING.add(current, number)
+        except DecimalException as error:
+            raise ArithmeticError(f"these decimals have no sum ({type(error).__name__})") from error
+    return current + number
 
 
 def apply_all(changes: Iterable[tuple[str, Any]], current: Any) -> Any:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, TypeAlias, get_args
 
-from reducers.changes import Change, ChangeKind
+from reducers.changes import ABSENT, Change, ChangeKind, added
 from reducers.errors import DuplicateReducerError, ReducerFunctionError, ReducerTypeError, UnknownReducerError
 
 Reduction: TypeAlias = Callable[[Any, Any], Change | None]
@@ -161,12 +162,40 @@ class _Custom:
     def __call__(self, current: Any, update: Any) -> Change | None:
         answer = self.fn(current, update)
         if isinstance(answer, Change):
-            if answer.kind not in _KINDS:
-                raise ReducerTypeError(self.name, f"a Change of kind {', '.join(sorted(_KINDS))}", answer.kind, role="result")
+            self._check(answer, current)
             return answer
-        if answer is None:
-            raise ReducerTypeError(self.name, "a new value or a Change", None, role="result")
+        if answer is None or answer is ABSENT:
+            raise ReducerTypeError(self.name, "a new value or a Change", answer, role="result")
         # Only for atoms does "the same object" prove that nothing changed: a list may have been changed in place.
         if answer is current and type(answer) in _ATOMS:
             return None
         return Change("set", answer)
+
+    def _check(self, change: Change, current: Any) -> None:
+        """Refuse a change that cannot be applied: the fold applies it later, and asks nothing."""
+        kind, value = change
+        if kind not in _KINDS:
+            raise ReducerTypeError(self.name, f"a Change of kind {', '.join(sorted(_KINDS))}", kind, role="result")
+        if kind in _HOLDS:
+            holds, words = _HOLDS[kind]
+            if not isinstance(value, holds):
+                raise ReducerTypeError(self.name, f"{words} in a Change of kind {kind}", value, role="result")
+        if kind in _ONTO and current is not ABSENT and current is not None:
+            onto, words = _ONTO[kind]
+            if not isinstance(current, onto):
+                raise ReducerTypeError(self.name, f"{words} for a Change of kind {kind}", current, role="current value")
+            if kind == "increment":
+                added(current, value)  # raises where there is no such sum
+
+
+_A_NUMBER: Final = ((int, float, Decimal), "a number (int, float or Decimal)")
+_HOLDS: Final[dict[str, tuple[type | tuple[type, ...], str]]] = {
+    "append": ((list, tuple), "a list"), "merge": (dict, "a dict"), "patch": (dict, "a dict"), "increment": _A_NUMBER,
+}  # fmt: skip
+"""What a change of a kind holds: of a set, the order would be another in the next process."""
+_ONTO: Final[dict[str, tuple[type | tuple[type, ...], str]]] = {
+    "append": (list, "a list"),
+    "merge": (dict, "a dict"),
+    "increment": _A_NUMBER,
+}
+"""What it can be applied to, beside nothing."""

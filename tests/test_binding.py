@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Any, NotRequired
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from checkpoint_stores.memory import MemoryCheckpointStore
@@ -107,3 +107,31 @@ def test_a_body_is_data_and_no_text_of_it_is_read_as_something_else() -> None:
         ORDER.bind(body={"vendor": "ACME", "amount": "1.50"})
     with pytest.raises(InputError, match="body: a list is no mapping of keys"):
         ORDER.bind(path={"vendor": "ACME"}, body=[1])
+
+
+class Nested(BaseModel):
+    city: str = Field(validation_alias=AliasPath("address", "city"))
+    street: str = Field(default="", validation_alias=AliasPath("address", "street"))
+    first: int = Field(default=0, validation_alias=AliasChoices("one", AliasPath("many", 0)))
+
+
+@pytest.mark.parametrize(
+    ("body", "given"),
+    [
+        ({"address": {"city": "Oslo", "street": "Main"}, "many": [7, 8]}, {"city": "Oslo", "street": "Main", "first": 7}),
+        ({"address": {"city": "Oslo"}, "one": 1}, {"city": "Oslo", "first": 1}),
+        ({"city": "Oslo"}, {"city": "Oslo"}),
+    ],
+)
+async def test_a_body_gives_by_paths_what_a_start_would_read_by_them(body: dict[str, Any], given: dict[str, Any]) -> None:
+    graph = graph_of(Nested)
+    assert graph.bind(body=body) == given
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(graph, store=store)
+        assert (await executor.execute(body)).values == (await executor.execute(graph.bind(body=body))).values
+
+
+def test_a_body_whose_path_leads_nowhere_lacks_the_key() -> None:
+    with pytest.raises(InputError) as caught:
+        graph_of(Nested).bind(body={"address": {}})
+    assert [problem for problem in caught.value.problems if "Field required" in problem]

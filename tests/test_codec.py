@@ -351,6 +351,38 @@ def test_two_items_that_are_the_same_as_data_are_refused() -> None:
         encode({math.nan, float("nan")})
 
 
+@dataclass(eq=False)
+class Seat:
+    number: float
+
+
+class Tone(enum.Enum):
+    GREY = [1, 2]  # noqa: RUF012
+
+
+@pytest.mark.parametrize("alike", [{Seat(1): "a", Seat(1): "b"}, {Seat(1), Seat(1.0)}, frozenset({(Seat(1),), (Seat(1.0),)})])
+def test_keys_and_items_that_differ_as_objects_but_not_as_data_are_refused(alike: Any) -> None:
+    with TYPES.isolated():
+        register_type(Seat)
+        with pytest.raises(UnserialisableError, match="are the same as data"):
+            pack([["set", "seats", alike]])
+
+
+def test_keys_that_differ_as_data_are_kept_though_their_class_compares_nothing() -> None:
+    with TYPES.isolated():
+        register_type(Seat)
+        _raw, ops = pack([["set", "seats", {Seat(1): "a", Seat(2): "b"}]])
+        assert {seat.number: who for seat, who in materialise(ops[0][2]).items()} == {1: "a", 2: "b"}
+
+
+def test_a_member_can_be_a_key_whatever_its_value_is() -> None:
+    with TYPES.isolated():
+        register_type(Tone)
+        raw, ops = pack([["set", "tones", {Tone.GREY: {Tone.GREY}}]])
+        assert unpack(raw) == ops
+        assert materialise(ops[0][2]) == {Tone.GREY: {Tone.GREY}}
+
+
 # --- what cannot be read ----------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 
 from checkpoint_stores.codec import unpack
-from checkpoint_stores.errors import CheckpointNotFoundError, RunNotFoundError, StoreUnavailableError, UnserialisableError
+from checkpoint_stores.errors import ArgumentError, CheckpointNotFoundError, RunNotFoundError, StoreUnavailableError, UnserialisableError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from engine.decisions import Decision
 from engine.errors import FlowValidationError, InputError, RunFailedError, SlowConsumerError, StaleContextError, WrongFlowError
@@ -22,7 +22,7 @@ from engine.handle import RunHandle
 from engine.outcomes import Goto
 from engine.plan import END, Retry
 from reducers.builtin import append
-from trailmark.events import Delivery, Dropped, Envelope, EventId, EventStream, follow, last_events
+from trailmark.events import BadEventIdError, Delivery, Dropped, Envelope, EventId, EventStream, block, follow, last_events, parse
 from trailmark.testing import StreamChecker, VirtualClock
 
 STATE = {"n": int, "log": Annotated[list[str], append]}
@@ -276,6 +276,7 @@ async def test_a_run_cancelled_before_it_begins_tells_nothing() -> None:
     assert result.status == "cancelled"
     assert await stream == []
     assert await log(driven, run.run_id) == []
+    assert await last_events(driven.store, run.run_id, 1) == []
 
 
 async def test_a_run_cancelled_in_the_middle_says_so_and_ends_without_success() -> None:
@@ -484,6 +485,36 @@ async def test_what_a_node_says_must_be_data() -> None:
 
     run = await executor(line(emits)).start(START)
     assert of_kind(await live(run), "custom") == []
+
+
+@pytest.mark.parametrize("counted", [{"input": 1.5}, {"output": "7"}, {"output": -1}, {"input": True}])
+async def test_what_is_no_number_of_tokens_is_refused_before_the_log_could_not_be_read(counted: dict[str, Any]) -> None:
+    async def counts(state: Any, ctx: Any) -> None:
+        with pytest.raises(ArgumentError, match="must be a whole number from 0"):
+            ctx.count_tokens(**counted)
+
+    driven = executor(line(counts))
+    run = await driven.start(START)
+    assert (await run.result()).status == "completed"
+    assert (await log(driven, run.run_id))[-1].event.kind == "flow_complete"
+
+
+async def test_half_a_character_that_a_node_says_reaches_a_browser_too() -> None:
+    async def halves(state: Any, ctx: Any) -> dict[str, Any]:
+        ctx.emit_token("a smile: \ud83d")
+        ctx.emit_tool_call("open", "caf\udce9")
+        ctx.emit("pro\udce9gress")
+        return {"log": ["\ud83d"]}
+
+    flow = line(halves)
+    flow.add_barrier("ask", prompt="Print {log}?", show=["log"])
+    flow.add_edge("halves", "ask", when=lambda state: True, name="asks").add_edge("ask", END)
+    driven = executor(flow)
+    run = await driven.start(START)
+    told = [*await live(run), *await log(driven, run.run_id, "segment")]
+    assert of_kind(told, "barrier_waiting")
+    assert {token.content for token in of_kind(told, "step_token")} == {r"a smile: \ud83d"}
+    assert all(parse(block(envelope).splitlines()[2].removeprefix("data: ")) == envelope for envelope in told)
 
 
 async def test_an_attempt_that_is_over_says_nothing_more() -> None:
@@ -868,6 +899,24 @@ async def test_a_consumer_that_leaves_does_to_the_run_what_it_asked_for(on_loss:
     await asyncio.sleep(0)
     gate.open.set()
     assert (await run.result()).status == status
+
+
+@pytest.mark.parametrize("slip", [{"policy": "drop-oldest"}, {"size": 0}, {"size": "10"}, {"size": 1.5}, {"merge": None}])
+def test_a_delivery_that_is_not_known_is_refused_and_not_taken_for_another(slip: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        Delivery(**slip)
+    assert caught.value.argument in slip
+
+
+@pytest.mark.parametrize("slip", [{"on_loss": "detatch"}, {"delivery": "pause"}])
+async def test_a_stream_that_is_asked_for_wrongly_is_not_begun_and_the_run_goes_on(slip: dict[str, Any]) -> None:
+    run = await executor(line(silent)).start(START)
+    with pytest.raises(ArgumentError) as caught:
+        run.events(**slip)
+    assert caught.value.argument in slip
+    with pytest.raises(BadEventIdError, match="7 is no event id"):
+        run.events(after=7)  # type: ignore[arg-type]
+    assert (await run.result()).status == "completed"
 
 
 async def test_leaving_a_stream_that_has_ended_does_nothing() -> None:

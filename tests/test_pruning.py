@@ -23,6 +23,7 @@ from engine.loading import load_state
 from engine.plan import END
 from engine.pruning import Cut, Retention, prune
 from reducers.builtin import append
+from trailmark.events import last_events
 from trailmark.testing import VirtualClock
 
 DAY = timedelta(days=1)
@@ -223,3 +224,29 @@ async def test_two_that_prune_at_once_do_each_thing_once(store: CheckpointStore,
 def test_a_rule_that_makes_no_sense_is_refused(rules: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         Retention(**rules)
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+async def test_what_is_left_of_a_log_tells_what_it_told_before(store: CheckpointStore, executor: GraphExecutor, kept: int) -> None:
+    run = await executor.execute({"n": 9, "log": []})
+    before = [envelope async for envelope in executor.events(run.run_id, follow=False)]
+    await prune(store, Retention(checkpoints=kept))
+    rows = {row.seq async for row in store.history(run.run_id)}
+    left = [envelope for envelope in before if envelope.seq in rows]
+
+    assert len(left) < len(before)
+    assert [envelope async for envelope in executor.events(run.run_id, follow=False)] == left
+    for number in range(len(before)):
+        assert await last_events(store, run.run_id, number) == (left[-number:] if number else [])
+
+
+async def test_who_goes_on_from_an_event_that_was_pruned_hears_that_something_is_missing(
+    store: CheckpointStore, executor: GraphExecutor
+) -> None:
+    run = await executor.execute({"n": 9, "log": []})
+    told = [envelope async for envelope in executor.events(run.run_id, follow=False)]
+    await prune(store, Retention(checkpoints=2))
+    for seq in (1, 2, 5):
+        last = next(envelope.id for envelope in told if envelope.seq == seq)
+        with pytest.raises(CheckpointNotFoundError):
+            await anext(executor.events(run.run_id, after=last, follow=False))

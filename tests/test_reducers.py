@@ -6,11 +6,12 @@ import copy
 import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, Inexact, localcontext
 from typing import Annotated, Any, NotRequired, Optional
 
 import pytest
 from pydantic import BaseModel
+from typing_extensions import TypeAliasType
 
 import trailmark.reducers
 from reducers import (
@@ -229,6 +230,63 @@ def test_a_custom_reducer_may_not_invent_kinds_of_changes() -> None:
         inventive(1, 2)
 
 
+@pytest.mark.parametrize(
+    ("current", "change", "said"),
+    [
+        ([], Change("append", 5), "needs a list in a Change of kind append as the result, got int"),
+        ([], Change("append", "abc"), "got str"),
+        ([], Change("append", {"a", "b"}), "got set"),
+        (7, Change("append", [1]), "needs a list for a Change of kind append as the current value, got int"),
+        ({}, Change("merge", [1]), "needs a dict in a Change of kind merge as the result, got list"),
+        ([], Change("merge", {"a": 1}), "needs a dict for a Change of kind merge as the current value, got list"),
+        ({}, Change("patch", 1), "needs a dict in a Change of kind patch as the result, got int"),
+        ("a", Change("increment", 1), "as the current value, got str"),
+        (1, Change("increment", "b"), "as the result, got str"),
+        (1, ABSENT, "needs a new value or a Change as the result"),
+    ],
+)
+def test_a_change_that_could_not_be_applied_is_refused_by_the_reducer_that_made_it(current: Any, change: Any, said: str) -> None:
+    unfit = reducer(f"test_unfit_{current}_{change}")(lambda current, update: change)
+    with pytest.raises(ReducerTypeError, match=said):
+        unfit(current, 1)
+
+
+@pytest.mark.parametrize(
+    ("current", "change"),
+    [
+        (ABSENT, Change("append", (1,))),
+        (None, Change("merge", {"a": 1})),
+        (5, Change("patch", {"a": 1})),
+        (1, Change("increment", Decimal(1))),
+        ([1], Change("delete")),
+    ],
+)
+def test_a_change_that_fits_is_left_as_it_is(current: Any, change: Change) -> None:
+    assert reducer(f"test_fit_{current}_{change}")(lambda current, update: change)(current, 1) is change
+
+
+@pytest.mark.parametrize(
+    ("current", "update"),
+    [
+        (10**400, 0.5),
+        (Decimal("9e999999"), Decimal("9e999999")),
+        (Decimal("Infinity"), Decimal("-Infinity")),
+    ],
+)
+def test_numbers_that_have_no_sum_are_refused_when_they_are_written(current: Any, update: Any) -> None:
+    with pytest.raises(ArithmeticError):
+        sum_(current, update)
+
+
+def test_a_sum_of_decimals_is_the_same_whatever_the_process_has_set_for_them() -> None:
+    change = sum_(Decimal("1.1"), Decimal("0.123456789"))
+    assert change is not None
+    with localcontext() as context:
+        context.prec = 3
+        context.traps[Inexact] = True
+        assert apply(change, Decimal("1.1")) == Decimal("1.223456789")
+
+
 def test_a_name_belongs_to_one_reducer() -> None:
     with pytest.raises(DuplicateReducerError, match="'append'"):
         register(Reducer("append", lambda current, update: None))
@@ -293,6 +351,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         (Optional[Annotated[int, max_]], max_),  # noqa: UP045
         (NotRequired[Annotated[int, sum_]], sum_),
         (Annotated[NotRequired[int], sum_], sum_),
+        (TypeAliasType("Notes", Annotated[list[str], append]), append),
+        (TypeAliasType("Notes", Annotated[list[str], append]) | None, append),
         (list[Annotated[int, sum_]], error),
         (Any, error),
         (None, error),

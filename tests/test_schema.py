@@ -9,7 +9,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Generic, NotRequired, Required, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NotRequired, Required, TypedDict, TypeVar
 
 import pytest
 from pydantic import (
@@ -23,9 +23,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import TypeAliasType
 from typing_extensions import TypedDict as NestedTypedDict  # pydantic asks for this one before Python 3.12
 
-from checkpoint_stores.codec import decode, encode
+from checkpoint_stores.codec import TYPES, decode, encode
 from engine.errors import InputError, ReadOnlyStateError
 from engine.schema import StateSchema
 from reducers import append, merge, reducer
@@ -162,6 +163,26 @@ def test_a_reducer_is_found_in_a_generic_model_and_below_an_optional() -> None:
 
     keys = StateSchema(Page[int]).keys
     assert (keys["items"].reducer, keys["more"].reducer) == (append, append)
+
+
+class Step(BaseModel):
+    kind: Literal["step"] = "step"
+
+
+class Jump(BaseModel):
+    kind: Literal["jump"] = "jump"
+
+
+Move = TypeAliasType("Move", Annotated[Step | Jump, Field(discriminator="kind")])
+Moves = TypeAliasType("Moves", Annotated[list[Move], append])
+
+
+def test_a_named_type_is_looked_into_for_its_reducer_and_its_classes() -> None:
+    with TYPES.isolated():
+        schema = StateSchema({"moves": Moves, "newest": Move | None})
+        assert [spec.reducer.name for spec in schema.keys.values()] == ["append", "error"]
+        assert Step in TYPES
+        assert Jump in TYPES
 
 
 def test_a_mapping_state_needs_at_the_start_only_what_is_marked_required() -> None:

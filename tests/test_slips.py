@@ -8,8 +8,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
+from datetime import date, timedelta
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 from uuid import UUID
@@ -28,11 +28,13 @@ from trailmark import (
     DrivenHereError,
     ExecutorClosedError,
     Flow,
+    FlowError,
     FlowGraph,
     FlowValidationError,
     Goto,
     GraphExecutor,
     LeaseHeldError,
+    MergeError,
     ReducerFunctionError,
     Retry,
     ReturnTypeError,
@@ -45,10 +47,11 @@ from trailmark import (
     Update,
     UpdateNotStorableError,
     best_effort,
+    branch,
     register_type,
 )
 from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
-from trailmark.reducers import append, names, reducer, replace
+from trailmark.reducers import Change, append, names, reducer, replace, sum_
 
 
 def asking_in_a_branch(seen: list[set[str]] | None = None) -> FlowGraph:
@@ -135,6 +138,19 @@ async def test_a_condition_that_answers_with_a_coroutine_is_no_yes() -> None:
     assert "something to await" in str(caught.value)
 
 
+async def test_what_a_condition_does_to_the_state_the_next_condition_does_not_see() -> None:
+    def meddles(state: Any) -> bool:
+        state["words"].append("meddled")
+        return False
+
+    flow = Flow("asked", {"words": list[str]}).add_node("look", lambda state: {"words": ["a"]}).add_node("many", lambda state: None)
+    flow.set_entry("look").add_edge("look", "many", when=meddles)
+    flow.add_edge("look", "many", when=lambda state: len(state["words"]) > 1, name="many").add_edge("look", END).add_edge("many", END)
+    async with MemoryCheckpointStore() as store:
+        result = await GraphExecutor(flow.compile(), store=store).execute({})
+        assert [row.node async for row in store.history(result.run_id)] == ["", "look"]
+
+
 async def test_execute_sync_in_a_running_loop_says_what_to_call() -> None:
     executor = GraphExecutor(asking_in_a_branch(), store=MemoryCheckpointStore())
     await asyncio.sleep(0)
@@ -179,6 +195,8 @@ def one_node(fn: Any, state: Any = None) -> FlowGraph:
         ({"run_id": "01A1FDC4-E4AE-70CC-943C-32468A25690E"}, "canonical"),
         ({"run_key": 7}, "run_key must be a text or None, not 7"),
         ({"tenant": None}, "tenant must be a text, not None"),
+        ({"run_key": "a\0b"}, "run_key must be a text of whole characters other than NUL"),
+        ({"tenant": "\ud83d"}, "tenant must be a text of whole characters other than NUL"),
         ({"max_steps": "5"}, "max_steps must be a whole number from 1, not '5'"),
         ({"max_steps": True}, "max_steps"),
         ({"max_steps": 0}, "max_steps"),
@@ -525,6 +543,80 @@ def test_what_cannot_be_a_reducer_is_refused_when_it_is_registered(fn: Any, said
     assert "slip_reducer" not in names()
 
 
+async def seen_before_and_after_a_resume(flow: Flow, given: Mapping[str, Any], ask: str = "ask") -> tuple[Any, Any]:
+    """The values of a run that waits at ``ask``: as the process that drove it has them, and as another one loads them."""
+    graph = flow.compile()
+    async with MemoryCheckpointStore() as store:
+        async with GraphExecutor(graph, store=store) as driven:
+            waiting = await driven.execute(given)
+        async with GraphExecutor(graph, store=store) as again:
+            return waiting.values, (await again.resume(waiting.run_id)).values
+
+
+def adding(state: Any, update: Any) -> Flow:
+    flow = Flow("adding", state).add_node("add", lambda state: update).add_barrier("ask")
+    return flow.set_entry("add").add_edge("add", "ask").add_edge("ask", END)
+
+
+async def test_what_a_reducer_does_to_the_current_value_it_does_not_do_to_the_state() -> None:
+    @reducer("test_meddling", independent=True)
+    def meddling(current: Any, update: Any) -> Change:
+        current.append("meddled")
+        return Change("append", update)
+
+    flow = adding({"words": Annotated[list[str], meddling]}, {"words": ["b"]})
+    assert await seen_before_and_after_a_resume(flow, {"words": ["a"]}) == ({"words": ["a", "b"]},) * 2
+
+
+async def test_a_sum_is_the_same_for_who_resumes_whatever_a_process_has_set_for_its_decimals() -> None:
+    flow = adding({"total": Annotated[Decimal, sum_]}, {"total": Decimal("0.123456789")})
+    with localcontext() as context:
+        context.prec = 4
+        before, after = await seen_before_and_after_a_resume(flow, {"total": Decimal("1.1")})
+    assert before == after == {"total": Decimal("1.223456789")}
+
+
+@pytest.mark.parametrize(
+    ("change", "current"),
+    [(Change("append", 5), []), (Change("increment", 1), "a"), (Change("merge", {"a": 1}), 7)],
+)
+async def test_a_change_that_cannot_be_applied_fails_its_node_and_not_the_process(change: Change, current: Any) -> None:
+    unfit = reducer(f"test_slip_{change}")(lambda current, update: change)
+    async with MemoryCheckpointStore() as store:
+        with pytest.raises(RunFailedError) as caught:
+            await GraphExecutor(adding({"key": Annotated[Any, unfit]}, {"key": 1}).compile(), store=store).execute({"key": current})
+    assert isinstance(caught.value.__cause__, MergeError)
+
+
+async def test_branches_whose_changes_do_not_go_together_fail_their_node_and_not_the_process() -> None:
+    @reducer("test_set_or_push", independent=True)
+    def set_or_push(current: Any, update: Any) -> Change:
+        return Change("append", update) if isinstance(update, list) else Change("set", update)
+
+    flow = Flow("both", {"key": Annotated[Any, set_or_push], "total": Annotated[Decimal, sum_]})
+    flow.add_parallel("p", {"one": lambda state: {"key": 7}, "other": lambda state: {"key": ["b"]}})
+    huge = {"total": Decimal("9e999999")}
+    flow.add_parallel("q", {"one": lambda state: huge, "other": lambda state: huge})
+    flow.set_entry("p").add_fallback("p", "q").add_edge("p", END).add_edge("q", END)
+    async with MemoryCheckpointStore() as store:
+        with pytest.raises(RunFailedError, match=r"'total' \(written by branch one, other\) failed: these decimals have no sum") as caught:
+            await GraphExecutor(flow.compile(), store=store).execute({"key": ["a"]})
+    assert isinstance(caught.value.__cause__, MergeError)
+
+
+async def test_keys_that_are_one_and_the_same_as_data_fail_their_node_and_not_the_process() -> None:
+    @dataclass(eq=False)
+    class Place:
+        number: int
+
+    with TYPES.isolated():
+        flow = adding({"places": dict[Place, str]}, {"places": {Place(1): "a", Place(1): "b"}})
+        async with MemoryCheckpointStore() as store:
+            with pytest.raises(RunFailedError) as caught:
+                await GraphExecutor(flow.compile(), store=store).execute({})
+    assert isinstance(caught.value.__cause__, UpdateNotStorableError)
+
+
 def test_a_reducer_is_registered_by_name() -> None:
     with pytest.raises(ReducerFunctionError, match=r'no name; write @reducer\("name"\) above it'):
 
@@ -562,6 +654,29 @@ def sound() -> Flow:
         (lambda flow: flow.add_node("z", work, description=b"x"), "node 'z': description=b'x' must be a text"),
         (lambda flow: flow.add_fallback("a", "pay", on=5), "fallback a -> pay: on=5 must be a list of exception classes"),
         (lambda flow: flow.add_edge("a", "pay", when=lambda state: True, priority="1"), "priority='1' must be a number"),
+        (lambda flow: flow.add_node(5, work), "node 5 cannot have this name: a name is a text that is not empty"),
+        (lambda flow: flow.add_node("a\0b", work), "node 'a\\x00b' cannot have this name: not every database can hold a NUL"),
+        (lambda flow: Flow("a\0b", {}), "the flow cannot have the name 'a\\x00b': not every database can hold a NUL"),
+        (lambda flow: flow.add_node("z", lambda ctx, state: None), "node 'z': its function must take (state), (state, ctx) or nothing"),
+        (lambda flow: flow.add_barrier(["ask"]), "node ['ask'] cannot have this name"),
+        (lambda flow: flow.add_timer(None, timedelta(seconds=1)), "node None cannot have this name"),
+        (lambda flow: flow.add_let({}, {"n": 1}), "node {}: a name is a text that is not empty"),
+        (lambda flow: flow.add_let("z", ["n"]), "node 'z': values=['n'] must be a mapping of state keys to values"),
+        (lambda flow: flow.add_let("z", {1: 2}), "node 'z': values={1: 2} must be a mapping"),
+        (lambda flow: flow.add_parallel("p", {5: work}), "node 'p': a branch is named by a text, not by 5"),
+        (lambda flow: flow.add_map("m", ["n"], work), "node 'm': over names ['n'], which is no key of the state"),
+        (lambda flow: flow.add_map("m", "n", work, item=set()), "node 'm': item= is for a flow with a state of its own"),
+        (lambda flow: flow.add_map("m", "n", Flow("i"), inputs=["n"]), "node 'm': inputs=['n'] must be a mapping of keys to keys"),
+        (lambda flow: flow.add_subflow("s", Flow("i"), outputs="n"), "node 's': outputs='n' must be a mapping of keys to keys"),
+        (lambda flow: flow.add_node("z", work, middleware=5), "node 'z': middleware=5 must be a list of middleware"),
+        (lambda flow: flow.add_node("z", work, writes=[[]]), "node 'z': writes names [], which is no key of the state"),
+        (lambda flow: flow.add_node("z", work, overlap="no"), "node 'z': overlap='no' must be True or False"),
+        (lambda flow: flow.add_node("z", work, retry=Retry(first=None)), "node 'z': retry: first=None is no time"),  # type: ignore[arg-type]
+        (lambda flow: flow.add_barrier("b", early="no"), "barrier 'b': early='no' must be True or False"),
+        (lambda flow: Flow("f", {}, middleware=5), "the flow: middleware=5 must be a list of middleware"),  # type: ignore[arg-type]
+        (lambda flow: Flow("f", {}, migrations=5), "the flow: migrations=5 must be a list of migrations"),  # type: ignore[arg-type]
+        (lambda flow: Flow("f", {}, needs=5), "the flow: needs=5 must be a list of names of resources"),  # type: ignore[arg-type]
+        (lambda flow: Flow("f", {}, needs=[[]]), "the flow: needs names []; a resource is named by a text"),  # type: ignore[list-item]
         (lambda flow: flow.add_parallel("p", [work], on_error=best_effort(min_success="2")), "min_success='2' must be a whole number"),  # type: ignore[arg-type]
     ],
 )
@@ -569,6 +684,33 @@ def test_an_option_of_a_wrong_kind_is_one_of_the_problems_of_the_flow(declare: A
     with pytest.raises(FlowValidationError) as caught:
         declare(sound()).compile()
     assert [problem for problem in caught.value.problems if said in problem], caught.value.problems
+
+
+def test_half_a_character_in_a_text_is_a_problem_of_the_flow() -> None:
+    flow = Flow("half", {}, version="\ud83d").add_node("a", work).set_entry("a").add_edge("a", END)
+    with pytest.raises(FlowValidationError, match="half of a surrogate pair"):
+        flow.compile()
+
+
+def test_a_name_in_the_place_of_the_function_is_answered_with_the_option() -> None:
+    with pytest.raises(FlowError, match=r"@flow\.node\(name='pay'\)"):
+        Flow("named", {}).node("pay")(work)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("option", ["reads", "writes", "middleware"])
+def test_a_branch_with_an_option_of_a_wrong_kind_is_refused(option: str) -> None:
+    slip: dict[str, Any] = {option: 5}
+    with pytest.raises(FlowError, match=f"{option}=5 must be a list of"):
+        branch(work, **slip)
+
+
+def test_what_a_branch_writes_may_be_given_as_one_name() -> None:
+    flow = Flow("one", {"pay": int}).add_parallel("p", [branch(work, writes="pay")]).set_entry("p").add_edge("p", END)
+    assert flow.compile().plan.nodes["p"].opens.branches[0].plan.nodes["work"].writes == {"pay"}  # type: ignore[union-attr]
+
+
+def test_what_is_needed_may_be_given_as_one_name() -> None:
+    assert dict(Flow("one", {}, needs="bank").needs) == {"bank": None}
 
 
 def test_one_of_several_may_be_given_as_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
@@ -11,8 +12,8 @@ from pydantic import BaseModel
 
 from checkpoint_stores.errors import InvalidSignalError, RunEndedError, UnknownSignalError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
+from checkpoint_stores.moments import LAST
 from checkpoint_stores.sql.store import SQLCheckpointStore
-from engine.ahead import LATEST
 from engine.context import StepContext
 from engine.errors import FlowValidationError, RunFailedError, WaitTimeoutError
 from engine.executor import GraphExecutor
@@ -72,6 +73,39 @@ async def test_a_timer_parks_the_run_and_rings_when_its_time_has_come() -> None:
     assert (result.status, result.values["log"], result.steps) == ("completed", ["before", "after"], 3)
 
 
+def for_ever(state: Any, ctx: Any) -> Any:
+    return ctx.wait_for_sync("paid", timeout=timedelta.max)
+
+
+def fails(state: Any) -> None:
+    raise ConnectionError
+
+
+ASKING = Flow("asking").add_barrier("ask").set_entry("ask").add_edge("ask", END)
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda flow: flow.add_timer("it", timedelta.max),
+        lambda flow: flow.add_timer("it", "when"),
+        lambda flow: flow.add_wait("it", "paid", timeout=timedelta.max),
+        lambda flow: flow.add_signal("paid").add_node("it", for_ever),
+        lambda flow: flow.add_barrier("it", timeout=timedelta.max),
+        lambda flow: flow.add_barrier("it", remind=timedelta.max),
+        lambda flow: flow.add_parallel("it", [ASKING], branch_timeout=timedelta.max),
+        lambda flow: flow.add_subflow("it", ASKING, timeout=timedelta.max),
+        lambda flow: flow.add_node("it", fails, retry=Retry(attempts=2, first=timedelta.max, longest=timedelta.max)),
+    ],
+)
+async def test_a_time_beyond_every_calendar_is_waited_for_in_a_database_too(waits: Callable[[Flow], Flow], sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        result = await GraphExecutor(waits(flow_of("it")).compile(), store=store).execute({"when": timedelta.max})
+        assert result.status == "waiting"
+        assert {wait.due_at for wait in result.waits} <= {LAST, None}
+        assert all(retry.due.year <= 9999 for retry in result.retries)
+
+
 async def test_a_short_timer_is_waited_for_in_the_process() -> None:
     flow = flow_of("nap").add_timer("nap", timedelta(seconds=2))
     async with Stage(flow) as stage:
@@ -118,7 +152,7 @@ async def test_a_wait_longer_than_any_calendar_ends_with_the_calendar(sqlite_url
     async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(flow.compile(), store=store) as executor:
         waiting = await executor.execute({"when": ever})
         wake_at = (await store.run(waiting.run_id)).wake_at
-    assert (waiting.status, wake_at) == ("waiting", LATEST)
+    assert (waiting.status, wake_at) == ("waiting", LAST)
 
 
 async def test_a_time_that_has_passed_is_not_waited_for() -> None:

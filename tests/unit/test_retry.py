@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.ahead import LATEST
+from checkpoint_stores.moments import LAST
 from engine.errors import NodeTimeoutError
 from engine.plan import Retry
 from engine.retry import chance, retry_due
@@ -27,7 +27,7 @@ def test_a_step_that_fails_for_weeks_waits_the_longest_every_time(first: timedel
 
 
 def test_the_longest_wait_of_all_ends_with_the_calendar() -> None:
-    assert retry_due(Retry(attempts=2, first=timedelta.max, longest=timedelta.max, jitter=0), ValueError(), 1, 500, "key") == LATEST
+    assert retry_due(Retry(attempts=2, first=timedelta.max, longest=timedelta.max, jitter=0), ValueError(), 1, 500, "key") == LAST
 
 
 @pytest.mark.parametrize(

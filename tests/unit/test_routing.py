@@ -74,7 +74,7 @@ def scope(**hops: int) -> Scope:
 )
 def test_the_way_on(edges: list[EdgePlan], hops: dict[str, int], target: str, asked: list[str]) -> None:
     ASKED.clear()
-    assert route(node(*edges), scope(**hops), "state", "said").edge.target == target
+    assert route(node(*edges), scope(**hops), lambda: "state", "said").edge.target == target
     assert asked == ASKED
 
 
@@ -90,11 +90,11 @@ def test_the_way_on(edges: list[EdgePlan], hops: dict[str, int], target: str, as
 )
 def test_no_way_on(edges: list[EdgePlan], hops: dict[str, int], error: type[NodeError], says: str) -> None:
     with pytest.raises(error, match=says):
-        route(node(*edges), scope(**hops), "state", None)
+        route(node(*edges), scope(**hops), lambda: "state", None)
 
 
 def test_a_fallback_taken_for_want_of_another_way_tells_why() -> None:
-    taken = route(node(when("a", False), falls("f")), scope(), None, None)
+    taken = route(node(when("a", False), falls("f")), scope(), lambda: None, None)
     assert taken.error is not None
     assert taken.error["type"] == "UnroutedError"
 
@@ -117,10 +117,10 @@ def test_a_fallback_taken_for_want_of_another_way_tells_why() -> None:
 def test_goto(edges: list[EdgePlan], goto: Goto, found: Any) -> None:
     hops = {"a": 1} if found is LoopLimitExceeded else {}
     if isinstance(found, str):
-        assert route_goto(node(*edges), scope(**hops), goto, None).edge.target == found
+        assert route_goto(node(*edges), scope(**hops), goto, lambda: None).edge.target == found
     else:
         with pytest.raises(found):
-            route_goto(node(*edges), scope(**hops), goto, None)
+            route_goto(node(*edges), scope(**hops), goto, lambda: None)
 
 
 def in_branch(error: Exception) -> BranchError:
