@@ -187,7 +187,9 @@ class EventStream(AsyncIterator[Envelope]):
         if row is not None and (self._upto is None or row.seq <= self._upto):
             self._read += 1
             if row.seq > max(narrator.seq + 1, self._begins):
+                self._reading = self._store.history(self.run_id, after=narrator.seq)  # where this is interrupted, the row is read again
                 await self._pass_over(narrator, row)
+                self._reading = reading
             self._tell(narrator.row(row))
             return
         self._reading = None

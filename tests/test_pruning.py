@@ -250,3 +250,28 @@ async def test_who_goes_on_from_an_event_that_was_pruned_hears_that_something_is
         last = next(envelope.id for envelope in told if envelope.seq == seq)
         with pytest.raises(CheckpointNotFoundError):
             await anext(executor.events(run.run_id, after=last, follow=False))
+
+
+async def test_a_reader_that_is_interrupted_at_what_was_pruned_misses_nothing_that_is_left() -> None:
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryCheckpointStore):
+        async def load(self, run_id: str, upto: int | None = None) -> Any:
+            asked.set()
+            await answers.wait()
+            return await super().load(run_id, upto)
+
+    answers.set()
+    async with Slow() as slow, GraphExecutor(looping(), store=slow) as executor:
+        run = await executor.execute({"n": 9, "log": []})
+        await prune(slow, Retention(checkpoints=3))
+        left = [envelope async for envelope in executor.events(run.run_id, follow=False)]
+        asked.clear()
+        answers.clear()
+        stream = executor.events(run.run_id, follow=False)
+        interrupted = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+        await asked.wait()
+        interrupted.cancel()
+        await asyncio.wait([interrupted])
+        answers.set()
+        assert [envelope async for envelope in stream] == left
