@@ -13,12 +13,9 @@ from hashlib import sha256
 from typing import Final
 
 from checkpoint_stores.errors import ArgumentError
-from checkpoint_stores.records import Row, Snapshot
+from checkpoint_stores.records import Row, Snapshot, new_tuple
 
 DIGEST_BYTES: Final = 32
-
-_new = tuple.__new__
-"""Makes a NamedTuple without the Python function that stands before it: every step makes a row."""
 
 
 class Chain:
@@ -50,7 +47,7 @@ class Chain:
         head = f"{run_id}\0{seq}\0{epoch}\0{step}\0{started_at}\0{kind}\0{path}\0{node}\0{next}\0{len(payload)}\0"
         covered = b"%b%b%b" % (previous, head.encode(), payload)
         digest = sha256(covered).digest() if self._key is None else hmac.digest(self._key, covered, "sha256")
-        return _new(Row, (run_id, seq, epoch, step, kind, path, node, next, payload, started_at, digest, 0))
+        return new_tuple(Row, (run_id, seq, epoch, step, kind, path, node, next, payload, started_at, digest, 0))
 
     def follows(self, previous: bytes, row: Row) -> bool:
         """Whether ``row`` is an unedited successor of the row whose digest is ``previous``."""

@@ -55,6 +55,7 @@ from checkpoint_stores.records import (
     RunRecord,
     SignalRecord,
     Snapshot,
+    new_tuple,
 )
 from checkpoint_stores.signalling import apart, id_of_signal, judge_signal, signal_of
 from checkpoint_stores.soundness import problems_of, sound_part
@@ -241,7 +242,7 @@ class MemoryCheckpointStore:
                 self._watches.wake(commit.run_id)
         if self._watches.followed:
             self._watches.step(commit.run_id)
-        return _new(Receipt, (held.inbox_rev, now))
+        return new_tuple(Receipt, (held.inbox_rev, now))
 
     async def change_over(self, changeover: Changeover) -> Receipt:
         held = self._runs.get(changeover.run_id)
@@ -644,10 +645,6 @@ class MemoryCheckpointStore:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-_new = tuple.__new__
-"""Makes a NamedTuple without the Python function that stands before it: every commit is answered with one."""
 
 
 def _machine_time() -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from checkpoint_stores.codec import materialise
 from checkpoint_stores.errors import StoreError
+from checkpoint_stores.records import new_tuple
 from engine.around import Around
 from engine.clock import Clock, Timer
 from engine.commands import StartBody
@@ -36,8 +37,6 @@ from engine.transacting import Transacting
 from engine.walk import Walk
 
 _MICROSECOND: Final = timedelta(microseconds=1)
-_new = tuple.__new__
-"""Makes a NamedTuple without the Python function that stands before it: every step makes one here."""
 _NOT_THE_NODES: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What ends the process, the loop or a coroutine: nothing that a node has done wrong."""
 _TAKEN: Final = {"nothing": 0, "state": 1, "state_context": 2}
@@ -207,7 +206,7 @@ class Bodies:
         try:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
             said = None if context is None else context.said()
-            event = _new(BodyReturned, (path, name, visit, value, started_at, said))
+            event = new_tuple(BodyReturned, (path, name, visit, value, started_at, said))
         except _NOT_THE_NODES:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a node raises is an outcome

@@ -14,7 +14,7 @@ from typing import Final
 from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import StoreError, StoreUnavailableError
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import Commit, Receipt, Row, RunChange, Snapshot
+from checkpoint_stores.records import Commit, Receipt, Row, RunChange, Snapshot, new_tuple
 from engine.clock import Clock
 from engine.live import Live
 from engine.notices import NotSavedWarning, ObserverFailedWarning, TrailmarkWarning
@@ -28,9 +28,6 @@ SMALLEST_SNAPSHOT: Final = 64 * 1024
 
 _ENCODED_HERE: Final = 4 * SMALLEST_SNAPSHOT
 """A state up to this size is encoded on the loop: a thread would cost more."""
-
-_new = tuple.__new__
-"""Makes a NamedTuple without the Python function that stands before it: every step makes a commit."""
 
 
 class Committer:
@@ -111,7 +108,7 @@ class Committer:
         if not rows and change is None:
             return None
         walk = self._walk
-        commit = _new(
+        commit = new_tuple(
             Commit,
             (walk.state.run_id, walk.epoch, tuple(rows), change, batch.opened, batch.closed, batch.consumed, batch.voted, batch.nudged),
         )

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import OPEN, RunState, Scope
 from checkpoint_stores.ops import Op
+from checkpoint_stores.records import new_tuple
 from engine.commands import Command, Fail, StartBody
 from engine.errors import (
     FinalStateError,
@@ -55,15 +56,12 @@ class Decision(NamedTuple):
 
 NOTHING: Final = Decision()
 
-_new = tuple.__new__
-"""Makes a NamedTuple without the Python function that stands before it: every step makes these."""
-
 
 def chosen(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
     if isinstance(outcome, Goto):
         return route_goto(node, scope, outcome, partial(plan.schema.view, after(scope, ops)))
     if not node.conditional and node.normal is not None and node.normal.max_visits is None:
-        return _new(Route, (node.normal, None))  # the common case needs no view of the state
+        return new_tuple(Route, (node.normal, None))  # the common case needs no view of the state
     return route(node, scope, partial(plan.schema.view, after(scope, ops)), outcome)
 
 
@@ -75,8 +73,8 @@ def step_on(scope: Scope, node: str, ops: list[Op], target: str, started_at: int
     """The checkpoint of a step along an edge to a task that begins at once: what most steps are."""
     path = scope.path
     visits = scope.visits.get(target, 0) + (target == node)
-    draft = _new(Draft, ("step", path, node, target, ops, True, started_at))
-    return _new(Decision, (draft, (), (_new(StartBody, (path, target, visits + 1, 0)),)))
+    draft = new_tuple(Draft, ("step", path, node, target, ops, True, started_at))
+    return new_tuple(Decision, (draft, (), (new_tuple(StartBody, (path, target, visits + 1, 0)),)))
 
 
 def leave(
@@ -87,12 +85,12 @@ def leave(
     path = scope.path
     if target != END:
         moved = ops if error is None else [*ops, ["error", error]]
-        draft = _new(Draft, (kind, path, node.name, target, moved, entered, started_at))
+        draft = new_tuple(Draft, (kind, path, node.name, target, moved, entered, started_at))
         if not plan.nodes[target].starts_at_once:
             return Decision(draft, (Arrived(path),), commands)
         visits = scope.visits.get(target, 0) + (entered and target == node.name)
-        start = _new(StartBody, (path, target, visits + 1, 0))
-        return _new(Decision, (draft, (), (*commands, start) if commands else (start,)))
+        start = new_tuple(StartBody, (path, target, visits + 1, 0))
+        return new_tuple(Decision, (draft, (), (*commands, start) if commands else (start,)))
     moved = [*ops, ["done"]]
     broken = _broken_end(plan, scope, ops) if scope.base is None and node.gives == "update" else None
     if broken is not None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import Scope
+from checkpoint_stores.records import new_tuple
 from engine.errors import ConditionError, GotoError, LoopLimitExceeded, NodeError, UnroutedError
 from engine.failures import error_data, fallback_for
 from engine.outcomes import Goto
@@ -24,10 +25,6 @@ class Route(NamedTuple):
     error: dict[str, Any] | None = None
 
 
-_new = tuple.__new__
-"""Makes a NamedTuple without the Python function that stands before it: every step makes these."""
-
-
 def route(node: NodePlan, scope: Scope, view: Callable[[], Any], outcome: Any) -> Route:
     """Choose the edge after a node that did its work.
 
@@ -37,7 +34,7 @@ def route(node: NodePlan, scope: Scope, view: Callable[[], Any], outcome: Any) -
     for edge in node.conditional:
         holds = asked(node, edge, scope.path, view(), outcome)
         if holds:
-            return _new(Route, (edge, None)) if edge.max_visits is None else capped(node, edge, scope)
+            return new_tuple(Route, (edge, None)) if edge.max_visits is None else capped(node, edge, scope)
         evaluated.append((edge.name, edge.target, holds))
     if node.normal is not None:
         return capped(node, node.normal, scope)
@@ -82,7 +79,7 @@ def _truth(answer: Any) -> bool:
 def capped(node: NodePlan, edge: EdgePlan, scope: Scope) -> Route:
     """The edge, or the fallback where its cap is used up."""
     if edge.max_visits is None or scope.hops.get(hop_name(node, edge), 0) < edge.max_visits:
-        return _new(Route, (edge, None))
+        return new_tuple(Route, (edge, None))
     return fall_back(node, LoopLimitExceeded(node.name, scope.path, edge.max_visits, edge=hop_name(node, edge)), scope)
 
 
