@@ -142,7 +142,10 @@ class StateSchema:
                 flow,
                 [f"{with_article(type(input).__name__)} is no input; give a mapping of state keys or an instance of the state's model"],
             )
-        values, problems = self._model_values(given) if self.model is not None else self._mapping_values(given)
+        try:
+            values, problems = self._model_values(given) if self.model is not None else self._mapping_values(given)
+        except Exception as error:  # pydantic passes on what the author's validators raise, but for ValueError and AssertionError
+            raise InputError(flow, [*unknown, f"a validator raised {type(error).__name__}: {error}"]) from error
         if unknown or problems:
             raise InputError(flow, [*unknown, *problems])
         return values

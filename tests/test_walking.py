@@ -546,6 +546,22 @@ async def test_an_async_observer_is_refused() -> None:
         executor(line(says("a")), observers=[late])
 
 
+async def test_what_a_validator_of_the_authors_raises_over_an_input_is_told_as_such_and_makes_no_run() -> None:
+    class Coded(BaseModel):
+        code: str
+
+        @field_validator("code")
+        @classmethod
+        def known(cls, code: str) -> str:
+            return {"a": "A"}[code]
+
+    run = executor(Flow("coded", Coded).add_node("one", says("one")).set_entry("one").add_edge("one", END))
+    with pytest.raises(InputError, match="flow 'coded': a validator raised KeyError: 'b'") as refused:
+        await run.start({"code": "b"})
+    assert isinstance(refused.value.__cause__, KeyError)
+    assert await run.store.runs() == []
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 async def test_input_that_does_not_fit_names_every_problem_and_creates_no_run() -> None:
     run = executor(line(says("a")))
