@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from checkpoint_stores.errors import UnserialisableError
@@ -59,12 +60,20 @@ def asked(node: NodePlan, edge: EdgePlan, path: str, state: Any, outcome: Any) -
     """Ask one condition.  Raises ConditionError where it raises."""
     assert edge.when is not None  # noqa: S101 - only conditional edges are asked
     try:
-        answer = edge.when(state, outcome) if edge.when_wants_outcome else edge.when(state)
+        answer = edge.when(state, _copied(outcome)) if edge.when_wants_outcome else edge.when(state)
         return answer if answer is True or answer is False else _truth(answer)
     except UnserialisableError:
         raise  # it is not the condition's fault
     except Exception as error:
         raise ConditionError(node.name, path, f"{edge.name} -> {edge.target}", error) from error
+
+
+def _copied(outcome: Any) -> Any:
+    """What a node returned, for a condition to do with what it likes: the node's own values are still to be committed."""
+    try:
+        return deepcopy(outcome)
+    except Exception:  # noqa: BLE001 - what cannot be copied (an open file that a validator makes a name of) is shown as it is
+        return outcome
 
 
 def _truth(answer: Any) -> bool:

@@ -546,6 +546,16 @@ async def test_an_async_observer_is_refused() -> None:
         executor(line(says("a")), observers=[late])
 
 
+async def test_what_a_condition_does_to_the_outcome_it_is_given_is_not_committed() -> None:
+    def spoils(state: Any, outcome: Any) -> bool:
+        outcome["held"].append(7)
+        return False
+
+    flow = Flow("spoilt", {"held": Any}).add_node("one", lambda state: {"held": [1]}).set_entry("one")
+    flow.add_edge("one", "one", when=spoils, name="spoils").add_edge("one", END)
+    assert (await executor(flow).execute({"held": None})).values == {"held": [1]}
+
+
 async def test_what_a_validator_of_the_authors_raises_over_an_input_is_told_as_such_and_makes_no_run() -> None:
     class Coded(BaseModel):
         code: str
