@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
+from types import TracebackType
 from typing import Any, Final
 
 from checkpoint_stores.codec import materialise
@@ -101,6 +102,13 @@ class Bodies:
         """How often `interrupt` has cancelled the driver's own task, to wake the body that runs in it."""
         self._patience: Timer | None = None
         """Rings when that body has had the time it gets to stop."""
+
+    def retire(self) -> None:
+        """The run is no longer driven here: a body that comes back later has nobody to tell."""
+        self.task = None
+        self._causes.clear()
+        self._post = self._stop = self._warn = _nobody
+        self._facts = self._facts._replace(warn=_nobody)
 
     # --- a lone body, in the driver's own task ----------------------------------------------------------------------
     def interrupt(self, reason: str) -> None:
@@ -370,6 +378,7 @@ class Bodies:
         self._strays.add(still_about)
 
     def _failed(self, start: StartBody, error: BaseException, started_at: int, context: StepContext | None) -> BodyFailed | BodyWaits:
+        error.__traceback__ = _from_the_author(error.__traceback__)
         error = _ungrouped(error)
         if isinstance(error, BodyHeld):
             return BodyWaits(
@@ -432,6 +441,20 @@ class Bodies:
                 if cause is not None and type(cause).__qualname__ == failed.error.get("type"):
                     failed.__cause__ = cause
         return error
+
+
+def _from_the_author(seen: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that begins in the author's code.
+
+    The frames around a body know the exception, and the whole run: it would not be free before garbage is next collected.
+    """
+    while seen is not None and seen.tb_next is not None and seen.tb_frame.f_globals.get("__name__", "").startswith("engine."):
+        seen = seen.tb_next
+    return seen
+
+
+def _nobody(_told: object) -> None:
+    """Who is told once the run is no longer driven."""
 
 
 def _ungrouped(error: BaseException) -> BaseException:

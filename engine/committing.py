@@ -101,6 +101,10 @@ class Committer:
                 waiter.set_result(None)
         self._waiters.clear()
 
+    def retire(self) -> None:
+        """The run is no longer driven here."""
+        self._warn = lambda _warning: None
+
     # --- writing ----------------------------------------------------------------------------------------------------
     async def _write(self, batch: Batch, change: RunChange | None) -> int | None:
         """Commit, and tell who looks on."""

@@ -164,6 +164,18 @@ class RunDriver:
             self._preparing.interrupt()
             self._preparing = None
 
+    def over(self, error: BaseException | None) -> None:
+        """Nobody drives the run here any more: tell whoever listens, and let the parts go.
+
+        They know each other both ways; cut here, all that the run held is free at once, and not when garbage is next collected.
+        """
+        self.live.close(parked=self.status == "waiting", error=error)
+        self.error = None
+        self._bodies.retire()
+        self._committer.retire()
+        self._transacting.retire()
+        self._effects.save_first = None
+
     def not_begun(self) -> None:
         """It will not be driven here after all."""
         self._watch.close()

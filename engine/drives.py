@@ -136,7 +136,7 @@ class Drives:
             self._ended[run_id] = ended
         # Whoever listens is told last: the run can be taken again at once.
         error = RuntimeError(f"run {run_id} is no longer driven here: its task was cancelled") if ended.cancelled() else ended.exception()
-        drive.driver.live.close(parked=drive.driver.status == "waiting", error=error)
+        drive.driver.over(error)
 
 
 async def _close(drive: Drive) -> None:

@@ -104,6 +104,7 @@ class Live:
             self.is_closed = True
             self._put(Closed(parked, error, self.now()))
             self.stir()
+            self._in_flight = tuple
 
     def speech(self, path: str, began_at: int) -> Speech:
         """Where the body at ``path`` says what it says."""

@@ -50,7 +50,8 @@ class NodeThreads:
 
     def _serve(self, inbox: queue.SimpleQueue[ThreadCall | None]) -> None:
         while (call := inbox.get()) is not None:
-            call.perform()
+            # An exception knows the frames it came up in, and what they know: none of them is one that knows the exception.
+            call.settle_soon(*_performed(call.context, call.function))
             del call  # keeps no result alive while idle
             with self._lock:
                 self.running -= 1
@@ -62,27 +63,19 @@ class NodeThreads:
 class ThreadCall:
     """One function running in a thread."""
 
-    __slots__ = ("_context", "_function", "_loop", "answer", "over")
+    __slots__ = ("_loop", "answer", "context", "function", "over")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Any], context: contextvars.Context) -> None:
         self._loop = loop
-        self._function = function
-        self._context = context
+        self.function = function
+        self.context = context
         self.answer: asyncio.Future[Any] = loop.create_future()
         """Gets the function's result or exception; may be cancelled by whoever no longer waits."""
         self.over: asyncio.Future[None] = loop.create_future()
         """Done when the function has returned, whether or not somebody still waited for its answer."""
 
-    def perform(self) -> None:
-        result: Any = None
-        error: BaseException | None = None
-        try:
-            result = self._context.run(self._function)
-        except StopIteration as stop:
-            # A future refuses StopIteration; say what happened instead.
-            error = RuntimeError(f"the node function raised StopIteration: {stop.value!r}")
-        except BaseException as caught:  # noqa: BLE001 - carried over to the loop, whatever it is
-            error = caught
+    def settle_soon(self, result: Any, error: BaseException | None) -> None:
+        """Called in the thread: tell the loop what the function returned or raised."""
         try:
             self._loop.call_soon_threadsafe(self._settle, result, error)
         except RuntimeError:
@@ -102,3 +95,14 @@ class ThreadCall:
             self.answer.cancel()  # whoever waits sees CancelledError, as of an async body, and has not been cancelled
         else:
             self.answer.set_exception(beyond_exception(error))
+
+
+def _performed(context: contextvars.Context, function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a function returned or raised."""
+    try:
+        return context.run(function), None
+    except StopIteration as stop:
+        # A future refuses StopIteration; say what happened instead.
+        return None, RuntimeError(f"the node function raised StopIteration: {stop.value!r}")
+    except BaseException as caught:  # noqa: BLE001 - carried over to the loop, whatever it is
+        return None, caught

@@ -82,6 +82,10 @@ class Transacting:
         held.is_known = held.transaction.take()
         return held.is_known
 
+    def retire(self) -> None:
+        """The run is no longer driven here: no turn to write comes any more."""
+        self.clear_the_way = _nothing_waits
+
     async def roll_back(self, reason: str) -> None:
         """End the transaction that has begun, if one has."""
         if self.held is not None:
@@ -133,3 +137,7 @@ class Transacting:
             called = self._waiting.popleft()
             if not called.done():
                 called.set_result(None)
+
+
+async def _nothing_waits() -> None:
+    """What stands in the way of a transaction once the run is no longer driven."""

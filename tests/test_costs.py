@@ -7,11 +7,13 @@ depend on what else the machine does: each of these fails for one reason only, t
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ import asyncpg
 import pytest
 from pydantic import BaseModel
 
-from trailmark import END, Flow, FlowGraph, GraphExecutor
+from trailmark import END, Decision, Flow, FlowGraph, GraphExecutor, Retry, RunFailedError, StepContext
 from trailmark.checkpoint_stores import CheckpointStore, MemoryCheckpointStore, SQLCheckpointStore
 from trailmark.reducers import append, sum_
 
@@ -193,6 +195,71 @@ async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None
                 await walked(store, adding(branches))
         taken[branches] = count() / branches
     assert taken[200] <= taken[20], taken
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+async def well(state: Journal) -> dict[str, Any]:
+    return {"n": 1}
+
+
+async def badly(state: Journal) -> None:
+    raise ValueError("it does not work")
+
+
+def badly_in_a_thread(state: Journal, ctx: StepContext) -> None:
+    raise ValueError("it does not work")
+
+
+async def at_last(state: Journal, ctx: StepContext) -> dict[str, Any]:
+    if ctx.attempt == 1:
+        raise ValueError("it does not work yet")
+    return {"log": [LINE]}
+
+
+def trying_twice() -> Flow:
+    flow = Flow("trying", Journal).add_node("try", at_last, timeout=timedelta(minutes=1), retry=Retry(2, first=timedelta(0)))
+    return flow.set_entry("try").add_edge("try", END)
+
+
+ENDS: dict[str, Callable[[Flow], object]] = {
+    "well": lambda flow: flow.add_node("only", well),
+    "badly": lambda flow: flow.add_node("only", badly),
+    "badly in a thread": lambda flow: flow.add_node("only", badly_in_a_thread),
+    "at last": lambda flow: flow.add_subflow("only", trying_twice()),
+    "in branches": lambda flow: flow.add_parallel("only", {"one": well, "other": trying_twice()}),
+    "in a bad branch": lambda flow: flow.add_parallel("only", {"one": well, "other": badly}),
+    "decided": lambda flow: flow.add_barrier("only", prompt="Go on?", approvers={"ana"}),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_run_that_is_over_leaves_nothing_to_the_garbage_collector(kind: str, how: str, sqlite_url: str) -> None:
+    async def run() -> None:
+        handle = await executor.start({})
+        with suppress(RunFailedError):
+            if (await handle.result()).status == "waiting":
+                await store.decide(handle.run_id, "only", Decision.approve(by="ana"))
+                await executor.resume(handle.run_id)
+
+    flow = Flow("ends", Journal)
+    ENDS[how](flow)
+    graph = flow.set_entry("only").add_edge("only", END).compile()
+    store: CheckpointStore = MemoryCheckpointStore() if kind == "memory" else SQLCheckpointStore(sqlite_url)
+    async with store, GraphExecutor(graph, store=store, max_steps=100) as executor:
+        await run()
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await run()
+            gc.collect()
+            left = Counter(type(each).__name__ for each in gc.garbage if type(each).__module__.startswith(("engine", "checkpoint_stores")))
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not left
 
 
 @contextmanager
