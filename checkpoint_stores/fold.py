@@ -287,7 +287,7 @@ def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     entered = step != state.step and node
     if entered:
         scope.visits[node] = scope.visits.get(node, 0) + 1
-    if scope.step_index is None and (entered or kind in BEGIN_EARLY):
+    if (entered or kind in BEGIN_EARLY) and scope.step_index is None:
         number = scope.step_index = ops[0][1] if ops and ops[0][0] == "index" else state.indices
         if number >= state.indices:
             state.indices = number + 1
@@ -300,10 +300,17 @@ def fold(state: RunState, row: Row, ops: list[Op]) -> None:
     held = len(payload)
     for op in ops:
         word = op[0]
-        if word in VALUE_OPS:
-            _write(state, scope, op[1], op, SCALAR_BYTES if type(op[2]) in _SCALARS else _weight(op[2], held, ops))
-        else:
+        if word not in VALUE_OPS:
             _POSITION[word](state, scope, op)
+        elif type(op[2]) not in _SCALARS:
+            _write(state, scope, op[1], op, _weight(op[2], held, ops))
+        elif word != "set" or scope.base is not None or scope.lent is not None:
+            _write(state, scope, op[1], op, SCALAR_BYTES)
+        else:  # what `_write` does with what most steps write
+            key, sizes = op[1], scope.sizes
+            state.stored += SCALAR_BYTES - sizes.get(key, 0)
+            sizes[key] = SCALAR_BYTES
+            scope.values[key] = op[2]
     state.seq = seq
     state.step = step
     state.digest = digest

@@ -101,7 +101,8 @@ class MemoryCheckpointStore:
         self._lease = lease // timedelta(microseconds=1)
         self._worker_id = new_worker_id()
         self._held: set[str] = set()
-        self._confirmed = float("-inf")
+        self._fresh_until = float("-inf")
+        """By this process's own clock."""
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -136,7 +137,7 @@ class MemoryCheckpointStore:
         return self._worker_id
 
     def lease_is_fresh(self) -> bool:
-        return time.monotonic() - self._confirmed < self._lease / 1_000_000 * 2 / 3
+        return time.monotonic() < self._fresh_until
 
     def holds(self, run_id: str) -> bool:
         return run_id in self._held
@@ -632,7 +633,7 @@ class MemoryCheckpointStore:
             self._stop_beating()
 
     def _beat(self) -> None:
-        self._confirmed = time.monotonic()
+        self._fresh_until = time.monotonic() + self._lease / 1_000_000 * 2 / 3
         self.database.workers[self._worker_id] = self._now() + self._lease
         self._stop_beating()
         self._timer = asyncio.get_running_loop().call_later(self._lease / 3_000_000, self._beat_again)

@@ -50,13 +50,15 @@ class LocalWatches:
     """All watches of one store, by run.
 
     Args:
-        on_wait: called on the loop when somebody is about to wait.
+        on_wait: called on the loop when somebody is about to wait who has not waited before.
         on_idle: called when the last watch is closed.
     """
 
     def __init__(self, on_wait: Callable[[LocalWatch], None] | None = None, on_idle: Callable[[], None] | None = None) -> None:
         self._by_run: dict[str, set[LocalWatch]] = {}
         self._followed: dict[str, int] = {}
+        self.waiting: set[LocalWatch] = set()
+        """The watches that somebody has begun to wait for, until they are closed.  Changed on the loop alone."""
         self._on_wait = on_wait
         self._on_idle = on_idle
 
@@ -103,14 +105,17 @@ class LocalWatches:
                 watch.close()
 
     def waits(self, watch: LocalWatch) -> None:
-        if self._on_wait is not None:
-            self._on_wait(watch)
+        if watch not in self.waiting:
+            self.waiting.add(watch)
+            if self._on_wait is not None:
+                self._on_wait(watch)
 
     def forget(self, watch: LocalWatch) -> None:
         watches = self._by_run.get(watch.run_id)
         if watches is None or watch not in watches:
             return
         watches.discard(watch)
+        self.waiting.discard(watch)
         if watch.steps:
             self._followed[watch.run_id] -= 1
             if not self._followed[watch.run_id]:

@@ -136,11 +136,13 @@ class Bodies:
 
     def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
         takes, walk = node.takes, self._walk
+        if not node.streams:
+            if takes == "state":
+                path = start[0]
+                return ((walk.plan.at(path) if path else walk.plan).schema.view(walk.state.scopes[path].read),), None
+            if takes == "nothing":
+                return (), None
         scope, plan = walk.state.scopes[start.path], walk.plan
-        if takes == "state" and not node.streams:
-            return (plan.at(start.path).schema.view(scope.read),), None
-        if takes == "nothing" and not node.streams:
-            return (), None
         context = self._context(start)
         if takes in _TAKEN:
             return (plan.at(start.path).schema.view(scope.read), context)[: _TAKEN[takes]], context
@@ -203,7 +205,6 @@ class Bodies:
         """
         task = self.task
         assert task is not None  # noqa: S101 - `drive` has said in which task it runs
-        path, name, visit, _failed = start
         arguments, context = self._arguments(node, start)
         started_at = self._begins(start, context)
         outside = task.outside
@@ -213,8 +214,8 @@ class Bodies:
         runs_in(context if context is not None else partial(self._lent_step, start))
         try:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
-            said = None if context is None else context.said()
-            event = new_tuple(BodyReturned, (path, name, visit, value, started_at, said))
+            path, name, visit, _failed = start
+            event = new_tuple(BodyReturned, (path, name, visit, value, started_at, None if context is None else context.said()))
         except _NOT_THE_NODES:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a node raises is an outcome

@@ -111,7 +111,7 @@ class Committer:
         rows = batch.rows
         if not rows and change is None:
             return None
-        walk = self._walk
+        walk, live = self._walk, self._live
         commit = new_tuple(
             Commit,
             (walk.state.run_id, walk.epoch, tuple(rows), change, batch.opened, batch.closed, batch.consumed, batch.voted, batch.nudged),
@@ -120,7 +120,10 @@ class Committer:
         receipt = await (self._store.commit(commit) if self.within is None else self._commit_within(commit))
         if self._observers:
             self._tell(batch, receipt.committed_at, change, self._clock.now() - began)
-        self._live.committed(rows, receipt.committed_at, batch.cancels)
+        if rows:
+            live.head = rows[-1].seq
+        if live.queues:
+            live.committed(rows, receipt.committed_at, batch.cancels)
         if self._waiters:
             self.release_waiters()
         return receipt.inbox_rev

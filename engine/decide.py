@@ -28,7 +28,7 @@ One event makes at most one checkpoint.  An event that no longer fits the state
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from checkpoint_stores.errors import UnserialisableError
@@ -85,7 +85,7 @@ from engine.outcomes import Break, End, Fallback
 from engine.plan import END, NodePlan, Plan
 from engine.resolving import deadline_passed, voted
 from engine.retry import retry_due
-from engine.updates import only_declared, ops_of_update, outcome_of, result_of
+from engine.updates import Outcome, only_declared, ops_of_update, outcome_of, result_of
 
 _BEFORE_ITS_BODY: Final = frozenset({AT, RETRY})
 """Phases of a scope whose node's body is to run, or does."""
@@ -104,10 +104,15 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     scope = _in_flight(state, path, name, visit)
     if scope is None:
         return NOTHING
-    here = plan.at(path)
+    here = plan.at(path) if path else plan
     node = here.nodes[name]
     try:
-        outcome, update = outcome_of(value, name, path) if node.gives == "update" else result_of(value, node.gives)
+        outcome: Outcome | None = None
+        update: Mapping[str, Any] = value
+        if node.gives != "update":
+            outcome, update = result_of(value, node.gives)
+        elif type(value) is not dict:
+            outcome, update = outcome_of(value, name, path)
         if node.writes is not None:
             only_declared(node, path, update)
         ops = ops_of_update(here.schema, scope, name, update)
@@ -131,7 +136,7 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
     if edge.max_visits is not None:
         ops += counted(node, taken)
     target = edge.target
-    if failure is None and target != END and here.nodes[target].starts_at_once:
+    if failure is None and target in here.at_once:
         return step_on(scope, name, ops, target, started_at)
     return leave(here, state, scope, "step", ops, target, node=node, started_at=started_at, error=failure)
 

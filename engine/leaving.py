@@ -60,8 +60,11 @@ NOTHING: Final = Decision()
 def chosen(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
     if isinstance(outcome, Goto):
         return route_goto(node, scope, outcome, partial(plan.schema.view, after(scope, ops)))
-    if not node.conditional and node.normal is not None and node.normal.max_visits is None:
-        return new_tuple(Route, (node.normal, None))  # the common case needs no view of the state
+    if node.conditional:
+        return route(node, scope, partial(plan.schema.view, after(scope, ops)), outcome)
+    normal = node.normal
+    if normal is not None and normal.max_visits is None:
+        return new_tuple(Route, (normal, None))  # the common case needs no view of the state
     return route(node, scope, partial(plan.schema.view, after(scope, ops)), outcome)
 
 
@@ -86,7 +89,7 @@ def leave(
     if target != END:
         moved = ops if error is None else [*ops, ["error", error]]
         draft = new_tuple(Draft, (kind, path, node.name, target, moved, entered, started_at))
-        if not plan.nodes[target].starts_at_once:
+        if target not in plan.at_once:
             return Decision(draft, (Arrived(path),), commands)
         visits = scope.visits.get(target, 0) + (entered and target == node.name)
         start = new_tuple(StartBody, (path, target, visits + 1, 0))

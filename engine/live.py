@@ -38,7 +38,7 @@ class Live:
     def __init__(self, run_id: str, head: int, tokens: int, now: Callable[[], int], in_flight: Callable[[], Iterable[Began]]) -> None:
         self.run_id = run_id
         self.head = head
-        """The newest checkpoint known to be durable."""
+        """The newest checkpoint known to be durable.  Set by whoever commits."""
         self.tokens = tokens
         """The highest token index given."""
         self.queues: tuple[Queue, ...] = ()
@@ -88,12 +88,10 @@ class Live:
     # --- the run's side ---------------------------------------------------------------------------------------------
     def committed(self, rows: Sequence[Row], committed_at: int, stopped: Sequence[str]) -> None:
         """Checkpoints are durable; bodies at ``stopped`` will not come to an end."""
-        self.head = rows[-1].seq if rows else self.head
-        if self.queues:
-            for path in stopped:
-                self._put(Stopped(path, committed_at))
-            for row in rows:
-                self._put(row._replace(committed_at=committed_at))
+        for path in stopped:
+            self._put(Stopped(path, committed_at))
+        for row in rows:
+            self._put(row._replace(committed_at=committed_at))
 
     def began(self, path: str, node: str, index: int, began_at: int) -> None:
         self._put(Began(path, node, index, began_at))

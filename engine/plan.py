@@ -278,7 +278,12 @@ class Plan:
     graph_hash: str = ""
     signals: Mapping[str, Callable[[Any], Any] | None] = field(default_factory=dict)
     """Of the whole flow: what checks the payload of each signal it may wait for; None = anything goes."""
+    at_once: frozenset[str] = field(init=False, repr=False, default=frozenset())
+    """The nodes whose body begins as soon as a scope has come there (see `NodePlan.starts_at_once`)."""
     _places: dict[str, Plan] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at_once", frozenset(name for name, node in self.nodes.items() if node.starts_at_once))
 
     def at(self, path: str) -> Plan:
         """The plan of the scope at ``path``: ``""`` is this plan, ``checks[1]`` its second branch's, ``checks#2[1].review[0]`` nested.

@@ -184,14 +184,32 @@ class Walk:
                 batch.timers += _timers_of(scope)
             if scope.due is not None and scope.phase not in (DONE, FAILED):
                 batch.timers += (SetTimer(scope.due, BranchTimedOut(scope.path)),)
-        self._feed(events, now, batch)
+        self.feed(events, now, batch)
         # What has begun goes first; where there is nothing of it, nobody has called the items yet.
         self._begin_items(now, batch)
         return batch
 
-    def feed(self, events: list[Event], now: int) -> Batch:
-        """Fold everything that follows from ``events``."""
-        return self._feed(events, now, Batch())
+    def feed(self, events: Iterable[Event], now: int, batch: Batch | None = None) -> Batch:
+        """Fold everything that follows from ``events``; the batch, or a new one, with what that led to."""
+        state = self.state
+        if batch is None:
+            batch = Batch()
+        for event in events:
+            said = None
+            if isinstance(event, _FROM_BODIES):
+                said = event.said
+                self._landed(event.path)
+            self._follow(event, now, batch, said)
+            if self._gates or self._starved or self._items:
+                self._begin_what_waits(now, batch)
+            if state.status != "running":
+                # Nothing starts any more; what is in flight can commit nothing and is cancelled.
+                batch.starts.clear()
+                batch.cancels += tuple(sorted(state.running))
+                state.running.clear()
+                self._numbers.clear()
+                break
+        return batch
 
     def hold(self, unstarted: Iterable[StartBody] = ()) -> None:
         """Start no body from now on, and none of ``unstarted``; whoever drives the run next works out anew which are to start."""
@@ -208,31 +226,12 @@ class Walk:
 
     def stop_at_limit(self, now: int) -> Batch:
         """Record that the step limit keeps the run from moving."""
-        return self._feed([LimitReached()], now, Batch())
-
-    def _feed(self, events: Iterable[Event], now: int, batch: Batch) -> Batch:
-        for event in events:
-            said = None
-            if isinstance(event, _FROM_BODIES):
-                self._landed(event.path)
-                said = event.said
-            self._follow(event, now, batch, said)
-            if self._gates or self._starved or self._items:
-                self._begin_what_waits(now, batch)
-            if self.state.status != "running":
-                # Nothing starts any more; what is in flight can commit nothing and is cancelled.
-                batch.starts.clear()
-                batch.cancels += tuple(sorted(self.state.running))
-                self.state.running.clear()
-                self._numbers.clear()
-                break
-        return batch
+        return self.feed([LimitReached()], now)
 
     def _follow(self, event: Event, now: int, batch: Batch, said: Op | None = None) -> None:
         """Decide one event, fold its checkpoint, obey its commands, and follow what follows from it, depth first."""
-        todo = [event]  # no recursion: capped nodes that fall back to one another may go on for as long as there are steps
-        while todo:
-            event = todo.pop()
+        todo: list[Event] = []  # no recursion: capped nodes that fall back to one another may go on for as long as there are steps
+        while True:
             draft, then, commands = decide(self.plan, self.state, event, now)
             if draft is not None:
                 if said is not None:  # what a body said belongs to the checkpoint that its answer makes
@@ -242,7 +241,7 @@ class Walk:
                 except UnserialisableError as error:
                     if type(event) is Unstorable:
                         raise
-                    todo.append(Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at))
+                    event = Unstorable(draft.path, draft.node, draft.entered, error, draft.started_at)
                     continue
                 said = None
                 if self._gates and draft.kind == "join":
@@ -255,6 +254,9 @@ class Walk:
                     self._obey(command, batch)
             if then:
                 todo += reversed(then)
+            if not todo:
+                return
+            event = todo.pop()
 
     def _seal(self, draft: Draft) -> Row:
         """Number, encode and chain a draft, and fold it: what is folded is what a later load will decode."""
@@ -314,8 +316,9 @@ class Walk:
         state, path = self.state, start[0]
         if not path:
             # At the root there is no limit but that of the steps.
-            if state.step + len(state.running) < state.max_steps:
-                state.running.add(path)
+            running = state.running
+            if state.step + len(running) < state.max_steps:
+                running.add(path)
                 batch.starts.append(start)
             else:
                 self._starved[path] = None
@@ -341,11 +344,9 @@ class Walk:
 
     def _landed(self, path: str) -> None:
         """A body is no longer in flight; its place under the concurrency limits is free."""
-        running = self.state.running
-        if path in running:
-            running.discard(path)
-            if self._gates:
-                self._leave_gates(path)
+        if self._gates and path in self.state.running:
+            self._leave_gates(path)
+        self.state.running.discard(path)
 
     def _leave_gates(self, path: str) -> None:
         for key, gate in self._gates.items():

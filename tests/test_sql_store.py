@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -472,7 +473,7 @@ async def test_a_watch_outlives_a_file_that_cannot_be_read_for_a_while(sqlite_ur
             loop.call_soon_threadsafe(failed.set)
             raise
 
-    poller = SQLitePoller(connect, SetClock())
+    poller = SQLitePoller(connect, SetClock(), SimpleNamespace(batches=0, is_asked=False, answers=0, others=None))
     watch = poller.watches.watch(EVERY_RUN)
     try:
         waiting = asyncio.create_task(watch.changed())
@@ -483,6 +484,61 @@ async def test_a_watch_outlives_a_file_that_cannot_be_read_for_a_while(sqlite_ur
                 await waiting
     finally:
         await poller.close()
+
+
+@pytest.fixture
+def asked_about(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of how many runs each question of a watcher is."""
+    numbers: list[int] = []
+    text_of = statements.inbox_states_text
+    monkeypatch.setattr(statements, "inbox_states_text", lambda number: numbers.append(number) or text_of(number))
+    return numbers
+
+
+async def test_a_watcher_of_a_file_asks_about_those_runs_alone_that_are_still_watched(sqlite_url: str, asked_about: list[int]) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store, SQLCheckpointStore(sqlite_url) as other:
+        kept = await new_run(store)
+        lasting = store.watch(kept.run_id)
+        await lasting.changed()  # who begins to watch is told to look once
+        for _ in range(20):
+            run = await new_run(store)
+            watch = store.watch(run.run_id)
+            await watch.changed()
+            watch.close()
+        asked_about.clear()
+        waiting = asyncio.create_task(lasting.changed())
+        await other.request_cancel(kept.run_id, actor="ana")
+        await waiting
+        lasting.close()
+    assert set(asked_about) == {1}
+
+
+async def test_what_a_process_writes_itself_its_watcher_of_the_file_does_not_read_again(sqlite_url: str, asked_about: list[int]) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store, SQLCheckpointStore(sqlite_url) as other:
+        run = await new_run(store)
+        watch = store.watch(run.run_id)
+        looks = 0
+
+        async def steps_while_it_looks(times: int) -> None:
+            nonlocal looks
+            writer, wanted = store._database.writer, looks + times
+            while looks < wanted:
+                answered = writer.answers
+                await run.step()
+                looks += writer.answers - answered
+
+        async with asyncio.timeout(30):
+            await watch.changed()
+            await steps_while_it_looks(3)
+            asked_about.clear()
+            await steps_while_it_looks(5)
+            assert not asked_about
+            # What others write meanwhile is seen all the same.
+            waiting = asyncio.create_task(watch.changed())
+            await other.request_cancel(run.run_id, actor="ana")
+            while not waiting.done():
+                await run.step()
+        watch.close()
 
 
 async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:

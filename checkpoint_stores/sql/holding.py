@@ -27,21 +27,22 @@ class Holding:
         self._lease = database.scribe.lease
         self._is_virtual = is_virtual
         self._runs: set[str] = set()
-        self._confirmed = float("-inf")
+        self._fresh_until = float("-inf")
+        """By this process's own clock."""
         self.expires_at = 0
         """The end of the lease by the database's clock, as it last told."""
         self._beating: asyncio.Task[None] | None = None
         self._registering = asyncio.Lock()
 
     def is_fresh(self) -> bool:
-        return time.monotonic() - self._confirmed < self._lease / 1_000_000 * 2 / 3
+        return time.monotonic() < self._fresh_until
 
     async def beat(self) -> None:
         """Extend the lease now."""
         # Taken before the database answers: the lease is never believed to be younger than it is.
         asked = time.monotonic()
         self.expires_at = await self._database.transact(transactions.beat)
-        self._confirmed = asked
+        self._fresh_until = asked + self._lease / 1_000_000 * 2 / 3
 
     async def register(self) -> None:
         """Make sure of a fresh lease before a run is taken under it."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from checkpoint_stores.errors import LeaseLostError, RunNotFoundError, StoreUnavailableError
+from checkpoint_stores.protocol import Transaction
 from checkpoint_stores.records import ENDED, Changeover, Commit, Lease, NewRun, Receipt, Row, Snapshot
 from checkpoint_stores.sql import faults, transactions
 from checkpoint_stores.sql.database import Database
@@ -78,7 +79,7 @@ class Owning:
                 # The old owner's last row got in first: it is part of the run, look again.
         raise StoreUnavailableError(self._database.url, f"run {run_id} kept changing under {_ATTEMPTS} attempts to take it")
 
-    async def commit(self, commit: Commit, within: StepTransaction | None = None) -> Receipt:
+    async def commit(self, commit: Commit, within: Transaction | None = None) -> Receipt:
         database = self._database
         if not database.is_open:
             await database.open()
@@ -86,7 +87,7 @@ class Owning:
             work = transition_of(commit, key_of(commit.run_id))
             receipt: Receipt
             if within is not None:
-                receipt = await within.commit(work)
+                receipt = await cast("StepTransaction", within).commit(work)  # this store has made it
             else:
                 receipt = await database.commit(work)
         except RunNotFoundError:

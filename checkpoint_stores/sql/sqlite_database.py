@@ -66,7 +66,7 @@ class SQLiteDatabase(Database):
         )
         self.reader = SQLiteReader(self.url, self._connect)
         await self.reader.open()
-        self.outside = SQLitePoller(self._connect, self.scribe.now)
+        self.outside = SQLitePoller(self._connect, self.scribe.now, writer)
 
     async def _close(self, last: Callable[[sa.Connection], object]) -> None:
         await self.outside.close()

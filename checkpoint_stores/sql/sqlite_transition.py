@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 from checkpoint_stores.errors import LeaseLostError
-from checkpoint_stores.records import Receipt
+from checkpoint_stores.records import Receipt, new_tuple
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.transitions import Transition
@@ -33,9 +34,13 @@ def append(execute: Execute, work: Transition, now: int) -> Receipt:
 
 def append_many(execute: Execute, works: Sequence[Transition], now: int) -> list[Receipt | LeaseLostError]:
     """One row each of as many runs, by one statement: what each gets, in order.  Raises the driver's error where one of them is wrong in itself."""
-    values = [value for work in works for value in (*work.rows[0], now)]
-    revisions = dict(execute(statements.sqlite_append_many(len(works)), values))
-    return [Receipt(revisions[work.key], now) if work.key in revisions else lost(execute, work) for work in works]
+    values = [*chain.from_iterable([work.rows[0] for work in works]), now]
+    rev_of = dict(execute(statements.sqlite_append_many(len(works)), values)).get
+    receipts: list[Receipt | LeaseLostError] = []
+    for work in works:
+        rev = rev_of(work.key)
+        receipts.append(lost(execute, work) if rev is None else new_tuple(Receipt, (rev, now)))
+    return receipts
 
 
 def write(execute: Execute, work: Transition, now: int) -> Receipt:

@@ -50,6 +50,20 @@ class SQLiteWriter(SQLiteQueue[Written]):
         super().__init__(url, connect, name="trailmark-sqlite-writer")
         self._clock = clock
         self._core: sa.Connection
+        self.batches = 0
+        """How many batches were carried out.  This and what follows is for a watcher in another thread (see `watches.Writes`)."""
+        self.is_asked = False
+        self.answers = 0
+        self.others: int | None = None
+
+    def _deliver(self, outcomes: list[Outcome]) -> None:
+        self.batches += 1
+        super()._deliver(outcomes)
+        if self.is_asked:
+            self.is_asked = False
+            with contextlib.suppress(sqlite3.Error):  # not answered: the watcher looks for itself
+                (self.others,) = self._raw.execute("PRAGMA data_version").fetchone()
+                self.answers += 1
 
     def _prepare(self) -> None:
         self._core = core_over(self._raw)
@@ -83,10 +97,10 @@ class SQLiteWriter(SQLiteQueue[Written]):
             answers = sqlite_transition.append_many(self._execute, [work for work, _ in jobs], self._clock())
         except _ONE_IS_WRONG:
             return [self._carry_out_one(*job) for job in jobs]
-        return [
-            (future, None, answer) if isinstance(answer, LeaseLostError) else (future, answer, None)
-            for (_, future), answer in zip(jobs, answers, strict=True)
-        ]
+        outcomes: list[Outcome] = []
+        for (_, future), told in zip(jobs, answers, strict=True):
+            outcomes.append((future, None, told) if isinstance(told, LeaseLostError) else (future, told, None))
+        return outcomes
 
     def _carry_out_one(self, work: Any, future: Answer) -> Outcome:
         execute = self._raw.execute
@@ -127,12 +141,14 @@ def _together(jobs: list[Job[Any]]) -> Iterator[list[Job[Any]]]:
     waiting: dict[bytes, Job[Any]] = {}
     for job in jobs:
         work = job[0]
-        if not _is_ordinary(work) or work.key in waiting:
-            yield from _groups(list(waiting.values()))
-            waiting = {}
-        if _is_ordinary(work):
+        is_ordinary = _is_ordinary(work)
+        if is_ordinary and work.key not in waiting:
             waiting[work.key] = job
-        else:
+            continue
+        if waiting:
+            yield from _groups(list(waiting.values()))
+        waiting = {work.key: job} if is_ordinary else {}
+        if not is_ordinary:
             yield [job]
     yield from _groups(list(waiting.values()))
 

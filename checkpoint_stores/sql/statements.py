@@ -281,20 +281,21 @@ SQLITE_APPEND: Final = (
 )
 """One row; parameters are its columns in order.  Returns inbox_rev, or no line where the lease is lost."""
 
-APPENDED_TOGETHER: Final = (64, 16)
+APPENDED_TOGETHER: Final = (64, 16, 4)
 """How many ordinary commits share a statement on SQLite, where so many wait: few different texts, so that each stays prepared."""
 
 
 @cache
 def sqlite_append_many(number: int) -> str:
-    """So many rows, each of another run; parameters are their columns in order, row after row, in plain places.
+    """So many rows, each of another run; parameters are their columns but the last in order, row after row, and that one once, behind them.
 
     Returns (run_id, inbox_rev) of those that are in; of a run whose lease is lost, or whose row does not follow, there is no line.
     """
-    row = f"({', '.join('?' * len(ROW_COLUMNS))})"
+    own = ROW_COLUMNS[:-1]
+    row = f"({', '.join('?' * len(own))})"
     return (
-        f"WITH given ({ROWS}) AS (VALUES {', '.join([row] * number)})"
-        f" INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.* FROM given CROSS JOIN {runs.name} r"
+        f"WITH given ({', '.join(own)}) AS (VALUES {', '.join([row] * number)})"
+        f" INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.*, ? FROM given CROSS JOIN {runs.name} r"
         f" WHERE r.run_id = given.run_id AND r.epoch = given.epoch AND {extends_head('given.run_id', 'given.seq')}"
         f" RETURNING run_id, (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = {checkpoints.name}.run_id)"
     )

@@ -10,9 +10,9 @@ one), and named here.  Holds no rule and no statement.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import sqlalchemy as sa
 
@@ -50,7 +50,6 @@ from checkpoint_stores.sql.matters import AskingTime
 from checkpoint_stores.sql.owning import Owning
 from checkpoint_stores.sql.reading import Reading
 from checkpoint_stores.sql.sqlite_database import SQLiteDatabase, Synchronous, checked_synchronous
-from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.upkeep import Upkeep
 from checkpoint_stores.tenancy import TenantStore
@@ -161,8 +160,8 @@ class SQLCheckpointStore:
     async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None = None, takeover: bool = False) -> Lease:
         return await self._owning.acquire(run_id, details=details, takeover=takeover)
 
-    async def commit(self, commit: Commit, *, within: Transaction | None = None) -> Receipt:
-        return await self._owning.commit(commit, cast("StepTransaction | None", within))
+    def commit(self, commit: Commit, *, within: Transaction | None = None) -> Coroutine[Any, Any, Receipt]:
+        return self._owning.commit(commit, within)  # no coroutine around another: it is on the path of every step
 
     def transaction(
         self, *, limit: timedelta | None, begin: Callable[[], Awaitable[None]], ended: Callable[[], None], check: Callable[[], None]

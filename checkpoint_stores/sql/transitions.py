@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from checkpoint_stores.records import ENDED, BarrierRecord, Commit, NewRun, Row
+from checkpoint_stores.records import ENDED, BarrierRecord, Commit, NewRun, Row, new_tuple
 from checkpoint_stores.sql.lines import barrier_details, barrier_line, decision_line, encoded, run_line
 
 
@@ -33,19 +33,23 @@ class Transition(NamedTuple):
 
 def transition_of(commit: Commit, key: bytes) -> Transition:
     """Convert a commit; UnserialisableError where a barrier or a vote holds no data."""
-    rows = tuple((key, *row[1:11]) for row in commit.rows)
-    if rows and commit.change is None and not (commit.opened or commit.closed or commit.consumed or commit.voted or commit.nudged):
+    _run_id, _epoch, added, change, opens, closes, consumes, votes, nudges = commit
+    if len(added) == 1 and change is None and not (opens or closes or consumes or votes or nudges):
+        return new_tuple(
+            Transition, (key, commit, ((key, *added[0][1:11]),), None, (), (), (), (), (), None)
+        )  # nearly every commit is this
+    rows = tuple((key, *row[1:11]) for row in added)
+    if rows and change is None and not (opens or closes or consumes or votes or nudges):
         return Transition(key, commit, rows)
     # What is opened and closed, or voted and consumed, in one go is written as it ends: one statement cannot change
     # on PostgreSQL what it has itself inserted.
-    closed, consumed = dict(commit.closed), dict(commit.consumed)
-    opened = [barrier_line(barrier, tenant="", status=closed.pop(barrier.ticket, None)) for barrier in commit.opened]
-    voted = [decision_line(vote, consumed_seq=consumed.pop(vote.id, None)) for vote in commit.voted]
-    change = commit.change
+    closed, consumed = dict(closes), dict(consumes)
+    opened = [barrier_line(barrier, tenant="", status=closed.pop(barrier.ticket, None)) for barrier in opens]
+    voted = [decision_line(vote, consumed_seq=consumed.pop(vote.id, None)) for vote in votes]
     values: tuple[Any, ...] = (None, None, False, None, False, None, None, None)
     if change is not None:
         gives_back = change.release or change.status in ENDED
-        last = commit.rows[-1] if commit.rows and (change.status is not None or gives_back) else None
+        last = added[-1] if added and (change.status is not None or gives_back) else None
         values = (
             change.status,
             change.wake_at,
@@ -56,8 +60,8 @@ def transition_of(commit: Commit, key: bytes) -> Transition:
             last.digest if last else None,
             change.release_at_rev,
         )
-    nudged = [(barrier.ticket, barrier_details(barrier)) for barrier in commit.nudged]
-    asks = ",".join(sorted({line["node"] for line, barrier in zip(opened, commit.opened, strict=True) if _takes_allowances(line, barrier)}))
+    nudged = [(barrier.ticket, barrier_details(barrier)) for barrier in nudges]
+    asks = ",".join(sorted({line["node"] for line, barrier in zip(opened, opens, strict=True) if _takes_allowances(line, barrier)}))
     return Transition(key, commit, rows, values, opened, tuple(closed.items()), tuple(consumed.items()), voted, nudged, asks or None)
 
 

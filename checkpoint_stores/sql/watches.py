@@ -18,7 +18,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.lines import id_of, key_of
@@ -37,41 +37,54 @@ _RING: Final = "?"
 _STEP: Final = "!"
 
 
-class SQLitePoller:
-    """One thread that compares (inbox_rev, status) of the watched runs whenever anybody wrote to the file, and what is due for who
-    watches all of them."""
+class Writes(Protocol):
+    """The connection of this process that writes, as a watcher asks about it from another thread."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], now: Callable[[], int]) -> None:
+    batches: int
+    """How many times it has written."""
+    is_asked: bool
+    """Set to have it look, behind its next batch, what others have written."""
+    answers: int
+    """How often it has looked."""
+    others: int | None
+    """What it saw then: a number that moves with what others commit, and with nothing of its own."""
+
+
+class SQLitePoller:
+    """One thread that compares (inbox_rev, status) of the watched runs whenever somebody else wrote to the file, and what is due for
+    who watches all of them.
+
+    What this process writes by itself wakes its watches without it; it would be most of what there is to see.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], now: Callable[[], int], writes: Writes) -> None:
         self._connect = connect
         self._now = now
+        self._writes = writes
         self._loop = asyncio.get_running_loop()
         self.watches = LocalWatches(on_wait=self._on_wait, on_idle=self._on_idle)
-        self._watched: frozenset[tuple[str, bool]] = frozenset()
-        """Runs, and whether their steps count."""
         self._stop: threading.Event | None = None
         self._thread: threading.Thread | None = None
 
     def _on_wait(self, watch: LocalWatch) -> None:
-        if (watch.run_id, watch.steps) not in self._watched:
-            self._watched |= {(watch.run_id, watch.steps)}
         if self._stop is None:
             self._stop = threading.Event()
             self._thread = threading.Thread(target=self._poll, args=(self._stop,), name="trailmark-sqlite-watcher", daemon=True)
             self._thread.start()
 
     def _on_idle(self) -> None:
-        self._watched = frozenset()
         if self._stop is not None:
             self._stop.set()
             self._stop = None
 
     @property
     def rung(self) -> Collection[str]:
-        """Nobody rings here: whoever follows sees the newest checkpoint in the file."""
-        return ()
+        """The runs whose steps are followed here: other processes see the newest checkpoint in the file."""
+        return self.watches.followed
 
     def tell(self, run_id: str) -> None:
-        """See `rung`."""
+        """Tell whoever follows a run of its step."""
+        self.watches.step(run_id)
 
     async def close(self) -> None:
         """Wake whoever waits and end the thread."""
@@ -89,27 +102,27 @@ class SQLitePoller:
                 stop.wait(_RETRY_SECONDS)
 
     def _compare(self, connection: sqlite3.Connection, stop: threading.Event) -> None:
-        known: dict[str, tuple[Any, ...]] = {}
-        heads: dict[str, int] = {}
-        version: int | None = None
-        seen: frozenset[tuple[str, bool]] = frozenset()
+        states: dict[str, tuple[Any, ...]] = {}
+        heads: dict[str, tuple[Any, ...]] = {}
+        foreign = _Foreign(self._writes)
         while not stop.is_set():
-            watched = self._watched
-            current = connection.execute("PRAGMA data_version").fetchone()[0]
-            if current != version or watched is not seen:
-                version, seen = current, watched
-                run_ids = {run_id for run_id, _ in watched}
-                states = self._read(connection, statements.inbox_states_text, run_ids - {EVERY_RUN})
-                if EVERY_RUN in run_ids:
-                    states.append((EVERY_RUN, self._due(connection)))
-                changed = [run_id for run_id, state in states if known.get(run_id) != state or state[0] == _UNCOUNTED]
-                known.update(states)
-                newest = self._read(connection, statements.heads_text, (run_id for run_id, steps in watched if steps))
-                stepped = [run_id for run_id, (head,) in newest if heads.get(run_id) != head]
-                heads.update((run_id, head) for run_id, (head,) in newest)
-                if changed or stepped:
-                    self._loop.call_soon_threadsafe(self._wake, changed, stepped)
+            waiting = list(self.watches.waiting)
+            watched, followed = {watch.run_id for watch in waiting}, {watch.run_id for watch in waiting if watch.steps}
+            if foreign.wrote(connection.execute("PRAGMA data_version").fetchone()[0]):
+                look, look_for_steps = watched, followed
+            else:
+                look, look_for_steps = watched - states.keys(), followed - heads.keys()
+            changed = _moved(states, watched, self._states(connection, look)) if look or len(states) > len(watched) else []
+            stepped = _moved(heads, followed, self._read(connection, statements.heads_text, look_for_steps)) if followed or heads else []
+            if changed or stepped:
+                self._loop.call_soon_threadsafe(self._wake, changed, stepped)
             stop.wait(POLL_SECONDS)
+
+    def _states(self, connection: sqlite3.Connection, run_ids: Collection[str]) -> list[tuple[str, tuple[Any, ...]]]:
+        states = self._read(connection, statements.inbox_states_text, (run_id for run_id in run_ids if run_id != EVERY_RUN))
+        if EVERY_RUN in run_ids:
+            states.append((EVERY_RUN, self._due(connection)))
+        return states
 
     @staticmethod
     def _read(connection: sqlite3.Connection, text: Callable[[int], str], run_ids: Iterable[str]) -> list[tuple[str, tuple[Any, ...]]]:
@@ -131,6 +144,58 @@ class SQLitePoller:
             self.watches.wake(run_id)
         for run_id in stepped:
             self.watches.step(run_id)
+
+
+class _Foreign:
+    """Whether somebody else wrote to the file since it was last asked.
+
+    A connection sees that another one has committed, and not whose that is: the watcher's sees what the writer of this process does,
+    too.  So where that was busy meanwhile it is asked what it saw, and the answer waited for until the next look.
+    """
+
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+        self._version: int | None = None
+        self._batches = -1
+        self._others: int | None = None
+        self._is_open = False
+        """Whether there is a change of which nobody knows whose it is."""
+        self._asked_at: int | None = None
+
+    def wrote(self, version: int) -> bool:
+        """``version`` is what the watcher's connection sees now."""
+        writes, moved = self._writes, version != self._version
+        self._version = version
+        self._is_open = self._is_open or moved
+        was_busy = writes.batches != self._batches
+        self._batches = writes.batches
+        if not self._is_open:
+            return False
+        if not was_busy:
+            self._is_open, self._asked_at = False, None
+            return True
+        if self._asked_at is not None and writes.answers > self._asked_at:
+            others, self._others = self._others, writes.others
+            self._is_open, self._asked_at = moved, None
+            if others != self._others:
+                self._is_open = False
+                return True
+        if self._is_open and self._asked_at is None:
+            self._asked_at = writes.answers
+            writes.is_asked = True
+        return False
+
+
+def _moved(known: dict[str, tuple[Any, ...]], watched: Collection[str], found: Iterable[tuple[str, tuple[Any, ...]]]) -> list[str]:
+    """The runs of which what is ``found`` is not what is ``known``; then it is, and what nobody watches is forgotten."""
+    moved = []
+    for run_id, state in found:
+        if known.get(run_id) != state or state[0] == _UNCOUNTED:
+            moved.append(run_id)
+        known[run_id] = state
+    for gone in known.keys() - watched:
+        del known[gone]
+    return moved
 
 
 class PostgresListener:
