@@ -59,6 +59,8 @@ class LocalWatches:
         self._followed: dict[str, int] = {}
         self.waiting: set[LocalWatch] = set()
         """The watches that somebody has begun to wait for, until they are closed.  Changed on the loop alone."""
+        self.changes = 0
+        """How often that set has changed."""
         self._on_wait = on_wait
         self._on_idle = on_idle
 
@@ -107,6 +109,7 @@ class LocalWatches:
     def waits(self, watch: LocalWatch) -> None:
         if watch not in self.waiting:
             self.waiting.add(watch)
+            self.changes += 1
             if self._on_wait is not None:
                 self._on_wait(watch)
 
@@ -116,6 +119,7 @@ class LocalWatches:
             return
         watches.discard(watch)
         self.waiting.discard(watch)
+        self.changes += 1
         if watch.steps:
             self._followed[watch.run_id] -= 1
             if not self._followed[watch.run_id]:

@@ -105,15 +105,23 @@ class SQLitePoller:
         states: dict[str, tuple[Any, ...]] = {}
         heads: dict[str, tuple[Any, ...]] = {}
         foreign = _Foreign(self._writes)
+        watched: set[str] = set()
+        followed: set[str] = set()
+        changes = -1
         while not stop.is_set():
-            waiting = list(self.watches.waiting)
-            watched, followed = {watch.run_id for watch in waiting}, {watch.run_id for watch in waiting if watch.steps}
+            look: Collection[str] = ()
+            look_for_steps: Collection[str] = ()
+            if changes != self.watches.changes:
+                changes = self.watches.changes
+                waiting = list(self.watches.waiting)
+                watched, followed = {watch.run_id for watch in waiting}, {watch.run_id for watch in waiting if watch.steps}
+                _forget(states, watched)
+                _forget(heads, followed)
+                look, look_for_steps = watched - states.keys(), followed - heads.keys()
             if foreign.wrote(connection.execute("PRAGMA data_version").fetchone()[0]):
                 look, look_for_steps = watched, followed
-            else:
-                look, look_for_steps = watched - states.keys(), followed - heads.keys()
-            changed = _moved(states, watched, self._states(connection, look)) if look or len(states) > len(watched) else []
-            stepped = _moved(heads, followed, self._read(connection, statements.heads_text, look_for_steps)) if followed or heads else []
+            changed = _moved(states, self._states(connection, look)) if look else []
+            stepped = _moved(heads, self._read(connection, statements.heads_text, look_for_steps)) if look_for_steps else []
             if changed or stepped:
                 self._loop.call_soon_threadsafe(self._wake, changed, stepped)
             stop.wait(POLL_SECONDS)
@@ -186,16 +194,20 @@ class _Foreign:
         return False
 
 
-def _moved(known: dict[str, tuple[Any, ...]], watched: Collection[str], found: Iterable[tuple[str, tuple[Any, ...]]]) -> list[str]:
-    """The runs of which what is ``found`` is not what is ``known``; then it is, and what nobody watches is forgotten."""
+def _moved(known: dict[str, tuple[Any, ...]], found: Iterable[tuple[str, tuple[Any, ...]]]) -> list[str]:
+    """The runs of which what is ``found`` is not what is ``known``; then it is."""
     moved = []
     for run_id, state in found:
         if known.get(run_id) != state or state[0] == _UNCOUNTED:
             moved.append(run_id)
         known[run_id] = state
-    for gone in known.keys() - watched:
-        del known[gone]
     return moved
+
+
+def _forget(known: dict[str, tuple[Any, ...]], watched: Collection[str]) -> None:
+    """Drop what is known of runs that nobody watches any more."""
+    for run_id in known.keys() - watched:
+        del known[run_id]
 
 
 class PostgresListener:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoint_stores.sql.watches import _Foreign
@@ -34,9 +34,10 @@ class File:
             self.answers += 1
 
 
-MOVES = st.lists(st.sampled_from(["other", "ours", "look"]), max_size=60)
+MOVES = st.lists(st.sampled_from(["other", "ours", "look"]), min_size=6, max_size=30)
 
 
+@settings(max_examples=2_000)
 @given(moves=MOVES, is_busy=st.booleans())
 def test_what_others_write_is_seen_within_two_looks_however_busy_our_own_writer_is(moves: list[str], is_busy: bool) -> None:
     file = File()
