@@ -37,6 +37,7 @@ from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, due_at, f
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
 from checkpoint_stores.records import (
     ENDED,
+    ROWS_ALONE,
     UNDRIVEN,
     Amendment,
     BarrierRecord,
@@ -224,7 +225,7 @@ class MemoryCheckpointStore:
         held = self._runs.get(commit.run_id)
         if held is None or held.epoch != commit.epoch:
             raise self._lost(commit)
-        _run_id, _epoch, added, change, opened, closed, consumed, voted, nudged = commit
+        added = commit[2]
         rows = held.rows
         seq = rows[-1].seq
         for row in added:
@@ -234,12 +235,12 @@ class MemoryCheckpointStore:
         now = self._now()
         rows += added
         held.times += (now,) * len(added)
-        if change is not None or opened or closed or consumed or voted or nudged:
-            uses = self._uses(held, commit, now) if opened and self.database.grants else []
+        if commit[3:] != ROWS_ALONE:
+            uses = self._uses(held, commit, now) if commit.opened and self.database.grants else []
             held.change(commit, now, uses)
             if held.record.owner is None:
                 self._drop(commit.run_id)
-            if change is not None and change.status is not None:
+            if commit.change is not None and commit.change.status is not None:
                 self._watches.wake(commit.run_id)
         if self._watches.followed:
             self._watches.step(commit.run_id)

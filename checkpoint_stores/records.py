@@ -307,6 +307,10 @@ class Commit(NamedTuple):
     """Open tickets of which people were reminded, or which others may now decide too; their status stays as it is."""
 
 
+ROWS_ALONE: Final = Commit("", 0, ())[3:]
+"""What stands behind the rows of a commit that holds nothing else: nearly every one."""
+
+
 class Amendment(NamedTuple):
     """What somebody who holds no lease writes into a run that nobody drives: one row, under an epoch of its own."""
 

@@ -8,7 +8,7 @@ that hears of changes from elsewhere calls `wake` or `wake_all` on its loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 EVERY_RUN: Final = ""
@@ -56,7 +56,8 @@ class LocalWatches:
 
     def __init__(self, on_wait: Callable[[LocalWatch], None] | None = None, on_idle: Callable[[], None] | None = None) -> None:
         self._by_run: dict[str, set[LocalWatch]] = {}
-        self._followed: dict[str, int] = {}
+        self.followed: dict[str, int] = {}
+        """The runs of which steps are watched, and by how many."""
         self.waiting: set[LocalWatch] = set()
         """The watches that somebody has begun to wait for, until they are closed.  Changed on the loop alone."""
         self.changes = 0
@@ -68,13 +69,8 @@ class LocalWatches:
         watch = LocalWatch(self, run_id, steps=steps)
         self._by_run.setdefault(run_id, set()).add(watch)
         if steps:
-            self._followed[run_id] = self._followed.get(run_id, 0) + 1
+            self.followed[run_id] = self.followed.get(run_id, 0) + 1
         return watch
-
-    @property
-    def followed(self) -> Mapping[str, int]:
-        """The runs of which steps are watched, and by how many."""
-        return self._followed
 
     def is_answered(self, run_id: str) -> bool:
         """Whether anybody watches a run who does not follow its steps: whoever drives it does."""
@@ -82,7 +78,7 @@ class LocalWatches:
 
     def step(self, run_id: str) -> None:
         """Wake who follows the steps of a run."""
-        if run_id in self._followed:
+        if run_id in self.followed:
             for watch in self._by_run[run_id]:
                 if watch.steps:
                     watch.wake()
@@ -121,9 +117,9 @@ class LocalWatches:
         self.waiting.discard(watch)
         self.changes += 1
         if watch.steps:
-            self._followed[watch.run_id] -= 1
-            if not self._followed[watch.run_id]:
-                del self._followed[watch.run_id]
+            self.followed[watch.run_id] -= 1
+            if not self.followed[watch.run_id]:
+                del self.followed[watch.run_id]
         if not watches:
             del self._by_run[watch.run_id]
         if not self._by_run and self._on_idle is not None:

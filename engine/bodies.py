@@ -47,11 +47,13 @@ _TAKEN: Final = {"nothing": 0, "state": 1, "state_context": 2}
 class _Body:
     """A node's body in flight."""
 
-    __slots__ = ("begun", "call", "context", "start", "started_at", "task", "timed_out", "timer")
+    __slots__ = ("begun", "call", "context", "is_over", "start", "started_at", "task", "timed_out", "timer")
 
-    def __init__(self, start: StartBody, context: StepContext, started_at: int) -> None:
+    def __init__(self, start: StartBody, context: StepContext | None, started_at: int) -> None:
         self.start = start
         self.context = context
+        """None where it takes none, and nothing it calls has asked for it."""
+        self.is_over = False
         self.started_at = started_at
         self.begun = False
         self.task: asyncio.Task[None] | None = None
@@ -60,7 +62,9 @@ class _Body:
         self.timed_out = False
 
     def revoke(self, reason: str) -> None:
-        self.context.revoke(reason)
+        self.is_over = True
+        if self.context is not None:
+            self.context.revoke(reason)
         if self.timer is not None:
             self.timer.cancel()
 
@@ -75,6 +79,7 @@ class Bodies:
     ) -> None:  # fmt: skip
         self._walk = walk
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._strays = strays
         self._around = around
@@ -136,13 +141,11 @@ class Bodies:
 
     def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
         takes, walk = node.takes, self._walk
-        if not node.streams:
-            if takes == "state":
-                path = start[0]
-                return ((walk.plan.at(path) if path else walk.plan).schema.view(walk.state.scopes[path].read),), None
-            if takes == "nothing":
-                return (), None
         scope, plan = walk.state.scopes[start.path], walk.plan
+        if node.sees_state_alone:
+            return (plan.at(start.path).schema.view(scope.read),), None
+        if takes == "nothing" and not node.streams:
+            return (), None
         context = self._context(start)
         if takes in _TAKEN:
             return (plan.at(start.path).schema.view(scope.read), context)[: _TAKEN[takes]], context
@@ -166,14 +169,13 @@ class Bodies:
     def _known(self, start: StartBody, began_at: int) -> Began:
         return Began(start.path, start.node, self._walk.index_of(start.path), began_at)
 
-    def _begins(self, start: StartBody, context: StepContext | None) -> int:
-        """A body begins now."""
-        began_at = self._walk.began_at = self._clock.now()
+    def _begins(self, start: StartBody, context: StepContext | None, began_at: int) -> None:
+        """A body begins now, at ``began_at``."""
+        self._walk.began_at = began_at
         if context is not None:
             context.began_at = began_at
         if self.live.queues:
             self.live.began(*self._known(start, began_at))
-        return began_at
 
     def _context(self, start: StartBody) -> StepContext:
         state = self._walk.state
@@ -205,8 +207,15 @@ class Bodies:
         """
         task = self.task
         assert task is not None  # noqa: S101 - `drive` has said in which task it runs
-        arguments, context = self._arguments(node, start)
-        started_at = self._begins(start, context)
+        walk = self._walk
+        context: StepContext | None = None
+        if node.sees_state_alone:
+            arguments: tuple[Any, ...] = (walk.plan.schema.view(walk.state.root.read),)
+        else:
+            arguments, context = self._arguments(node, start)
+        started_at = walk.began_at = self._clock.now()
+        if context is not None or self.live.queues:
+            self._begins(start, context, started_at)
         outside = task.outside
         event: Event | None = None
         raised: BaseException | None = None
@@ -265,20 +274,32 @@ class Bodies:
         plan = self._walk.plan.at(start.path)
         node = plan.nodes[start.node]
         arguments, context = self._arguments(node, start)
-        body = _Body(start, context or self._context(start), self._clock.now())
+        if context is None and not node.is_async:
+            context = self._context(start)  # made here: its thread is not to read what the loop may be changing
+        body = _Body(start, context, self._clock.now())
         self._in_flight[start.path] = body
-        body.task = asyncio.create_task(self._run(plan, node, body, arguments))
+        body.task = self._loop.create_task(self._run(plan, node, body, arguments))
+
+    def _step_of(self, body: _Body) -> StepContext:
+        """The context of a body that takes none, made when something it calls asks for it."""
+        if body.context is None:
+            if body.is_over:
+                raise NoStepError
+            body.context = self._context(body.start)
+            body.context.began_at = body.started_at
+        return body.context
 
     async def _run(self, plan: Plan, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
         start = body.start
-        runs_in(body.context)
+        runs_in(body.context if body.context is not None else partial(self._step_of, body))
         event: Event
         raised: BaseException | None = None
         try:
             before = self._abandoned.pop(start[:3], None)
             if before is not None and not node.overlap and not before.done():
                 await asyncio.wait([before])
-            body.started_at = self._begins(start, body.context)
+            body.started_at = self._clock.now()
+            self._begins(start, body.context, body.started_at)
             body.begun = True
             if node.is_wrapped:
                 where = NodeCall(self._walk.state.run_id, start.path, start.node, start.visit, start.failed + 1)
@@ -296,6 +317,7 @@ class Bodies:
             raised = error
         finally:
             body.revoke("the node has returned")
+            body.task = None  # this one, whose context knows the body
         if self._in_flight.get(start.path) is not body:
             return  # it was cancelled or given up: whatever it brings comes too late
         if body.timed_out and body.call is not None and not body.call.over.done():
@@ -316,6 +338,7 @@ class Bodies:
         if node.is_wrapped:
             body.started_at = self._clock.now()
         if node.streams:
+            assert body.context is not None  # noqa: S101 - what streams speaks through one
             return await streamed(node, arguments, body.context)
         if node.is_async:
             return await node.fn(*arguments)  # type: ignore[misc]

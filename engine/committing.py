@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from checkpoint_stores.codec import encode
@@ -64,13 +64,6 @@ class Committer:
         """All rows that are not durable yet, those of ``batch`` last."""
         return [*self._held.rows, *batch.rows] if self._held is not None else batch.rows
 
-    def commit(self, batch: Batch, change: RunChange | None) -> Awaitable[int | None]:
-        """Make a batch durable, unless the policy holds its rows back; the revision of the inbox, None where nothing was written.
-
-        Raises LeaseLostError, StoreUnavailableError.
-        """
-        return self._write(batch, change) if self._held is None else self._save(self._held, batch, change)
-
     async def checkpoint(self) -> int:
         """Make everything durable that has happened so far; the number of the newest checkpoint that is.
 
@@ -81,7 +74,7 @@ class Committer:
                 if self._held.rows:
                     batch = Batch()
                     batch.rows = self._held.rows
-                    await self._write(batch, None)
+                    await self.write(batch, None)
                     self._held.saved()
         elif self._live.head < self._walk.state.seq:
             waiter = asyncio.get_running_loop().create_future()
@@ -106,8 +99,11 @@ class Committer:
         self._warn = lambda _warning: None
 
     # --- writing ----------------------------------------------------------------------------------------------------
-    async def _write(self, batch: Batch, change: RunChange | None) -> int | None:
-        """Commit, and tell who looks on."""
+    async def write(self, batch: Batch, change: RunChange | None) -> int | None:
+        """Make a batch durable, and tell who looks on; the revision of the inbox, None where there was nothing to write.
+
+        Raises LeaseLostError, StoreUnavailableError.
+        """
         rows = batch.rows
         if not rows and change is None:
             return None
@@ -128,7 +124,10 @@ class Committer:
             self.release_waiters()
         return receipt.inbox_rev
 
-    async def _save(self, held: HeldBack, batch: Batch, change: RunChange | None) -> int | None:
+    async def write_or_hold_back(self, batch: Batch, change: RunChange | None) -> int | None:
+        """`write`, where a policy may keep the rows from being written now; None where it does."""
+        held = self._held
+        assert held is not None  # noqa: S101 - else nothing is ever held back
         async with self._turn:
             # What a step's own transaction has written cannot be held back with the step: it is committed now, or it is lost.
             must = change is not None or self.within is not None or must_save(batch) or bool(self._live.queues)
@@ -137,7 +136,7 @@ class Committer:
                 return None
             batch.rows = held.rows
             try:
-                written = await self._write(batch, change)
+                written = await self.write(batch, change)
             except StoreUnavailableError as error:
                 if must or held.policy.if_unavailable == "fail":
                     raise

@@ -91,9 +91,8 @@ def current_step() -> StepContext:
     return found if isinstance(found, StepContext) else found()
 
 
-def runs_in(step: StepContext | Callable[[], StepContext]) -> None:
-    """Called by the driver: what `current_step` tells in this task from now on (or what makes it, when it is asked)."""
-    _CURRENT.set(step)
+runs_in: Final = _CURRENT.set
+"""Called by the driver: what `current_step` tells in this task from now on (or what makes it, when it is asked)."""
 
 
 def current_part(part: StepContext) -> contextvars.Token[StepContext | Callable[[], StepContext] | None]:

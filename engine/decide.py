@@ -148,7 +148,8 @@ def _cut(state: RunState, scope: Scope, ended: Decision) -> Decision:
     assert scope.parent is not None  # noqa: S101
     if draft.ops[-1] != ["done"]:
         return ended
-    return Decision(draft._replace(ops=[*draft.ops, ["cut"]]), ended.then, (*ended.commands, *_closing(state, scope.parent)))
+    cut = draft._replace(ops=[*draft.ops, ["cut"]])
+    return Decision(cut, (BranchEnded(scope.parent.path),), (*ended.commands, *_closing(state, scope.parent)))
 
 
 def _body_failed(plan: Plan, state: RunState, event: BodyFailed, now: int) -> Decision:

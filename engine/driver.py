@@ -80,7 +80,9 @@ class RunDriver:
         self.live = self._bodies.live
         self._committer = Committer(store, walk, clock, self.live, self._transacting, saving=saving, observers=observers, warn=self.warn)
         self._transacting.clear_the_way = self._clear_the_way
+        self._write = self._committer.write
         if self._committer.holds_back:
+            self._write = self._committer.write_or_hold_back
             self._effects.save_first = self.checkpoint
         self.warnings: tuple[TrailmarkWarning, ...] = ()
         self._timers: dict[Event, Timer] = {}
@@ -233,7 +235,7 @@ class RunDriver:
         if self._leaving is not None:
             self._hold(batch, at_once=self._leaving.at_once)
         change = None if state.running else await self._concluded(batch)
-        rev = await committer.commit(batch, change)
+        rev = await self._write(batch, change)
         moved = rev is not None and rev != self._letters.rev
         if committer.within is not None:
             await committer.drop_transaction("what the node returned came too late")

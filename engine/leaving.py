@@ -60,11 +60,8 @@ NOTHING: Final = Decision()
 def chosen(plan: Plan, node: NodePlan, scope: Scope, ops: list[Op], outcome: Any) -> Route:
     if isinstance(outcome, Goto):
         return route_goto(node, scope, outcome, partial(plan.schema.view, after(scope, ops)))
-    if node.conditional:
-        return route(node, scope, partial(plan.schema.view, after(scope, ops)), outcome)
-    normal = node.normal
-    if normal is not None and normal.max_visits is None:
-        return new_tuple(Route, (normal, None))  # the common case needs no view of the state
+    if node.only_way is not None:
+        return new_tuple(Route, (node.only_way, None))  # the common case needs no view of the state
     return route(node, scope, partial(plan.schema.view, after(scope, ops)), outcome)
 
 
@@ -99,8 +96,11 @@ def leave(
     if broken is not None:
         kind = "failure"
         moved[-1] = ["fail", error_data(broken, node.name, path)]
-    if scope.parent is not None:
-        return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(scope.parent.path),), commands)
+    above = scope.parent
+    if above is not None:
+        # Nothing follows from one branch of several that went well but for the last.
+        tells = above.left == 1 or broken is not None
+        return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(above.path),) if tells else (), commands)
     moved.append(["status", "completed" if broken is None else "failed"])
     told = commands if broken is None else (*commands, Fail(broken))
     return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (), told)

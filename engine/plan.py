@@ -238,8 +238,14 @@ class NodePlan:
     """The same without its retry, where more than a timeout is in it: what each attempt passes through.  Empty = none."""
     is_looked_at: bool = False
     """Whether a backpressure counts its bodies."""
+    is_wrapped: bool = field(init=False, default=False)
+    """Whether a body goes through `engine.around`."""
     runs_inline: bool = field(init=False, default=False)
     """Whether a lone body needs no task of its own: async, nothing around it, no timeout."""
+    only_way: EdgePlan | None = field(init=False, default=None)
+    """The edge it is always left along where nothing goes wrong; None where that is to be chosen."""
+    sees_state_alone: bool = field(init=False, default=False)
+    """Whether its function is called with the state and nothing else."""
     starts_at_once: bool = field(init=False, default=False)
     """Whether a scope that has come here begins its body, and nothing else can happen first."""
     conditional: tuple[EdgePlan, ...] = ()
@@ -254,12 +260,11 @@ class NodePlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "starts_at_once", self.kind == "task" and self.max_visits is None)
+        if not self.conditional and self.normal is not None and self.normal.max_visits is None:
+            object.__setattr__(self, "only_way", self.normal)
+        object.__setattr__(self, "sees_state_alone", self.takes == "state" and not self.streams)
+        object.__setattr__(self, "is_wrapped", bool(self.stack) or self.is_looked_at)
         object.__setattr__(self, "runs_inline", self.is_async and self.timeout is None and not self.is_wrapped)
-
-    @property
-    def is_wrapped(self) -> bool:
-        """Whether a body goes through `engine.around`."""
-        return bool(self.stack) or self.is_looked_at
 
     def edges(self) -> tuple[EdgePlan, ...]:
         """All ways out, in the order they are asked."""
@@ -280,9 +285,14 @@ class Plan:
     """Of the whole flow: what checks the payload of each signal it may wait for; None = anything goes."""
     at_once: frozenset[str] = field(init=False, repr=False, default=frozenset())
     """The nodes whose body begins as soon as a scope has come there (see `NodePlan.starts_at_once`)."""
+    is_limited: bool = field(init=False, repr=False, default=False)
+    """Whether any of its parallel or map nodes, or of those below, runs only so many at a time."""
     _places: dict[str, Plan] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        opened = [node.opens for node in self.nodes.values() if node.opens is not None]
+        is_limited = any(each.max_concurrency is not None or any(branch.plan.is_limited for branch in each.branches) for each in opened)
+        object.__setattr__(self, "is_limited", is_limited)
         object.__setattr__(self, "at_once", frozenset(name for name, node in self.nodes.items() if node.starts_at_once))
 
     def at(self, path: str) -> Plan:

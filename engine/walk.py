@@ -198,7 +198,10 @@ class Walk:
             said = None
             if isinstance(event, _FROM_BODIES):
                 said = event.said
-                self._landed(event.path)
+                if self._gates:
+                    self._landed(event.path)
+                else:
+                    state.running.discard(event.path)
             self._follow(event, now, batch, said)
             if self._gates or self._starved or self._items:
                 self._begin_what_waits(now, batch)
@@ -324,7 +327,7 @@ class Walk:
                 self._starved[path] = None
             return
         scope = state.scopes[path]
-        gates = self._gates_above(scope) if scope.parent is not None else ()
+        gates = self._gates_above(scope) if self.plan.is_limited and scope.parent is not None else ()
         for gate in gates:
             if gate.running >= gate.limit:
                 # Branches that have begun go first, so that few are open at a time.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from checkpoint_stores.records import ENDED, BarrierRecord, Commit, NewRun, Row, new_tuple
+from checkpoint_stores.records import ENDED, ROWS_ALONE, BarrierRecord, Commit, NewRun, Row, new_tuple
 from checkpoint_stores.sql.lines import barrier_details, barrier_line, decision_line, encoded, run_line
 
 
@@ -33,14 +33,12 @@ class Transition(NamedTuple):
 
 def transition_of(commit: Commit, key: bytes) -> Transition:
     """Convert a commit; UnserialisableError where a barrier or a vote holds no data."""
-    _run_id, _epoch, added, change, opens, closes, consumes, votes, nudges = commit
-    if len(added) == 1 and change is None and not (opens or closes or consumes or votes or nudges):
-        return new_tuple(
-            Transition, (key, commit, ((key, *added[0][1:11]),), None, (), (), (), (), (), None)
-        )  # nearly every commit is this
+    added = commit[2]
+    if added and commit[3:] == ROWS_ALONE:
+        rows = ((key, *added[0][1:11]),) if len(added) == 1 else tuple((key, *row[1:11]) for row in added)
+        return new_tuple(Transition, (key, commit, rows, None, (), (), (), (), (), None))
     rows = tuple((key, *row[1:11]) for row in added)
-    if rows and change is None and not (opens or closes or consumes or votes or nudges):
-        return Transition(key, commit, rows)
+    _run_id, _epoch, _rows, change, opens, closes, consumes, votes, nudges = commit
     # What is opened and closed, or voted and consumed, in one go is written as it ends: one statement cannot change
     # on PostgreSQL what it has itself inserted.
     closed, consumed = dict(closes), dict(consumes)
