@@ -310,7 +310,8 @@ class Bodies:
                     body.timer = self._clock.call_at(body.started_at + node.timeout // _MICROSECOND, partial(self._time_out, node, body))
                 value = await self._perform(node, body, arguments)
             said = None if body.context is None else body.context.said()
-            event = BodyReturned(start.path, start.node, start.visit, value, body.started_at, said)
+            path, name, visit, _failed = start
+            event = new_tuple(BodyReturned, (path, name, visit, value, body.started_at, said))
         except _NOT_THE_NODES:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a node raises is an outcome

@@ -35,6 +35,7 @@ from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import AT, DONE, FAILED, OPEN, PARKED, RETRY, RunState, Scope
 from checkpoint_stores.moments import later
 from checkpoint_stores.ops import Op
+from checkpoint_stores.records import new_tuple
 from engine import barriers, children, joins, signals
 from engine.commands import (
     BeginItems,
@@ -214,7 +215,8 @@ def _arrived(plan: Plan, state: RunState, event: Arrived, now: int) -> Decision:
         return begun
     visits = scope.visits.get(node.name, 0)
     if node.kind == "task" and (node.max_visits is None or visits < node.max_visits):
-        return Decision(None, (), (StartBody(scope.path, node.name, visits + 1, scope.failed),))
+        start = new_tuple(StartBody, (scope.path, node.name, visits + 1, scope.failed))
+        return new_tuple(Decision, (None, (), (start,)))
     if state.step + len(state.running) >= state.max_steps:
         return Decision(None, (), (Starve(scope.path),))
     if node.max_visits is not None and visits >= node.max_visits:

@@ -100,7 +100,8 @@ def leave(
     if above is not None:
         # Nothing follows from one branch of several that went well but for the last.
         tells = above.left == 1 or broken is not None
-        return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (BranchEnded(above.path),) if tells else (), commands)
+        draft = new_tuple(Draft, (kind, path, node.name, "", moved, entered, started_at))
+        return new_tuple(Decision, (draft, (BranchEnded(above.path),) if tells else (), commands))
     moved.append(["status", "completed" if broken is None else "failed"])
     told = commands if broken is None else (*commands, Fail(broken))
     return Decision(Draft(kind, path, node.name, "", moved, entered, started_at), (), told)

@@ -184,17 +184,19 @@ async def test_a_step_in_memory_takes_as_few_bytecodes_late_as_early() -> None:
             await walked(store, writing(1_000, at, count))
     early, late = (at[200] - at[100]) / 100, (at[999] - at[899]) / 100
     assert late <= 1.02 * early
-    assert late <= 2_540  # 2,417 on Python 3.11
+    assert late <= 2_350  # 2,238 on Python 3.11
 
 
 async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None:
     taken = {}
     for branches in (20, 200):
+        graph = adding(branches)
         async with MemoryCheckpointStore() as store:
             with bytecodes() as count:
-                await walked(store, adding(branches))
-        taken[branches] = count() / branches
+                await walked(store, graph)
+            taken[branches] = count() / branches
     assert taken[200] <= taken[20], taken
+    assert taken[200] <= 3_250  # 3,094 on Python 3.11, the run around them included
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
