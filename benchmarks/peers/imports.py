@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 from bench_resume import IMPORT
+from measuring import AS_INSTALLED
 from peers.process import QUIET
 from peers.table import Cell, Row
 from peers.work import FLOOR, OURS
@@ -64,7 +64,7 @@ def _said(line: str) -> tuple[float, float]:
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, **QUIET},
+        env={**AS_INSTALLED, **QUIET},
         timeout=60,
     )
     took, peak = done.stdout.split()
