@@ -181,8 +181,13 @@ def importing(line: str) -> tuple[float, float]:
 def to_the_end(program: str) -> tuple[float, float]:
     """Milliseconds from the start of an interpreter to the end of ``program``, which has a new ``file``; megabytes as above."""
     with tempfile.TemporaryDirectory() as folder:
-        took, memory = _said(f"{program.format(file=f'{folder}/first.db')}{TO_THE_END.format(began=time.time())}")
+        took, memory = _said(timed_to_the_end(program, folder))
     return float(took), float(memory)
+
+
+def timed_to_the_end(program: str, folder: str) -> str:
+    """The program as it is started now: it says at its end how long ago that was, and what it took of memory."""
+    return program.format(file=f"{folder}/first.db") + TO_THE_END.format(began=time.time())
 
 
 def _in_turn(rounds: int, *measures: Callable[[], tuple[float, float]]) -> list[tuple[float, float]]:
