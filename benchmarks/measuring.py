@@ -60,6 +60,10 @@ async def timed(work: Awaitable[Any]) -> float:
 NOTE = sys.argv[sys.argv.index("--note") + 1] if "--note" in sys.argv[:-1] else ""
 """What must be known of the machine, kept beside the figures."""
 
+AS_INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""The environment of an interpreter whose start is measured.  Installed packages come with their bytecode; sources run from a checkout are to
+have theirs after the round that is thrown away, whatever the shell says, or they would be compiled again in every round."""
+
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from checkpoint_stores.codec import pack
 from checkpoint_stores.fold import RunState, fold
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED, Changeover, Lease, RunRecord, vote_moved
-from engine.compatibility import Objection, objections
 from engine.definition import difference
 from engine.errors import GraphChangedError, MigrationError
 from engine.graph import FlowGraph
-from engine.migrating import Migrated, migrated
+
+if TYPE_CHECKING:  # loaded where a graph has changed: most runs go on with the one they were begun with
+    from engine.compatibility import Objection
+    from engine.migrating import Migrated
 
 ResumeMode = Literal["compatible", "strict", "force"]
 """How much a graph may differ from the one a run was driven by."""
@@ -52,6 +54,9 @@ async def judged(store: CheckpointStore, record: RunRecord, state: RunState, gra
     """
     if record.graph_hash == graph.graph_hash:
         return Judgement([], (), None)
+    from engine.compatibility import objections
+    from engine.migrating import migrated
+
     stored = await store.graph(record.graph_hash)
     inbox = await store.inbox(record.run_id)
     if stored is None:
@@ -113,6 +118,8 @@ async def change_over(store: CheckpointStore, state: RunState, graph: FlowGraph,
 
     Raises MigrationError, LeaseLostError, StoreUnavailableError.
     """
+    from engine.migrating import migrated
+
     driven_by = str(details["changed_from"])
     moved = migrated(graph, json.loads(await store.graph(driven_by) or "{}"), state)
     assert moved is not None  # noqa: S101 - it was judged so

@@ -13,14 +13,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from engine.clock import MICROSECONDS, Clock, Timer
 from engine.errors import BulkheadFullError, CircuitOpenError, MiddlewareError
 from engine.limits import Breaker, Window
 from engine.middleware import Backpressure, Bulkhead, CircuitBreaker, NodeCall, RateLimit, Timeout, name_of_middleware
 from engine.plan import NodePlan, Plan
-from engine.statistics import MiddlewareStatistics
+
+if TYPE_CHECKING:
+    from engine.statistics import MiddlewareStatistics
 
 Body = Callable[[], Awaitable[Any]]
 Timed = Callable[[timedelta, Body], Awaitable[Any]]
@@ -291,6 +293,8 @@ class Around:
 
     def statistics(self) -> Iterator[MiddlewareStatistics]:
         """What stands around nodes at this moment; only what a call has reached so far."""
+        from engine.statistics import MiddlewareStatistics
+
         for node, name, kind, post in self._posts.values():
             yield MiddlewareStatistics(node, name, kind, **post.told())
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError
 from checkpoint_stores.fold import PARKED, RunState, fold
@@ -40,11 +40,9 @@ from engine.around import Around
 from engine.attending import OVER, Attendant
 from engine.beginning import Beginning
 from engine.callables import is_coroutine
-from engine.checking import check_run
 from engine.clock import Clock, StoreClock
 from engine.concluding import Leaving
 from engine.context import RunFacts
-from engine.contracts import RunCheck
 from engine.decisions import Decision
 from engine.driver import RunDriver
 from engine.drives import Drive, Drives, outlast, warnings_of
@@ -60,7 +58,6 @@ from engine.errors import (
     WrongFlowError,
 )
 from engine.failures import error_data
-from engine.following import EventStream, OnLoss
 from engine.graph import FlowGraph
 from engine.handle import STOP_GRACE, RunHandle, Started
 from engine.keyed import IfExists, check_same_input
@@ -68,15 +65,20 @@ from engine.live import Live
 from engine.loading import catch_up, catch_up_with, load_state
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
-from engine.queues import Delivery
 from engine.resources import Opened, Provider, providers_for
 from engine.result import RunResult
 from engine.saving import SavePolicy
-from engine.statistics import ExecutorStatistics
 from engine.threads import NodeThreads
 from engine.waiting import retries, waits
 from engine.walk import Walk
 from reducers.changes import ABSENT
+
+if TYPE_CHECKING:
+    # What only some programs ask of an executor is loaded by whoever asks: a catalog of events is built by none that nobody watches.
+    from engine.contracts import RunCheck
+    from engine.following import EventStream, OnLoss
+    from engine.queues import Delivery
+    from engine.statistics import ExecutorStatistics
 
 
 class GraphExecutor:
@@ -473,6 +475,8 @@ class GraphExecutor:
 
     def statistics(self) -> ExecutorStatistics:
         """What there is to tell of this executor at this moment: runs it drives, bodies given up, what waits at middleware."""
+        from engine.statistics import ExecutorStatistics
+
         around = () if self._around is None else tuple(self._around.statistics())
         return ExecutorStatistics(len(self._drives), self._threads.running, self.strays, around)
 
@@ -502,6 +506,8 @@ class GraphExecutor:
         An event that was told ahead of its checkpoint comes again where ``after`` is older than the checkpoint: a step_start, a
         token index that you know already.  Raises BadEventIdError; what `EventStream.__anext__` raises.
         """
+        from engine.following import EventStream
+
         return EventStream(self, run_id, after=after, delivery=delivery, follow=follow, through_barriers=through_barriers)
 
     def live(self, run_id: str) -> Live | None:
@@ -689,10 +695,14 @@ class GraphExecutor:
 
         Raises RunNotFoundError, CheckpointCorruptError.
         """
+        from engine.checking import check_run
+
         return await check_run(self.store, run_id)
 
     async def _contracts_kept(self, state: RunState, epoch: int, pending: Sequence[Row]) -> None:
         """Called before a run completes.  Raises ContractError, after the run has been quarantined."""
+        from engine.checking import check_run
+
         found = await check_run(self.store, state.run_id, pending=pending, live=state)
         if not found.passed:
             error = ContractError(found)

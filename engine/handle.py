@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import UNDRIVEN, DecisionRecord, RunStatus, SignalRecord
 from engine.decisions import Decision
-from engine.following import EventStream, OnLoss
 from engine.live import Live
-from engine.queues import Delivery
 from engine.result import RunResult
 from engine.standing import reached, statuses
+
+if TYPE_CHECKING:
+    from engine.following import EventStream, OnLoss
+    from engine.queues import Delivery
 
 
 class Drives(Protocol):
@@ -99,6 +101,8 @@ class RunHandle:
 
         Raises BadEventIdError; what `EventStream.__anext__` raises.
         """
+        from engine.following import EventStream  # the catalog of events is built for those who watch
+
         return EventStream(
             self._executor,
             self.run_id,

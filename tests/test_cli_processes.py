@@ -252,7 +252,7 @@ def test_a_reader_that_has_had_enough_is_no_error(folder: Path) -> None:
 
 
 def test_the_help_loads_no_graph_and_no_database(folder: Path) -> None:
-    heavy = ("networkx", "sqlalchemy", "alembic", "asyncpg", "aiosqlite", "jsonschema", "pydantic")
+    heavy = ("networkx", "sqlalchemy", "alembic", "asyncpg", "aiosqlite", "asyncio", "jsonschema", "pydantic")
     script = f"import sys; from trailmark.cli import main; main(['--help']); sys.exit(str([m for m in {heavy} if m in sys.modules]))"
     helped = subprocess.run(
         [sys.executable, "-P", "-c", script], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -40,6 +41,7 @@ from checkpoint_stores.records import Commit, DecisionRecord, Lease, Receipt, Ru
 from checkpoint_stores.sql import postgres_statements, statements
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
+from checkpoint_stores.sql.sqlite_database import SQLiteDatabase
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from checkpoint_stores.sql.watches import SQLitePoller
@@ -590,6 +592,53 @@ async def test_what_strangers_write_into_the_channels_harms_nobody(postgres_url:
                 await watch.changed()
         watch.close()
     assert broken == []
+
+
+# --- listings beside runs in a SQLite file --------------------------------------------------------------------------
+async def test_a_listing_that_takes_long_keeps_nobody_from_reading_and_writing_rows(sqlite_url: str) -> None:
+    entered, may_end = threading.Event(), threading.Event()
+
+    def long() -> int:
+        entered.set()
+        return may_end.wait(30)
+
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store, 1)
+        assert len(await store.runs()) == 1
+        database = store._database
+        assert isinstance(database, SQLiteDatabase)
+        assert database._lister is not None
+        database._lister._raw.create_function("long", 0, long)
+        listing = asyncio.create_task(database.read(sa.text("SELECT long()")))
+        await asyncio.to_thread(entered.wait, 30)
+
+        await run.step()
+        _, rows = await store.load(run.run_id)
+        assert len(rows) == 3
+        assert not listing.done()
+        may_end.set()
+        assert (await listing)[0][0] == 1
+
+
+async def test_the_first_listing_of_a_store_that_is_closing_is_answered_or_refused_and_leaves_no_thread(sqlite_url: str) -> None:
+    store = SQLCheckpointStore(sqlite_url)
+    await store.upgrade()
+    listings = [asyncio.create_task(store.runs()) for _ in range(3)]
+    for _ in range(2):
+        await asyncio.sleep(0)
+    await store.close()
+    for answer in await asyncio.gather(*listings, return_exceptions=True):
+        assert answer == [] or isinstance(answer, StoreUnavailableError)
+    with pytest.raises(StoreUnavailableError):
+        await store.runs()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("trailmark-sqlite")]
+
+
+async def test_a_listing_that_fails_is_told_and_the_next_one_is_answered(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        with pytest.raises(StoreUnavailableError, match="no such table"):
+            await store._database.read(sa.text("SELECT * FROM nowhere"))
+        assert await store.runs() == []
 
 
 # --- fencing by the database's own rules ----------------------------------------------------------------------------

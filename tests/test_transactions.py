@@ -572,7 +572,7 @@ async def test_a_run_that_breaks_a_contract_is_quarantined_without_its_transacti
     async def broken(*_: Any, **__: Any) -> Any:
         return SimpleNamespace(passed=False, run_id="r", problems=("a count is wrong",), findings=("a count is wrong",))
 
-    monkeypatch.setattr("engine.executor.check_run", broken)
+    monkeypatch.setattr("engine.checking.check_run", broken)
     monkeypatch.setattr("engine.executor.ContractError", lambda _found: ConnectionError("a contract is broken"))
 
     async def pay(state: Any, ctx: StepContext) -> dict[str, Any]:

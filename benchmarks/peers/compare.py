@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peers.imports import imported
+from peers.imports import first_runs, imported
 from peers.process import PeerProcess
 from peers.table import Cell, Row, keep, shown
 from peers.work import FLOOR, OURS, SYSTEMS, WORKS, Work
@@ -46,6 +46,8 @@ def main() -> None:
             print(f"  {work.key}: " + ", ".join(f"{name} {cell.said}" for name, cell in rows[-1].cells.items()), file=sys.stderr)
         if not said.words or any("import" in word for word in said.words):
             rows += imported(systems, 1 if said.quick else 3)
+        if not said.words or any("first" in word for word in said.words):
+            rows += first_runs(systems, 1 if said.quick else 5)
         print(shown(rows, systems))
         if said.keep:
             keep(rows, Path(folder), said.note)

@@ -93,7 +93,7 @@ def _notes(rows: list[Row]) -> list[str]:
         reasons: dict[str, list[str]] = {}
         for row in rows:
             cell = row.cells[name]
-            if "imports" not in cell.settings:
+            if not {"imports", "first run"} & set(cell.settings):
                 settings |= cell.settings
             for what, said in cell.asked.items():
                 asked.setdefault(f"{row.key.rpartition('_')[2]}, {what}", set()).add(said)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from checkpoint_stores import granting
 from checkpoint_stores.deciding import node_of
 from checkpoint_stores.errors import UnknownGrantError
 from checkpoint_stores.ids import new_id
@@ -32,9 +32,14 @@ from checkpoint_stores.sql.lines import (
 from checkpoint_stores.sql.transactions import Scribe, fetch, locked
 from checkpoint_stores.sql.transitions import Transition
 
+if TYPE_CHECKING:  # every writer asks for grants, few find any: what judges them is loaded with the first
+    from checkpoint_stores import granting
+
 
 def give(connection: sa.Connection, scribe: Scribe, asked: granting.GrantAsked) -> Grant:
     """Judge and store a grant.  Raises what `granting.given_for_run` and `granting.given_for_flow` raise, and RunNotFoundError."""
+    from checkpoint_stores import granting
+
     if asked.run_id is None:
         now: int = fetch(connection, statements.CLOCK, scribe.time())[0][0]
         definitions = connection.execute(statements.graphs_naming(asked.flow or "")).scalars().all()
@@ -55,6 +60,8 @@ def revoke(connection: sa.Connection, scribe: Scribe, grant_id: str, by: str, re
     if not found:
         raise UnknownGrantError(grant_id)
     now: int = fetch(connection, statements.CLOCK, scribe.time())[0][0]
+    from checkpoint_stores import granting
+
     before = grant_of(GrantLine(*found[0]))
     after = granting.revoked(before, by=by, reason=reason, now=now)
     if after is not before:
@@ -70,6 +77,8 @@ def with_uses(connection: sa.Connection, work: Transition, now: int) -> Transiti
     grants = _allowances(connection, work, now)
     if not grants:
         return work
+    from checkpoint_stores import granting
+
     (*values, _), *_ = fetch(connection, statements.LOCK_RUN, work.key, now)
     opened = [replace(barrier, status=line["status"]) for barrier, line in zip(work.commit.opened, work.opened, strict=True)]
     consumed = {decision_id for decision_id, _ in work.consumed}

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.records import Receipt
@@ -67,7 +66,6 @@ class Database(ABC):
         self.scribe = scribe
         self.is_open = False
         self.outside: Outside
-        self._engine: AsyncEngine
         self._is_closed = False
         self._opening = asyncio.Lock()
 
@@ -131,29 +129,13 @@ class Database(ABC):
         """All lines of a statement."""
         if not self.is_open:
             await self.open()
-
-        async def read() -> Sequence[sa.Row[Any]]:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement)).all()
-
-        return await self._once_more(read)
+        return await self._read(statement)
 
     async def fetch(self, wanted: Wanted) -> list[list[Any]]:
         """Bare tuples from the bare driver, all from one moment of the database."""
         if not self.is_open:
             await self.open()
         return await self._fetch(wanted)
-
-    async def _once_more(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Read; and read again on another connection where one had broken while it rested."""
-        with faults.typed_errors(self.url):
-            try:
-                return await read()
-            except Exception as error:
-                if not faults.is_connection_lost(error):
-                    raise
-            await self._engine.dispose()
-            return await read()
 
     async def vacuum(self) -> None:
         """Give unused space back; outside any transaction."""
@@ -173,6 +155,8 @@ class Database(ABC):
     async def _write(self, work: Callable[[sa.Connection], T]) -> T: ...
     @abstractmethod
     async def _vacuum(self) -> None: ...
+    @abstractmethod
+    async def _read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]: ...
     @abstractmethod
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]: ...
 

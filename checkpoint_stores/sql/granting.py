@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from checkpoint_stores import granting
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import Grant
 from checkpoint_stores.sql import allowing, statements
@@ -23,6 +22,8 @@ class Granting:
         self, barrier: str, decision: Decides, *, uses: int, until: datetime | timedelta, flow: str | None, run_id: str | None,
         tenant: str, path: str | None,
     ) -> Grant:  # fmt: skip
+        from checkpoint_stores import granting  # few programs give rights in advance
+
         asked = granting.allowance_asked(barrier, decision, uses=uses, until=until, flow=flow, run_id=run_id, tenant=tenant, path=path)
         return await self._database.transact(allowing.give, asked)
 
@@ -30,6 +31,8 @@ class Granting:
         self, barrier: str, *, to: str, by: str, roles: Sequence[str], reason: str, source: str, until: datetime | timedelta | None,
         flow: str | None, run_id: str | None, tenant: str, path: str | None,
     ) -> Grant:  # fmt: skip
+        from checkpoint_stores import granting
+
         asked = granting.delegation_asked(
             barrier,
             to=to,

@@ -6,11 +6,11 @@ Knows how it is opened, made current and closed; no statement of the store.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.records import Receipt
@@ -36,6 +36,7 @@ class PostgresDatabase(Database):
 
     def __init__(self, address: sa.URL, scribe: Scribe) -> None:
         super().__init__(address, scribe)
+        self._engine: AsyncEngine
         self.writer: PostgresWriter
         self.desk: PostgresDesk
 
@@ -131,6 +132,13 @@ class PostgresDatabase(Database):
             for table in statements.TABLES:
                 await connection.execute(sa.text(f"VACUUM (ANALYZE) {table}"))
 
+    async def _read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        async def read() -> Sequence[sa.Row[Any]]:
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement)).all()
+
+        return await self._once_more(read)
+
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]:
         texts = [(for_postgres(text), values) for text, values in wanted]
 
@@ -142,6 +150,17 @@ class PostgresDatabase(Database):
                     return [await driver.fetch(text, *values) for text, values in texts]
 
         return await self._once_more(read)
+
+    async def _once_more(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read; and read again on another connection where one had broken while it rested."""
+        with faults.typed_errors(self.url):
+            try:
+                return await read()
+            except Exception as error:
+                if not faults.is_connection_lost(error):
+                    raise
+            await self._engine.dispose()
+            return await read()
 
 
 async def _within(transaction: Any, connection: AsyncConnection, work: Callable[[sa.Connection], T]) -> T:

@@ -1,4 +1,4 @@
-"""A SQLite file: one thread that writes, one that reads rows and inboxes, SQLAlchemy's own for the rest.
+"""A SQLite file: one thread that writes, one that reads rows and inboxes, one for listings; SQLAlchemy's own for steps' transactions.
 
 Knows how a file is opened, made current and closed; no statement of the store.
 """
@@ -9,23 +9,26 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal, TypeVar, get_args
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from checkpoint_stores.errors import ArgumentError, StoreUnavailableError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, migrate, statements
 from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.places import for_sqlite
-from checkpoint_stores.sql.sqlite_reader import SQLiteReader
+from checkpoint_stores.sql.sqlite_reader import SQLiteLister, SQLiteReader
 from checkpoint_stores.sql.sqlite_step import SQLiteStep
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Transition
 from checkpoint_stores.sql.watches import SQLitePoller
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 
@@ -54,6 +57,8 @@ class SQLiteDatabase(Database):
         self._steps_in_line = asyncio.Lock()
         self.writer: SQLiteWriter
         self.reader: SQLiteReader
+        self._lister: SQLiteLister | None = None
+        self._finding_lister = asyncio.Lock()
 
     async def _open(self, *, may_upgrade: bool) -> None:
         # A file belongs to who opens it: it is always upgraded.
@@ -61,9 +66,6 @@ class SQLiteDatabase(Database):
         writer = SQLiteWriter(self.url, self.connect_writer, self.scribe.now)
         await writer.open()
         self.writer = writer
-        self._engine = create_async_engine(
-            self.address, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args={"timeout": BUSY_SECONDS}
-        )
         self.reader = SQLiteReader(self.url, self._connect)
         await self.reader.open()
         self.outside = SQLitePoller(self._connect, self.scribe.now, writer)
@@ -74,8 +76,21 @@ class SQLiteDatabase(Database):
         with contextlib.suppress(StoreUnavailableError), faults.typed_errors(self.url):
             await self._write(last)
         await self.writer.close()
-        await self._engine.dispose()
+        if "_engine" in vars(self):
+            await self._engine.dispose()
+        async with self._finding_lister:
+            if self._lister is not None:
+                await self._lister.close()
         await self.reader.close()
+
+    @cached_property
+    def _engine(self) -> AsyncEngine:
+        # Imported for the first step that wants a transaction of its own: with it comes SQLAlchemy's whole ORM.
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        return create_async_engine(
+            self.address, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args={"timeout": BUSY_SECONDS}
+        )
 
     def _step(self, **options: Any) -> SQLiteStep:
         assert self.scribe.now is not None  # noqa: S101 - as above
@@ -87,6 +102,24 @@ class SQLiteDatabase(Database):
     async def _write(self, work: Callable[[sa.Connection], T]) -> T:
         result: T = await self.writer.submit(work)
         return result
+
+    async def _read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        with faults.typed_errors(self.url):
+            if self._lister is None:
+                await self._open_lister()
+            assert self._lister is not None  # noqa: S101 - it was just opened
+            found: Sequence[sa.Row[Any]] = await self._lister.submit(statement)
+            return found
+
+    async def _open_lister(self) -> None:
+        # Whoever only drives runs never lists any.
+        async with self._finding_lister:
+            if self._is_closed:
+                raise StoreUnavailableError(self.url, "this store is closed")
+            if self._lister is None:
+                lister = SQLiteLister(self.url, self._connect)
+                await lister.open()
+                self._lister = lister
 
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]:
         with faults.typed_errors(self.url):

@@ -1,26 +1,28 @@
-"""How rows and inboxes are read from a SQLite file: one thread, one connection, one hop for whatever waits.
+"""How a SQLite file is read: one thread and one connection each for rows and inboxes, and for listings.
 
-Each reading sees one moment of the database.  Knows no statement.
+One hop for whatever waits; each reading sees one moment of the database.  Who
+drives a run waits for no listing, however long that one is.  Knows no statement.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+import sqlalchemy as sa
 
 from checkpoint_stores.sql.sqlite_queue import Job, Outcome, SQLiteQueue
+from checkpoint_stores.sql.sqlite_writer import core_over
+
+Work = TypeVar("Work")
 
 Reading: TypeAlias = Callable[[sqlite3.Connection], Any]
 
 
-class SQLiteReader(SQLiteQueue[Reading]):
-    """Takes a function that reads, answers with what it returns."""
-
-    def __init__(self, url: str, connect: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(url, connect, name="trailmark-sqlite-reader")
-
-    def _carry_out(self, jobs: list[Job[Reading]]) -> list[Outcome]:
+class _OneByOne(SQLiteQueue[Work]):
+    def _carry_out(self, jobs: list[Job[Work]]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for work, future in jobs:
             try:
@@ -29,9 +31,32 @@ class SQLiteReader(SQLiteQueue[Reading]):
                 outcomes.append((future, None, error))
         return outcomes
 
+    @abstractmethod
+    def _read(self, work: Work) -> Any: ...
+
+
+class SQLiteReader(_OneByOne[Reading]):
+    """Takes a function that reads, answers with what it returns."""
+
+    def __init__(self, url: str, connect: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(url, connect, name="trailmark-sqlite-reader")
+
     def _read(self, work: Reading) -> Any:
         self._raw.execute("BEGIN")
         try:
             return work(self._raw)
         finally:
             self._raw.execute("COMMIT")
+
+
+class SQLiteLister(_OneByOne[sa.Executable]):
+    """Takes one of SQLAlchemy's statements, answers with all its lines."""
+
+    def __init__(self, url: str, connect: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(url, connect, name="trailmark-sqlite-lister")
+
+    def _prepare(self) -> None:
+        self._core = core_over(self._raw)
+
+    def _read(self, work: sa.Executable) -> Any:
+        return self._core.execute(work).all()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_transition
 from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transitions import Transition
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
 class SQLiteStep(StepTransaction):

@@ -15,16 +15,18 @@ import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 
 from checkpoint_stores.errors import StoreError, TransactionOverError, TransactionTimeoutError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults
 from checkpoint_stores.sql.transitions import Transition
+
+if TYPE_CHECKING:  # SQLAlchemy's asyncio brings its ORM along, which only a step with a transaction of its own is to pay for
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ENDS: Final = re.compile(
     r"\s*(?:commit|end|abort|begin|start\s+transaction|rollback(?!\s+(?:work\s+|transaction\s+)?to\b))\b", re.IGNORECASE

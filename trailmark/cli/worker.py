@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import sys
@@ -83,6 +82,8 @@ async def worker(
 @contextmanager
 def _drained_by_signals(worker: Worker) -> Iterator[None]:
     """SIGTERM and Ctrl-C drain the worker; the second one at once."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     asked: list[int] = []
 

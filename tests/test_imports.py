@@ -1,0 +1,127 @@
+"""What a program loads is what it uses: said as allow-lists, since a time says little on another machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+TELLS = """
+import sys
+
+BEFORE = set(sys.modules)
+
+def loaded():
+    import json
+    from pathlib import Path
+
+    found = set()
+    for name in set(sys.modules) - BEFORE:
+        where = getattr(sys.modules[name], "__file__", None)
+        if where and {"site-packages", "dist-packages"} & set(Path(where).parts):
+            found.add(name)
+    ours = {name for name in sys.modules if name.partition(".")[0] in ("trailmark", "engine", "checkpoint_stores", "reducers")}
+    return json.dumps([sorted(found), sorted(ours)])
+"""
+
+RUNS = """
+import asyncio, trailmark
+from trailmark.checkpoint_stores import SQLCheckpointStore
+
+async def go(state):
+    return {"n": state["n"] + 1}
+
+flow = trailmark.Flow("small", {"n": int}).add_node("go", go).set_entry("go").add_edge("go", trailmark.END)
+
+async def main():
+    async with SQLCheckpointStore(URL) as store:
+        run = await trailmark.GraphExecutor(flow.compile(), store=store).execute({"n": 1})
+        assert run.values == {"n": 2}
+        LOOKS
+
+asyncio.run(main())
+"""
+
+MODELS = {"annotated_types", "orjson", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
+"""What every state and every update passes through."""
+
+
+HEAVY = {"sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "sqlalchemy.orm"}
+"""Parts of SQLAlchemy that double what it costs to load."""
+
+
+def loaded(program: str) -> tuple[set[str], set[str]]:
+    """The modules of others and of ours that a program has loaded at its end."""
+    told = f"{TELLS}\n{textwrap.dedent(program)}\nprint(loaded())"
+    done = subprocess.run([sys.executable, "-P", "-c", told], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    others, ours = json.loads(done.stdout.splitlines()[-1])
+    return set(others), set(ours)
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+def a_run(url: str, looks: str = "pass") -> str:
+    return RUNS.replace("URL", repr(url)).replace("LOOKS", looks)
+
+
+def test_the_front_door_alone_loads_no_package_of_others() -> None:
+    others, ours = loaded("import trailmark")
+    assert others == set()
+    assert packages(ours - {"engine", "checkpoint_stores", "reducers"}) == {"trailmark"}
+
+
+def test_flows_and_an_executor_load_the_models_and_the_json_and_nothing_else() -> None:
+    others, _ = loaded("import trailmark; trailmark.Flow, trailmark.GraphExecutor")
+    assert "pydantic" in others
+    assert packages(others) <= MODELS
+
+
+def test_the_sql_store_loads_the_core_of_sqlalchemy_and_no_driver_but_the_standard_librarys() -> None:
+    others, _ = loaded("import trailmark.checkpoint_stores as stores; stores.SQLCheckpointStore")
+    assert "sqlalchemy" in others
+    assert packages(others) <= {"orjson", "sqlalchemy", "typing_extensions"}
+    assert not others & HEAVY
+
+
+@pytest.mark.parametrize("looks", ["pass", "await store.runs(), await store.barriers(), await store.stats()"], ids=["driven", "looked-at"])
+def test_a_run_on_sqlite_loads_no_orm_and_no_driver_whatever_is_listed(sqlite_url: str, looks: str) -> None:
+    others, _ = loaded(a_run(sqlite_url, looks))
+    assert {"networkx", "sqlalchemy"} <= others
+    assert packages(others) <= MODELS | {"networkx", "sqlalchemy"}
+    assert not others & HEAVY
+
+
+RARE = {
+    "checkpoint_stores.granting": "rights given in advance",
+    "checkpoint_stores.memory": "another store",
+    "checkpoint_stores.sql.postgres_database": "another database",
+    "engine.catalog": "events, which nobody watches",
+    "engine.checking": "the contracts of a run",
+    "engine.compatibility": "a graph that has changed",
+    "engine.draw": "pictures",
+    "engine.following": "streams of events",
+    "engine.migrating": "a version that has changed",
+    "engine.statistics": "figures for operators",
+    "engine.telling": "events, which nobody watches",
+    "engine.topology": "shapes for tools",
+    "trailmark.settings": "settings from files",
+    "trailmark.worker": "workers",
+}
+
+
+def test_a_run_loads_nothing_of_ours_that_only_others_ask_for(sqlite_url: str) -> None:
+    _, ours = loaded(a_run(sqlite_url))
+    assert "engine.driver" in ours
+    assert ours & set(RARE) == set()
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_what_is_said_to_be_rare_is_there(name: str) -> None:
+    _, ours = loaded(f"import {name}")
+    assert name in ours
