@@ -199,6 +199,26 @@ async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None
     assert taken[200] <= 3_250  # 3,094 on Python 3.11, the run around them included
 
 
+# --- opening a run again --------------------------------------------------------------------------------------------
+async def test_a_file_that_is_current_is_opened_by_six_statements(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLCheckpointStore(sqlite_url):
+        """Its tables are made."""
+    told: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(told.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    async with SQLCheckpointStore(sqlite_url):
+        opened = sorted(" ".join(text.split()[:2]) for text in told)
+    # The last is SQLAlchemy's, over the connection that writes.
+    pragmas = ("foreign_keys", "journal_mode", "synchronous", "read_uncommitted")
+    assert opened == sorted(["SELECT version_num", *(f"PRAGMA {name}" for name in pragmas)])
+
+
 # --- memory ---------------------------------------------------------------------------------------------------------
 async def well(state: Journal) -> dict[str, Any]:
     return {"n": 1}

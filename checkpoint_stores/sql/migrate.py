@@ -7,6 +7,8 @@ so that two processes may open a fresh database at the same moment.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +51,13 @@ def revision_of(connection: sa.Connection, url: str = "") -> str | None:
             raise
         found = f"not trailmark's (its table {VERSION_TABLE!r} has no column 'version_num')"
         raise SchemaVersionError(url, found, HEAD, newer=False, remedy=_ANOTHER) from error
+
+
+def is_stamped(raw: sqlite3.Connection) -> bool:
+    """Whether a SQLite file is certainly current: one bare statement instead of SQLAlchemy's way to it, which `revision_of` goes."""
+    with contextlib.suppress(sqlite3.Error):  # whatever is wrong, `revision_of` says it
+        return bool(raw.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone() == (HEAD,))
+    return False
 
 
 def is_current(revision: str | None, url: str) -> bool:

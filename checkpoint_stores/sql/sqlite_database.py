@@ -155,6 +155,8 @@ class SQLiteDatabase(Database):
         return connection
 
     def _make_current(self, raw: sqlite3.Connection) -> None:
+        if migrate.is_stamped(raw):
+            return
         connection = core_over(raw)
         if migrate.is_current(migrate.revision_of(connection, self.url), self.url):
             return
