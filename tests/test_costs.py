@@ -215,8 +215,29 @@ async def test_a_file_that_is_current_is_opened_by_six_statements(sqlite_url: st
     async with SQLCheckpointStore(sqlite_url):
         opened = sorted(" ".join(text.split()[:2]) for text in told)
     # The last is SQLAlchemy's, over the connection that writes.
-    pragmas = ("foreign_keys", "journal_mode", "synchronous", "read_uncommitted")
+    pragmas = ("cache_size", "foreign_keys", "journal_mode", "synchronous", "read_uncommitted")
     assert opened == sorted(["SELECT version_num", *(f"PRAGMA {name}" for name in pragmas)])
+
+
+@pytest.mark.parametrize(("kind", "hops"), [("memory", 0), ("sqlite", 1), ("postgres", 1)])
+async def test_a_run_is_read_and_checked_in_one_hop_however_long_it_is(
+    kind: str, hops: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: CheckpointStore = MemoryCheckpointStore() if kind == "memory" else SQLCheckpointStore(request.getfixturevalue(f"{kind}_url"))
+    loop = asyncio.get_running_loop()
+    hop, taken = loop.call_soon_threadsafe, 0
+
+    def counted(*args: Any, **options: Any) -> asyncio.Handle:
+        nonlocal taken
+        taken += 1
+        return hop(*args, **options)
+
+    async with store:
+        run_id = await walked(store, writing(2 * STEPS))
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+        _snapshot, rows = await store.load(run_id)
+        assert taken == hops
+    assert len(rows) > STEPS
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

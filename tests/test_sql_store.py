@@ -34,6 +34,7 @@ from checkpoint_stores.errors import (
     LeaseHeldError,
     LeaseLostError,
     RunExistsError,
+    RunNotFoundError,
     StoreUnavailableError,
     UnserialisableError,
 )
@@ -138,6 +139,17 @@ async def test_a_run_without_any_row_is_corrupt_not_empty(sqlite_url: str) -> No
             with pytest.raises(CheckpointCorruptError):
                 await ask
         assert await store.verify(run.run_id) != []
+
+
+async def test_a_reading_that_failed_half_way_does_not_hold_on_to_what_it_saw(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await walked(store, 50)
+        key = run.run_id.replace("-", "")
+        tamper(sqlite_url, "UPDATE runs SET run_id = zeroblob(16)")
+        with pytest.raises(RunNotFoundError) as caught:
+            await store.load(run.run_id)
+        tamper(sqlite_url, f"UPDATE runs SET run_id = x'{key}'")
+        assert len((await store.load(run.run_id))[1]) == 51, caught.value
 
 
 async def test_a_row_moved_from_another_run_is_found(sqlite_url: str) -> None:

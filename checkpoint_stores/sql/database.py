@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -28,6 +28,11 @@ P = ParamSpec("P")
 
 Wanted = Sequence[tuple[str, tuple[Any, ...]]]
 """Texts for the bare driver (see `places`), each with its values."""
+
+Found = Sequence[Iterable[Any]]
+"""The lines that each text gave; they can be gone through once."""
+
+_MANY_LINES: Final = 300
 
 
 class Outside(Protocol):
@@ -136,6 +141,13 @@ class Database(ABC):
         if not self.is_open:
             await self.open()
         return await self._fetch(wanted)
+
+    async def fetch_through(self, wanted: Wanted, sift: Callable[[Found], T]) -> T:
+        """What ``sift`` makes of what `fetch` would give; where that is much, it is called in a thread, so that nobody blocks the loop."""
+        found = await self.fetch(wanted)
+        if sum(map(len, found)) > _MANY_LINES:
+            return await asyncio.to_thread(sift, found)
+        return sift(found)
 
     async def vacuum(self) -> None:
         """Give unused space back; outside any transaction."""

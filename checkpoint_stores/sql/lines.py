@@ -28,6 +28,7 @@ from checkpoint_stores.records import (
     Row,
     RunRecord,
     Snapshot,
+    new_tuple,
 )
 from checkpoint_stores.signalling import apart
 from checkpoint_stores.soundness import Stored
@@ -399,24 +400,23 @@ def inbox_of(rev: int, cancel: bytes | None, barriers: Iterable[Any], decisions:
     )
 
 
-def stored_of(key: bytes, found: Sequence[Sequence[Any]], chain: Chain) -> tuple[Stored, list[Snapshot]]:
+def stored_of(key: bytes, found: Sequence[Iterable[Any]], chain: Chain) -> tuple[Stored, list[Snapshot]]:
     """What is stored of a run, and the snapshots whose seal is broken; from its anchor, snapshots and rows as bare tuples.
 
     Raises RunNotFoundError.
     """
     anchors, snapshot_lines, lines = found
     run_id = id_of(key)
-    if not anchors:
+    anchor = next(iter(anchors), None)
+    if anchor is None:
         raise RunNotFoundError(run_id)
-    genesis, parent, head_seq, head_digest = anchors[0]
+    genesis, parent, head_seq, head_digest = anchor
     snapshots: list[Snapshot] = []
     unsound: list[Snapshot] = []
     for seq, digest, seal, payload in snapshot_lines:
         snapshot = Snapshot(run_id, seq, payload, digest)
         (snapshots if chain.seal_snapshot(snapshot) == seal else unsound).append(snapshot)
-    # Thousands of rows: `Row(run_id, *line[1:])` without the call in Python.
-    new, prefix = tuple.__new__, (run_id,)
-    rows = [new(Row, prefix + line[1:]) for line in lines]
+    rows = [new_tuple(Row, (run_id, *line)) for line in lines]
     if parent is None:
         genesis = chain.genesis(run_id)
     return Stored(run_id, genesis, 1 if parent is None else 0, head_seq, head_digest, snapshots, rows), unsound

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -13,12 +13,10 @@ from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNot
 from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import migrate, statements
-from checkpoint_stores.sql.database import Database
+from checkpoint_stores.sql.database import Database, Found
 from checkpoint_stores.sql.lines import WatchedLine, id_of, key_of, span_of, stored_of, tail_of, watched_run_of
 
 _PAGE: Final = 500
-_MANY_ROWS: Final = 300
-"""From so many rows on the chain is checked in a thread, so that nobody blocks the loop for long."""
 
 
 class Reading:
@@ -66,15 +64,21 @@ class Reading:
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
         key = key_of(run_id)
         last = statements.NEWEST if upto is None else upto
-        stored, _ = stored_of(key, await self._database.fetch(statements.newest_part(key, last)), self._chain)
-        if not _is_enough(stored, last):
-            stored, _ = stored_of(key, await self._database.fetch(statements.whole_part(key, last)), self._chain)
-        if upto is not None and not stored.rows and not stored.snapshots:
+        found = await self._database.fetch_through(statements.newest_part(key, last), partial(self._sound_part, key, upto, _is_enough))
+        if found is None:
+            found = await self._database.fetch_through(statements.whole_part(key, last), partial(self._sound_part, key, upto, _is_there))
+        if found is None:
             # It was pruned, or cut away: what is left tells which.
-            stored, _ = stored_of(key, await self._database.fetch(statements.whole_part(key, statements.NEWEST)), self._chain)
-        if len(stored.rows) > _MANY_ROWS:
-            return await asyncio.to_thread(sound_part, self._chain, stored, upto)
-        return sound_part(self._chain, stored, upto)
+            whole = statements.whole_part(key, statements.NEWEST)
+            found = await self._database.fetch_through(whole, partial(self._sound_part, key, upto, _is_all))
+        assert found is not None  # noqa: S101 - all there is is enough
+        return found
+
+    def _sound_part(
+        self, key: bytes, upto: int | None, is_enough: Callable[[Stored, int | None], bool], found: Found
+    ) -> tuple[Snapshot | None, list[Row]] | None:
+        stored, _ = stored_of(key, found, self._chain)
+        return sound_part(self._chain, stored, upto) if is_enough(stored, upto) else None
 
     async def head(self, run_id: str) -> int:
         key = key_of(run_id)
@@ -93,10 +97,10 @@ class Reading:
                 await self.run(id_of(key))
             is_known = True
             for line in lines:
-                yield Row(id_of(key), *line[1:])
+                yield Row(id_of(key), *line)
             if len(lines) < _PAGE:
                 return
-            after = lines[-1][1]
+            after = lines[-1][0]
 
     async def graph(self, graph_hash: str) -> str | None:
         found = await self._database.read(statements.graph(graph_hash))
@@ -105,12 +109,12 @@ class Reading:
     # --- whether it is sound, and how much there is -----------------------------------------------------------------
     async def verify(self, run_id: str) -> list[Problem]:
         key = key_of(run_id)
-        stored, unsound = stored_of(key, await self._database.fetch(statements.whole_part(key, statements.NEWEST)), self._chain)
-        problems = await asyncio.to_thread(problems_of, self._chain, stored)
-        problems.extend(
-            Problem(stored.run_id, snapshot.seq, "its snapshot was edited (or the chain key is another)") for snapshot in unsound
-        )
-        return problems
+        return await self._database.fetch_through(statements.whole_part(key, statements.NEWEST), partial(self._problems, key))
+
+    def _problems(self, key: bytes, found: Found) -> list[Problem]:
+        stored, unsound = stored_of(key, found, self._chain)
+        edited = "its snapshot was edited (or the chain key is another)"
+        return [*problems_of(self._chain, stored), *(Problem(stored.run_id, snapshot.seq, edited) for snapshot in unsound)]
 
     async def stats(self) -> dict[str, Any]:
         by_status = {line.status: line.number for line in await self._database.read(statements.runs_by_status())}
@@ -119,8 +123,16 @@ class Reading:
         return {"runs": by_status, **counts, "bytes": int(sizes[0].bytes), "schema": migrate.HEAD}
 
 
-def _is_enough(stored: Stored, last: int) -> bool:
+def _is_enough(stored: Stored, upto: int | None) -> bool:
     """Whether the newest snapshot and what follows it can be used (or there is no snapshot at all)."""
     if stored.snapshots:
-        return usable_snapshot(stored.snapshots, stored.rows, last) is not None
-    return not stored.rows or stored.rows[0].seq <= stored.first_seq
+        return usable_snapshot(stored.snapshots, stored.rows, statements.NEWEST if upto is None else upto) is not None
+    return _is_there(stored, upto) and (not stored.rows or stored.rows[0].seq <= stored.first_seq)
+
+
+def _is_there(stored: Stored, upto: int | None) -> bool:
+    return upto is None or bool(stored.rows or stored.snapshots)
+
+
+def _is_all(_stored: Stored, _upto: int | None) -> bool:
+    return True

@@ -322,12 +322,14 @@ SQLITE_CONSUME: Final = f"UPDATE {decisions.name} SET consumed_seq = %3 WHERE ru
 SQLITE_NUDGE: Final = f"UPDATE {barriers.name} SET details = %3 WHERE run_id = %1 AND ticket = %2"
 SQLITE_VOTE: Final = f"INSERT INTO {decisions.name} ({', '.join(DECISIONS)}) VALUES ({', '.join(f':{name}' for name in DECISIONS)})"
 
-LOAD_ROWS: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %1 AND seq >= %2 AND seq <= %3 ORDER BY seq LIMIT %4"
+_ROWS_READ: Final = ", ".join(ROW_COLUMNS[1:])
+"""Who reads rows knows whose they are."""
+LOAD_ROWS: Final = f"SELECT {_ROWS_READ} FROM {checkpoints.name} WHERE run_id = %1 AND seq >= %2 AND seq <= %3 ORDER BY seq LIMIT %4"
 LOAD_SNAPSHOTS: Final = f"SELECT seq, digest, seal, payload FROM {snapshots.name} WHERE run_id = %1 AND seq <= %2 ORDER BY seq"
 LOAD_NEWEST_SNAPSHOT: Final = f"{LOAD_SNAPSHOTS} DESC LIMIT 1"
-LOAD_ROWS_UPTO: Final = f"SELECT {ROWS} FROM {checkpoints.name} WHERE run_id = %1 AND seq <= %2 ORDER BY seq"
+LOAD_ROWS_UPTO: Final = f"SELECT {_ROWS_READ} FROM {checkpoints.name} WHERE run_id = %1 AND seq <= %2 ORDER BY seq"
 LOAD_ROWS_FROM_SNAPSHOT: Final = (
-    f"SELECT {ROWS} FROM {checkpoints.name} c WHERE run_id = %1 AND seq <= %2 AND seq >="
+    f"SELECT {_ROWS_READ} FROM {checkpoints.name} c WHERE run_id = %1 AND seq <= %2 AND seq >="
     f" coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = %1 AND s.seq <= %2), 0) ORDER BY seq"
 )
 LOAD_ANCHOR: Final = f"SELECT genesis, parent_run_id, head_seq, head_digest FROM {runs.name} WHERE run_id = %1"
