@@ -66,8 +66,14 @@ class Chain:
         try:
             for _, number, epoch, step, kind, path, node, next_, payload, started_at, digest, _ in rows:
                 head = f"{run_id}\0{number}\0{epoch}\0{step}\0{started_at}\0{kind}\0{path}\0{node}\0{next_}\0{len(payload)}\0"
-                covered = join((previous, head.encode(), payload))
-                if number != seq or (sha256(covered).digest() if key is None else hmac.digest(key, covered, "sha256")) != digest:
+                if key is None:
+                    sealing = sha256(previous)
+                    sealing.update(head.encode())
+                    sealing.update(payload)
+                    sealed = sealing.digest()
+                else:
+                    sealed = hmac.digest(key, join((previous, head.encode(), payload)), "sha256")
+                if number != seq or sealed != digest:
                     break
                 previous = digest
                 seq += 1

@@ -327,7 +327,11 @@ def _weight(value: Any, held: int, ops: list[Op]) -> int:
     # The containers of a row share what it holds: in a small row it does not matter, in a large one there is mostly one.
     if ops[-1][0] == "said":
         held = max(held - _spoken_bytes(ops[-1]), SCALAR_BYTES)
-    return held // sum(1 for op in ops if op[0] in VALUE_OPS and type(op[2]) in _CONTAINERS)
+    sharing = 0
+    for op in ops:  # no generator: it would take half of what folding the row does
+        if op[0] in VALUE_OPS and type(op[2]) in _CONTAINERS:
+            sharing += 1
+    return held // sharing
 
 
 def _spoken_bytes(said: Op) -> int:
