@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -150,6 +151,19 @@ async def test_a_reading_that_failed_half_way_does_not_hold_on_to_what_it_saw(sq
             await store.load(run.run_id)
         tamper(sqlite_url, f"UPDATE runs SET run_id = x'{key}'")
         assert len((await store.load(run.run_id))[1]) == 51, caught.value
+
+
+async def test_what_was_read_from_a_file_is_kept_by_nobody_but_who_asked(sqlite_url: str) -> None:
+    gone = threading.Event()
+
+    def read(_raw: sqlite3.Connection) -> set[int]:
+        found = set(range(3))
+        weakref.finalize(found, gone.set)
+        return found
+
+    async with SQLCheckpointStore(sqlite_url) as store:
+        assert await store._database.reader.submit(read) == {0, 1, 2}
+        assert await asyncio.to_thread(gone.wait, 5)
 
 
 async def test_a_row_moved_from_another_run_is_found(sqlite_url: str) -> None:

@@ -82,8 +82,8 @@ class SQLiteQueue(ABC, Generic[Work]):
         self._deliver([(self._opened, None, None)])
         take, take_now = self._jobs.get, self._jobs.get_nowait
         is_open = True
+        jobs: list[Job[Work]] = []
         while is_open:
-            jobs = []
             job = take()
             try:
                 while job is not None:
@@ -97,6 +97,8 @@ class SQLiteQueue(ABC, Generic[Work]):
                 pass
             if jobs:
                 self._deliver(self._carry_out(jobs))
+            # Who waited has it: nothing of it is kept until somebody asks again.
+            job, jobs = None, []
         with contextlib.suppress(sqlite3.Error):
             self._raw.close()
 
