@@ -27,6 +27,29 @@ Outcome: TypeAlias = "tuple[Answer, Any, BaseException | None]"
 """Who waits, what it gets, or what it is told instead."""
 
 
+class Look:
+    """Another thread's question: what have others committed, as far as this connection sees?
+
+    The answer is a number that moves with it, and with nothing that the connection commits itself.
+    """
+
+    def __init__(self) -> None:
+        self._answers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def take(self, raw: sqlite3.Connection) -> None:
+        """Called in the connection's thread, between its batches."""
+        try:
+            self._answers.put(raw.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:
+            self._answers.put(None)
+
+    def answer(self, seconds: float) -> int | None:
+        """Wait for the answer, so long at most; None where there is none."""
+        with contextlib.suppress(queue.Empty):
+            return self._answers.get(timeout=seconds)
+        return None
+
+
 class SQLiteQueue(ABC, Generic[Work]):
     """A thread, its connection and what waits for it.
 
@@ -37,7 +60,7 @@ class SQLiteQueue(ABC, Generic[Work]):
     def __init__(self, url: str, connect: Callable[[], sqlite3.Connection], *, name: str) -> None:
         self._url = url
         self._connect = connect
-        self._jobs: queue.SimpleQueue[Job[Work] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job[Work] | Look | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._opened = Answer(loop=self._loop)
@@ -64,6 +87,12 @@ class SQLiteQueue(ABC, Generic[Work]):
         self._jobs.put((work, waiting))
         return waiting
 
+    def foreign(self, *, patience: float) -> int | None:
+        """See `Look`; to be called in another thread than the loop's, which waits so many seconds at most.  None: nobody knows."""
+        look = Look()
+        self._jobs.put(look)
+        return look.answer(patience)
+
     # --- in the thread ----------------------------------------------------------------------------------------------
     def _prepare(self) -> None:
         """What a subclass needs of a fresh connection."""
@@ -83,11 +112,15 @@ class SQLiteQueue(ABC, Generic[Work]):
         take, take_now = self._jobs.get, self._jobs.get_nowait
         is_open = True
         jobs: list[Job[Work]] = []
+        looks: list[Look] = []
         while is_open:
             job = take()
             try:
                 while job is not None:
-                    jobs.append(job)
+                    if isinstance(job, Look):
+                        looks.append(job)
+                    else:
+                        jobs.append(job)
                     if len(jobs) >= JOBS_AT_ONCE:
                         break
                     job = take_now()
@@ -97,8 +130,10 @@ class SQLiteQueue(ABC, Generic[Work]):
                 pass
             if jobs:
                 self._deliver(self._carry_out(jobs))
+            for look in looks:
+                look.take(self._raw)
             # Who waited has it: nothing of it is kept until somebody asks again.
-            job, jobs = None, []
+            job, jobs, looks = None, [], []
         with contextlib.suppress(sqlite3.Error):
             self._raw.close()
 

@@ -50,20 +50,6 @@ class SQLiteWriter(SQLiteQueue[Written]):
         super().__init__(url, connect, name="trailmark-sqlite-writer")
         self._clock = clock
         self._core: sa.Connection
-        self.batches = 0
-        """How many batches were carried out.  This and what follows is for a watcher in another thread (see `watches.Writes`)."""
-        self.is_asked = False
-        self.answers = 0
-        self.others: int | None = None
-
-    def _deliver(self, outcomes: list[Outcome]) -> None:
-        self.batches += 1
-        super()._deliver(outcomes)
-        if self.is_asked:
-            self.is_asked = False
-            with contextlib.suppress(sqlite3.Error):  # not answered: the watcher looks for itself
-                (self.others,) = self._raw.execute("PRAGMA data_version").fetchone()
-                self.answers += 1
 
     def _prepare(self) -> None:
         self._core = core_over(self._raw)

@@ -28,6 +28,7 @@ from checkpoint_stores.watching import EVERY_RUN, LocalWatch, LocalWatches
 POLL_SECONDS: Final = 0.01
 _AT_ONCE: Final = 500
 _RETRY_SECONDS: Final = 0.5
+_PATIENCE_SECONDS: Final = 0.5
 _COUNTED: Final = 1000
 _UNCOUNTED: Final = -1
 _HANG_UP_SECONDS: Final = 2.0
@@ -38,16 +39,11 @@ _STEP: Final = "!"
 
 
 class Writes(Protocol):
-    """The connection of this process that writes, as a watcher asks about it from another thread."""
+    """The connection of this process that writes."""
 
-    batches: int
-    """How many times it has written."""
-    is_asked: bool
-    """Set to have it look, behind its next batch, what others have written."""
-    answers: int
-    """How often it has looked."""
-    others: int | None
-    """What it saw then: a number that moves with what others commit, and with nothing of its own."""
+    def foreign(self, *, patience: float) -> int | None:
+        """A number that moves with what others have committed; None where that is not known within so many seconds."""
+        ...
 
 
 class SQLitePoller:
@@ -104,7 +100,8 @@ class SQLitePoller:
     def _compare(self, connection: sqlite3.Connection, stop: threading.Event) -> None:
         states: dict[str, tuple[Any, ...]] = {}
         heads: dict[str, tuple[Any, ...]] = {}
-        foreign = _Foreign(self._writes)
+        version: int | None = None
+        foreign: int | None = None
         watched: set[str] = set()
         followed: set[str] = set()
         changes = -1
@@ -118,8 +115,13 @@ class SQLitePoller:
                 _forget(states, watched)
                 _forget(heads, followed)
                 look, look_for_steps = watched - states.keys(), followed - heads.keys()
-            if foreign.wrote(connection.execute("PRAGMA data_version").fetchone()[0]):
-                look, look_for_steps = watched, followed
+            now = connection.execute("PRAGMA data_version").fetchone()[0]
+            if now != version:
+                version, before = now, foreign
+                # Somebody committed.  What we did ourselves this connection sees as well; the one that writes does not.
+                foreign = self._writes.foreign(patience=_PATIENCE_SECONDS)
+                if foreign is None or foreign != before:
+                    look, look_for_steps = watched, followed
             changed = _moved(states, self._states(connection, look)) if look else []
             stepped = _moved(heads, self._read(connection, statements.heads_text, look_for_steps)) if look_for_steps else []
             if changed or stepped:
@@ -152,46 +154,6 @@ class SQLitePoller:
             self.watches.wake(run_id)
         for run_id in stepped:
             self.watches.step(run_id)
-
-
-class _Foreign:
-    """Whether somebody else wrote to the file since it was last asked.
-
-    A connection sees that another one has committed, and not whose that is: the watcher's sees what the writer of this process does,
-    too.  So where that was busy meanwhile it is asked what it saw, and the answer waited for until the next look.
-    """
-
-    def __init__(self, writes: Writes) -> None:
-        self._writes = writes
-        self._version: int | None = None
-        self._batches = -1
-        self._others: int | None = None
-        self._is_open = False
-        """Whether there is a change of which nobody knows whose it is."""
-        self._asked_at: int | None = None
-
-    def wrote(self, version: int) -> bool:
-        """``version`` is what the watcher's connection sees now."""
-        writes, moved = self._writes, version != self._version
-        self._version = version
-        self._is_open = self._is_open or moved
-        was_busy = writes.batches != self._batches
-        self._batches = writes.batches
-        if not self._is_open:
-            return False
-        if not was_busy:
-            self._is_open, self._asked_at = False, None
-            return True
-        if self._asked_at is not None and writes.answers > self._asked_at:
-            others, self._others = self._others, writes.others
-            self._is_open, self._asked_at = moved, None
-            if others != self._others:
-                self._is_open = False
-                return True
-        if self._is_open and self._asked_at is None:
-            self._asked_at = writes.answers
-            writes.is_asked = True
-        return False
 
 
 def _moved(known: dict[str, tuple[Any, ...]], found: Iterable[tuple[str, tuple[Any, ...]]]) -> list[str]:
