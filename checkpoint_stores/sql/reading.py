@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNotFoundError
-from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
+from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot, Standing
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import migrate, statements
 from checkpoint_stores.sql.database import Database
-from checkpoint_stores.sql.lines import WatchedLine, id_of, key_of, span_of, stored_of, tail_of, watched_run_of
+from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, span_of, stored_of, tail_of, watched_run_of
 
 _PAGE: Final = 500
 _MANY_ROWS: Final = 300
@@ -75,6 +75,23 @@ class Reading:
         if len(stored.rows) > _MANY_ROWS:
             return await asyncio.to_thread(sound_part, self._chain, stored, upto)
         return sound_part(self._chain, stored, upto)
+
+    async def standing(self, run_id: str) -> Standing:
+        try:
+            key = key_of(run_id)
+        except RunNotFoundError:
+            key = key_of((await self.run(run_id)).run_id)  # which run is meant by a part of its id
+        lines, snapshots, rows, barriers, decisions = await self._database.fetch(statements.standing(key, self._time()))
+        if not lines:
+            raise RunNotFoundError(run_id)
+        line = WatchedLine(*lines[0])
+        stored, _ = stored_of(key, ([(line.genesis, line.parent_run_id, line.head_seq, line.head_digest)], snapshots, rows), self._chain)
+        if _is_enough(stored, statements.NEWEST) and len(rows) <= _MANY_ROWS:
+            snapshot, sound = sound_part(self._chain, stored, None)
+        else:
+            snapshot, sound = await self.load(id_of(key), None)
+        inbox = inbox_of(line.inbox_rev, line.cancel, barriers, decisions)
+        return Standing(watched_run_of(line), snapshot, sound, inbox, line.clock)
 
     async def head(self, run_id: str) -> int:
         key = key_of(run_id)
