@@ -377,6 +377,8 @@ class Resumption(NamedTuple):
     """What the run's was when it was read."""
     max_steps: int | None = None
     """The run's step limit from now on, where it gets another one."""
+    said: int = 0
+    """How many of the decisions it writes people have just made: by so much the inbox is newer behind it, and before its change is judged."""
 
 
 @dataclass(frozen=True, slots=True)

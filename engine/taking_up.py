@@ -46,7 +46,7 @@ class TakingUp:
             if all(used != decided.id for used, _ in commit.consumed):
                 raise NotAtOnceError
             commit = commit._replace(voted=(*commit.voted, decided))
-        return Resumption(commit, self._inbox_rev, self._max_steps)
+        return Resumption(commit, self._inbox_rev, self._max_steps, 0 if decided is None else 1)
 
 
 class Said(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -183,6 +184,23 @@ async def test_of_many_that_decide_at_once_one_decides_and_the_run_goes_on_once(
     assert sorted(isinstance(answer, DecisionConflictError | RunEndedError) for answer in answers) == [False, True, True]
     assert (await executors[0].open(run_id).result()).status == "completed"
     assert len(reached) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite_url", "postgres_url"])
+async def test_a_decision_that_leads_to_the_next_question_has_moved_the_inbox(kind: str, request: pytest.FixtureRequest) -> None:
+    """Whoever watches the run from another process would not know of the new question's deadline else: the run waits as before."""
+    flow = Flow("asking", {"n": int}).add_barrier("ask").add_barrier("then", timeout=timedelta(days=1), on_timeout="reject")
+    graph = flow.set_entry("ask").add_edge("ask", "then").add_edge("then", END).compile()
+    async with SQLCheckpointStore(request.getfixturevalue(kind)) as store:
+        run = await GraphExecutor(graph, store=store).start({"n": 1})
+        await run.result()
+        before = await store.run(run.run_id)
+        await run.decide("ask", APPROVE)
+        assert (await run.result()).waiting_for == ("then#1",)
+        after = await store.run(run.run_id)
+        assert (before.status, after.status, after.owner, after.inbox_rev) == ("waiting", "waiting", None, before.inbox_rev + 1)
+        assert after.wake_at is not None
+        assert await store.verify(run.run_id) == []
 
 
 # --- what cannot be done at once ----------------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ _TAKE_UP_FIELDS: Final = [
     ("max_steps", "integer"),
     ("last_seq", "integer"),
     ("last_digest", "bytea"),
+    ("said", "integer"),
 ]
 RESUMPTION_PARTS: Final = (TRANSITION_PARTS[0], len(_TAKE_UP_FIELDS), *TRANSITION_PARTS[2:])
 """The same of `RESUMPTION`."""
@@ -155,13 +156,13 @@ def _changed(start: int, asked: str) -> str:
 
 def _taken_up(start: int, asked: str) -> str:
     """What a resumption changes of the runs that it takes."""
-    timely = in_time("c.release_at_rev", "r.inbox_rev")
+    timely = in_time("c.release_at_rev", "r.inbox_rev + c.said")
     return (
         f"UPDATE {runs.name} r SET epoch = c.epoch, attempt = r.attempt + 1,"
         f" status = CASE WHEN {timely} THEN coalesce(c.status, 'running') ELSE 'running' END,"
         f" wake_at = CASE WHEN {timely} AND NOT c.clear_wake_at THEN c.wake_at END, error = coalesce(c.error, r.error),"
         f" owner = CASE WHEN c.gives_back AND {timely} THEN NULL ELSE c.owner END, max_steps = coalesce(c.max_steps, r.max_steps),"
-        f" head_seq = c.last_seq, head_digest = c.last_digest, updated_at = {_NOW}"
+        f" head_seq = c.last_seq, head_digest = c.last_digest, inbox_rev = r.inbox_rev + c.said, updated_at = {_NOW}"
         f" FROM {_unnested('c', _TAKE_UP_FIELDS, start)}"
         f" WHERE r.run_id = c.run_id AND {still_free('r', 'c.epoch', 'c.inbox_rev')} AND {_extends_head('c.run_id', 'c.seq')} AND {asked}"
         " RETURNING r.run_id, r.inbox_rev, r.updated_at, true AS is_news"

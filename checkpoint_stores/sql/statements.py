@@ -318,10 +318,10 @@ SQLITE_CHANGE_RUN: Final = (
 )
 SQLITE_TAKE_UP: Final = (
     f"UPDATE {runs.name} SET epoch = %2, attempt = attempt + 1, status = 'running', owner = %3, wake_at = NULL,"
-    " max_steps = coalesce(%5, max_steps), head_seq = %6, head_digest = %7, updated_at = %8"
+    " max_steps = coalesce(%5, max_steps), head_seq = %6, head_digest = %7, inbox_rev = inbox_rev + %8, updated_at = %9"
     f" WHERE run_id = %1 AND {still_free(runs.name, '%2', '%4')} RETURNING inbox_rev, tenant"
 )
-"""(run_id, epoch, owner, inbox_rev, max_steps, head_seq, head_digest, now).  No line where the run is not as it was read."""
+"""(run_id, epoch, owner, inbox_rev, max_steps, head_seq, head_digest, said, now).  No line where the run is not as it was read."""
 BARRIERS: Final = tuple(column.name for column in barriers.columns)
 DECISIONS: Final = tuple(column.name for column in decisions.columns)
 BARRIER_AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in BARRIERS if name not in ("run_id", "ticket"))

@@ -29,6 +29,7 @@ def resumption(
     standing: Standing,
     *kinds: str,
     max_steps: int | None = None,
+    said: int = 0,
     details: dict[str, Any] | None = None,
     **parts: Any,
 ) -> Resumption:
@@ -41,7 +42,7 @@ def resumption(
         last = rows[-1]
         payload = encode([["set", "n", last.seq]])
         rows.append(store.chain.seal(last.digest, run.run_id, last.seq + 1, epoch, last.step + 1, kind, "", "review", "next", payload, 7))
-    return Resumption(Commit(run.run_id, epoch, tuple(rows), **parts), run.inbox_rev, max_steps)
+    return Resumption(Commit(run.run_id, epoch, tuple(rows), **parts), run.inbox_rev, max_steps, said)
 
 
 async def waiting_run(store: TakesUp) -> OwnedRun:
@@ -119,7 +120,8 @@ class ResumptionContract:
             decided_at=standing.clock,
         )  # fmt: skip
         taking = resumption(other, standing, "decision", closed=(("review#1", "resolved"),), consumed=((made.id, seq),), voted=(made,))
-        await other.take_up(taking)
+        receipt = await other.take_up(taking._replace(said=1))
+        assert (receipt.inbox_rev, (await store.run(run.run_id)).inbox_rev) == (1, 1)
         assert await store.decisions(run.run_id) == [replace(made, consumed_seq=seq)]
         # The same again is not taken up once more, and counts once.
         with pytest.raises(RunMovedError):
@@ -132,8 +134,8 @@ class ResumptionContract:
         await store.take_up(resumption(store, standing, "step", change=RunChange(status="completed", clear_wake_at=True, release=True)))
         standing = await store.standing(parks.run_id)
         asked = barrier(parks.run_id, "review#2", opened_seq=4)
-        change = RunChange(status="waiting", wake_at=9, release=True, release_at_rev=0)
-        await store.take_up(resumption(store, standing, "barrier", change=change, opened=(asked,)))
+        change = RunChange(status="waiting", wake_at=9, release=True, release_at_rev=1)
+        await store.take_up(resumption(store, standing, "barrier", change=change, opened=(asked,), said=1))
         records = [await store.run(run.run_id) for run in (ends, parks)]
         assert [(each.status, each.owner, each.wake_at, each.epoch) for each in records] == [
             ("completed", None, None, 2),
