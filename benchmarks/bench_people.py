@@ -65,17 +65,15 @@ async def parked(store: SQLCheckpointStore, runs: int, rounds: int) -> list[Line
         await executor.execute({})
         gc.collect()
         before = _resident()
-        run_ids = []
         for first in range(0, runs, 200):
-            parked = await asyncio.gather(*(executor.execute({}) for _ in range(min(200, runs - first))))
-            run_ids += [result.run_id for result in parked]
-        del parked
+            await asyncio.gather(*(executor.execute({}) for _ in range(min(200, runs - first))))
         gc.collect()
         held = (_resident() - before) * 1024 / runs
+        run_ids = [ticket.run_id for ticket in await store.barriers(limit=runs + 1)]
         pages = [await _timed(store.barriers(limit=50)) * 1e3 for _ in range(rounds)]
         began = time.perf_counter()
         await asyncio.gather(*(store.decide(run_id, "ask", Decision.approve(by="ana")) for run_id in run_ids))
-        rate = runs / (time.perf_counter() - began)
+        rate = len(run_ids) / (time.perf_counter() - began)
     settings = "SQLite, WAL, FULL"
     return [
         Line(f"{runs:,} runs parked at a barrier: memory of each", "bytes", held, 0.0, 100, settings),

@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from checkpoint_stores import effects, granting
+from checkpoint_stores.attempts import attempt_row
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
-from checkpoint_stores.codec import decode, encode, pack
+from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.deciding import check_asked, find_ticket, judge, node_of, tickets_counting_for
 from checkpoint_stores.errors import (
     LeaseHeldError,
@@ -52,10 +53,12 @@ from checkpoint_stores.records import (
     NewRun,
     Problem,
     Receipt,
+    Resumption,
     Row,
     RunRecord,
     SignalRecord,
     Snapshot,
+    Standing,
     new_tuple,
 )
 from checkpoint_stores.signalling import apart, id_of_signal, judge_signal, signal_of
@@ -201,10 +204,7 @@ class MemoryCheckpointStore:
         given = {**(details or {}), "owner": self._worker_id}
         attempt = record.attempt + 1
         head = held.rows[-1]
-        row = self.chain.seal(
-            head.digest, run_id, head.seq + 1, held.epoch + 1, head.step, "attempt", "", "", "",
-            pack([["status", "running"], ["attempt", attempt, given]])[0], 0,
-        )  # fmt: skip
+        row = attempt_row(self.chain, run_id, (head.seq, head.digest, head.step), held.epoch + 1, attempt, given)
         held.epoch += 1
         held.rows.append(row)
         held.times.append(now)
@@ -245,6 +245,16 @@ class MemoryCheckpointStore:
         if self._watches.followed:
             self._watches.step(commit.run_id)
         return new_tuple(Receipt, (held.inbox_rev, now))
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        commit = resumption.commit
+        held = self._runs.get(commit.run_id)
+        if held is None or not held.is_still(resumption):
+            raise RunMovedError(commit.run_id)
+        held.take_up(resumption, owner=self._worker_id, now=self._now())
+        self._hold(commit.run_id)
+        self._watches.wake(commit.run_id)
+        return await self.commit(commit)
 
     async def change_over(self, changeover: Changeover) -> Receipt:
         held = self._runs.get(changeover.run_id)
@@ -328,6 +338,11 @@ class MemoryCheckpointStore:
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return sound_part(self.chain, held_run(self.database, run_id).stored(), upto)
+
+    async def standing(self, run_id: str) -> Standing:
+        held = found_run(self.database, run_id)
+        snapshot, rows = sound_part(self.chain, held.stored(), None)
+        return Standing(self._record(held), snapshot, rows, await self.inbox(held.record.run_id), self._now())
 
     async def head(self, run_id: str) -> int:
         return held_run(self.database, run_id).rows[-1].seq

@@ -24,6 +24,7 @@ from checkpoint_stores.records import (
     DecisionRecord,
     EffectRecord,
     Grant,
+    Resumption,
     Row,
     RunChange,
     RunRecord,
@@ -88,6 +89,23 @@ class HeldRun:
         change = commit.change
         if change is not None and change.release_at_rev in (None, self.inbox_rev):
             self._change_record(change, now)
+
+    def is_still(self, resumption: Resumption) -> bool:
+        """Whether nobody owns the run, and nobody has written to it since the resumption's maker read it."""
+        (_, epoch, rows, *_), inbox_rev, *_ = resumption
+        head = (self.epoch + 1, self.inbox_rev, self.rows[-1].seq + 1)
+        return head == (epoch, inbox_rev, rows[0].seq) and self.record.owner is None and self.record.status not in ENDED
+
+    def take_up(self, resumption: Resumption, *, owner: str, now: int) -> None:
+        """All that a resumption changes beside what its commit writes."""
+        commit = resumption.commit
+        last = commit.rows[-1]
+        self.epoch = commit.epoch
+        self.inbox_rev += resumption.said
+        self.record = replace(
+            self.record, status="running", wake_at=None, attempt=self.record.attempt + 1, owner=owner, head_seq=last.seq,
+            head_digest=last.digest, updated_at=now, max_steps=resumption.max_steps or self.record.max_steps,
+        )  # fmt: skip
 
     def change_over(self, changeover: Changeover, now: int) -> None:
         """All that a changeover writes beside the graph's definition."""

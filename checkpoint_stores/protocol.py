@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeGuard
 
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
@@ -27,10 +27,12 @@ from checkpoint_stores.records import (
     NewRun,
     Problem,
     Receipt,
+    Resumption,
     Row,
     RunRecord,
     SignalRecord,
     Snapshot,
+    Standing,
 )
 
 
@@ -447,6 +449,33 @@ class Decides(Protocol):
     def on_behalf_of(self) -> str | None:
         """Who delegated the right to decide; None = their own right, or the oldest delegation that fits where they have none."""
         ...
+
+
+class TakesUp(CheckpointStore, Protocol):
+    """A store that takes a run with what its new owner makes of it at once.  Optional: any other is asked for the single parts."""
+
+    async def standing(self, run_id: str) -> Standing:
+        """What `run`, `load` and `inbox` tell of a run, as of one moment.
+
+        Raises what `run` and `load` raise.
+        """
+        ...
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        """Take a run as it was read, and commit what its new owner makes of it at once: what `acquire` and `commit` do, in one transaction.
+
+        Only where nobody owns the run, and where neither its rows nor its inbox nor its epoch have moved since; nobody holds it behind
+        a commit that gives it back.
+
+        Raises RunMovedError (it is not as it was read; nothing was written), StoreUnavailableError (nothing was written, or it is
+        unknown and re-reading failed).
+        """
+        ...
+
+
+def takes_up(store: CheckpointStore) -> TypeGuard[TakesUp]:
+    """Whether a store offers what `TakesUp` adds."""
+    return hasattr(store, "standing") and hasattr(store, "take_up")
 
 
 DEFAULT_LEASE = timedelta(seconds=30)

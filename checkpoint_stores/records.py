@@ -360,6 +360,31 @@ class Inbox:
     """Signals with ``consumed_seq`` None, oldest first."""
 
 
+class Standing(NamedTuple):
+    """A run as it stands at one moment: all that whoever goes on with it has to know."""
+
+    run: RunRecord
+    snapshot: Snapshot | None
+    rows: list[Row]
+    """What `load` gives: the newest usable snapshot, and the rows after it, checked."""
+    inbox: Inbox
+    clock: int
+    """That moment, by the store's clock."""
+
+
+class Resumption(NamedTuple):
+    """A run that is taken as it was read, together with what its new owner makes of it at once: one transaction."""
+
+    commit: Commit
+    """Its first row is the ``attempt``; its epoch is one more than the run's was."""
+    inbox_rev: int
+    """What the run's was when it was read."""
+    max_steps: int | None = None
+    """The run's step limit from now on, where it gets another one."""
+    said: int = 0
+    """How many of the decisions it writes people have just made: by so much the inbox is newer behind it, and before its change is judged."""
+
+
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
     """Somebody asked for the run to end."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.errors import AmbiguousRunError, ArgumentError, RunNotFoundError, TenantError, UnknownGrantError
-from checkpoint_stores.protocol import CheckpointStore, Decides, Transaction, Watch
+from checkpoint_stores.protocol import CheckpointStore, Decides, Transaction, Watch, takes_up
 from checkpoint_stores.records import (
     Amendment,
     BarrierRecord,
@@ -27,10 +27,12 @@ from checkpoint_stores.records import (
     NewRun,
     Problem,
     Receipt,
+    Resumption,
     Row,
     RunRecord,
     SignalRecord,
     Snapshot,
+    Standing,
 )
 
 _REMEMBERED: Final = 100_000
@@ -54,6 +56,9 @@ class TenantStore:
         self.url = store.url
         self.chain = store.chain
         self._own: set[str] = set()
+        if takes_up(store):
+            self._taking = store
+            self.standing, self.take_up = self._standing, self._take_up
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,6 +140,18 @@ class TenantStore:
     async def commit(self, commit: Commit, *, within: Transaction | None = None) -> Receipt:
         await self._check(commit.run_id)
         return await (self._store.commit(commit) if within is None else self._store.commit(commit, within=within))
+
+    async def _take_up(self, resumption: Resumption) -> Receipt:
+        await self._check(resumption.commit.run_id)
+        return await self._taking.take_up(resumption)
+
+    async def _standing(self, run_id: str) -> Standing:
+        try:
+            standing = await self._taking.standing(run_id)
+        except AmbiguousRunError:
+            raise RunNotFoundError(run_id) from None  # as in `run`
+        self._remember(standing.run, run_id)
+        return standing
 
     async def change_over(self, changeover: Changeover) -> Receipt:
         await self._check(changeover.run_id)

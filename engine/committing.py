@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import StoreError, StoreUnavailableError
-from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.protocol import CheckpointStore, TakesUp
 from checkpoint_stores.records import Commit, Receipt, Row, RunChange, Snapshot, new_tuple
 from engine.clock import Clock
 from engine.live import Live
 from engine.notices import NotSavedWarning, ObserverFailedWarning, TrailmarkWarning
 from engine.observing import Committed, Observer
 from engine.saving import HeldBack, SavePolicy, must_save
+from engine.taking_up import TakingUp
 from engine.transacting import Held, Transacting
 from engine.walk import Batch, Walk
 
@@ -52,7 +53,7 @@ class Committer:
         """Who asked for a checkpoint while one was being written."""
         self._keeping: asyncio.Task[None] | None = None
         """The newest snapshot on its way into the store."""
-        self.within: Held | None = None
+        self.within: Held | TakingUp | None = None
         """The transaction that the next commit is to be made in."""
 
     @property
@@ -146,9 +147,12 @@ class Committer:
             return written
 
     async def _commit_within(self, commit: Commit) -> Receipt:
-        """Commit in the transaction of the body whose step this is; without it where what the body returned makes no step."""
+        """Commit in the transaction that takes the run; or in that of the body whose step this is, without it where what the body
+        returned makes no step."""
         held, self.within = self.within, None
         assert held is not None  # noqa: S101
+        if isinstance(held, TakingUp):
+            return await cast("TakesUp", self._store).take_up(held.with_what_follows(commit))
         row = commit.rows[0] if commit.rows else None
         if row is not None and row.kind == "step" and (row.path, row.node) == held.place[:2]:
             return await self._store.commit(commit, within=held.transaction)
@@ -157,7 +161,7 @@ class Committer:
 
     def _tell(self, batch: Batch, committed_at: int, change: RunChange | None, took: int) -> None:
         status = change.status if change is not None and change.status is not None else self._walk.state.status
-        for index, row in enumerate(batch.rows):
+        for index, row in enumerate(row for row in batch.rows if row.kind != "attempt"):  # in an attempt nothing has happened
             told = Committed(row, committed_at, status, None if index else took)
             for observer in self._observers:
                 try:

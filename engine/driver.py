@@ -49,6 +49,7 @@ from engine.letters import Letters
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.saving import SavePolicy
+from engine.taking_up import TakingUp
 from engine.threads import NodeThreads
 from engine.transacting import Held, Place, Transacting
 from engine.walk import Batch, Walk
@@ -100,6 +101,9 @@ class RunDriver:
         self._telling: asyncio.Task[None] | None = None
         self._is_told = False
         """Whether the commit that lets the run go is on its way."""
+        self._taken_with: Batch | None = None
+        """What was committed with the taking of the run, where that was one commit; and whether nothing was left to do then."""
+        self._is_over = False
         self._preparing: DriveTask[Any] | None = None
         """The task that opens what bodies will need."""
         if inbox is not None and inbox.cancel is not None:
@@ -178,6 +182,16 @@ class RunDriver:
         self._transacting.retire()
         self._effects.save_first = None
 
+    async def take_up(self, taking: TakingUp) -> None:
+        """Take the run with the first commit of the drive, in which what people have said by now is used as well; `drive` goes on from there.
+
+        Raises RunMovedError, NotAtOnceError (nothing was written), StoreUnavailableError.
+        """
+        batch = self._taken_with = self._walk.begin(self._clock.now(), self._letters.events(()))
+        batch.rows.insert(0, taking.row)
+        self._committer.within = taking
+        self._is_over = await self._commit(batch)
+
     def not_begun(self) -> None:
         """It will not be driven here after all."""
         self._watch.close()
@@ -199,14 +213,19 @@ class RunDriver:
     async def _drive(self, first: Callable[[], Batch]) -> None:
         here = self._bodies.task = cast("DriveTask[Any]", asyncio.current_task())
         try:
-            batch = first()
-            while not await self._commit(batch):
+            batch, is_over = self._taken_with, self._is_over
+            if batch is None:
+                batch = first()
+                is_over = await self._commit(batch)
+            self._taken_with = None
+            while not is_over:
                 events = await self._carry_out(batch)
                 if self._transacting.held is not None or self._transacting.broken:
                     events = await self._transaction_first(events)
                 elif self._timers_rang:
                     events = await self._people_first(events)
                 batch = self._walk.feed(events, self._clock.now())
+                is_over = await self._commit(batch)
         finally:
             if self._bodies.task is here:
                 if self._telling is not None:

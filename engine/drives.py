@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from checkpoint_stores.errors import StoreError
+from checkpoint_stores.errors import RunMovedError, StoreError
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import ENDED
 from engine.driver import RunDriver
@@ -18,6 +18,7 @@ from engine.driving import DriveTask, HandedOverError, goes_up
 from engine.notices import ResourceNotClosedWarning, TrailmarkWarning
 from engine.resources import Opened
 from engine.result import RunResult
+from engine.taking_up import NotAtOnceError, TakingUp
 
 
 class Drive:
@@ -38,11 +39,13 @@ class Drives:
 
     Args:
         result_of: what a driver that is done stands for.
+        begins: told of each drive before any body of it begins.
     """
 
-    def __init__(self, store: CheckpointStore, result_of: Callable[[RunDriver], RunResult]) -> None:
+    def __init__(self, store: CheckpointStore, result_of: Callable[[RunDriver], RunResult], begins: Callable[[Drive], None]) -> None:
         self._store = store
         self._result_of = result_of
+        self._begins = begins
         self._by_run: dict[str, Drive] = {}
         self._tasks: set[DriveTask[RunResult | None]] = set()
         self._ended: weakref.WeakValueDictionary[str, asyncio.Future[RunResult]] = weakref.WeakValueDictionary()
@@ -74,20 +77,61 @@ class Drives:
     # --- beginning and ending ---------------------------------------------------------------------------------------
     def begin(self, drive: Drive) -> asyncio.Future[RunResult]:
         """Drive a run in a task of its own."""
+        self._know(drive)
+        self._begins(drive)
+        self._in_a_task(drive, self._driven(drive, drive.driver.drive()))
+        return drive.ended
+
+    def _know(self, drive: Drive) -> None:
         self._by_run[drive.driver.state.run_id] = drive
         drive.ended.add_done_callback(lambda _ended: self._forget(drive))
-        self._in_a_task(drive, drive.driver.drive())
+
+    async def take_up(self, drive: Drive, taking: TakingUp) -> asyncio.Future[RunResult]:
+        """Take a run with the first commit of its drive, and drive it on; in a task of its own, whatever becomes of who waits for it.
+
+        Raises what `RunDriver.take_up` raises: then it is not driven here.
+        """
+        taken = asyncio.get_running_loop().create_future()
+        task = self._in_a_task(drive, self._taken_up(drive, taking, taken))
+        try:
+            await taken
+        except asyncio.CancelledError:
+            await asyncio.wait([task])  # it is given back
+            raise
         return drive.ended
+
+    async def _taken_up(self, drive: Drive, taking: TakingUp, taken: asyncio.Future[None]) -> RunResult | None:
+        try:
+            await drive.driver.take_up(taking)
+        except BaseException as failure:
+            drive.driver.not_begun()
+            if not isinstance(failure, Exception):
+                taken.cancel()
+                raise
+            if not isinstance(failure, RunMovedError | NotAtOnceError):
+                await self._release(drive, failure)  # it may be in
+            if not taken.done():
+                taken.set_exception(failure)
+            return None
+        if taken.done():  # who asked has gone away, and nobody would know of it
+            drive.driver.not_begun()
+            await self._release(drive, asyncio.CancelledError())
+            return None
+        self._know(drive)
+        self._begins(drive)
+        taken.set_result(None)
+        return await self._driven(drive, drive.driver.drive())
 
     def hand_over(self, run_id: str) -> None:
         """Drive the run on in another task: a body that was told to stop keeps the one it had."""
         drive = self._by_run[run_id]
-        self._in_a_task(drive, drive.driver.drive_on())
+        self._in_a_task(drive, self._driven(drive, drive.driver.drive_on()))
 
-    def _in_a_task(self, drive: Drive, driving: Coroutine[Any, Any, None]) -> None:
-        task = DriveTask(self._driven(drive, driving), name=f"trailmark run {drive.driver.state.run_id}")
+    def _in_a_task(self, drive: Drive, driven: Coroutine[Any, Any, RunResult | None]) -> DriveTask[RunResult | None]:
+        task = DriveTask(driven, name=f"trailmark run {drive.driver.state.run_id}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._is_over(done, drive.ended))
+        return task
 
     async def _driven(self, drive: Drive, driving: Coroutine[Any, Any, None]) -> RunResult | None:
         """How the drive ended; None where another task has gone on with it."""

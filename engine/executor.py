@@ -16,11 +16,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, RunMovedError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.ops import Op
-from checkpoint_stores.protocol import CheckpointStore, Watch
+from checkpoint_stores.protocol import CheckpointStore, TakesUp, Watch, takes_up
 from checkpoint_stores.records import (
     DRIVEN,
     ENDED,
@@ -33,6 +33,7 @@ from checkpoint_stores.records import (
     RunRecord,
     RunStatus,
     SignalRecord,
+    Standing,
 )
 from engine import arguments, beginning, operations
 from engine.admitting import ResumeMode, admitted, change_over, readmitted
@@ -62,12 +63,13 @@ from engine.graph import FlowGraph
 from engine.handle import STOP_GRACE, RunHandle, Started
 from engine.keyed import IfExists, check_same_input
 from engine.live import Live
-from engine.loading import catch_up, catch_up_with, load_state
+from engine.loading import catch_up, catch_up_with, folded, load_state
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.resources import Opened, Provider, providers_for
 from engine.result import RunResult
 from engine.saving import SavePolicy
+from engine.taking_up import NotAtOnceError, Said, attempted, decided, may_be_taken_up
 from engine.threads import NodeThreads
 from engine.waiting import retries, waits
 from engine.walk import Walk
@@ -160,7 +162,7 @@ class GraphExecutor:
         self._around: Around | None = None
         self._capabilities = arguments.capabilities(capabilities)
         self._strays = Strays(cancel_grace)
-        self._drives = Drives(store, self._result_of_driver)
+        self._drives = Drives(store, self._result_of_driver, self._begins)
         self._attendant = Attendant(store, is_driven=self._drives.__contains__, take=self.attach, clock=self._ready_clock)
         self._runner: asyncio.Runner | None = None
         self._closing: Leaving | None = None
@@ -220,7 +222,7 @@ class GraphExecutor:
         state = RunState(row.run_id)
         fold(state, row, folded)
         try:
-            end = self._drive(state, lease, await self._ready_clock(), inbox=None)
+            end = self._drives.begin(self._drive(state, lease.run, lease.epoch, await self._ready_clock(), inbox=None))
         except BaseException:
             await self.store.release(row.run_id, lease.epoch)
             raise
@@ -338,23 +340,20 @@ class GraphExecutor:
         if max_steps is not None:
             arguments.step_limit(max_steps)
         arguments.one_of("mode", mode, get_args(ResumeMode))
-        record = await self.store.run(arguments.run_named(run_id))
-        self._check_flow(record)
-        if record.status in ENDED:
-            raise RunEndedError(record.run_id, record.status)
-        if record.run_id in self._drives:
-            raise DrivenHereError(record.run_id, self.store.worker_id)
-        if as_of is not None and as_of.epoch != record.epoch:
-            raise LeaseHeldError(record.run_id, record.owner or "somebody who has given it back already", None)
+        said = Said(note or {}, max_steps, None if capabilities is None else sorted(arguments.capabilities(capabilities)))
+        run_id = arguments.run_named(run_id)
+        store = self.store
+        if not takeover and takes_up(store):
+            standing = await store.standing(run_id)
+            self._check_takable(standing.run, as_of)
+            with contextlib.suppress(RunMovedError, NotAtOnceError):
+                if self._may_take_up(standing):
+                    return await self._take_up(standing, said)
+        record = await self.store.run(run_id)
+        self._check_takable(record, as_of)
         state = await load_state(self.store, record.run_id)
         admission = await admitted(self.store, record, state, self.graph, mode)
-        details = {**(note or {}), **admission.details}
-        if max_steps is not None:
-            if max_steps <= state.step:
-                raise ArgumentError("max_steps", max_steps, f"more than the {state.step} steps that run {record.run_id} has made")
-            details["max_steps"] = max_steps
-        if capabilities is not None:
-            details["capabilities"] = sorted(arguments.capabilities(capabilities))
+        details = {**said.details(state), **admission.details}
         try:
             lease = await self._taken(self.store.acquire(record.run_id, details=details, takeover=takeover))
         except LeaseHeldError as held:
@@ -372,12 +371,38 @@ class GraphExecutor:
             if admission.migrates:
                 await change_over(self.store, state, self.graph, admission.details, lease.epoch)
             inbox = await self.store.inbox(record.run_id)
-            end = self._drive(state, lease, await self._ready_clock(), inbox=inbox, watch=watch)
+            end = self._drives.begin(self._drive(state, lease.run, lease.epoch, await self._ready_clock(), inbox=inbox, watch=watch))
         except BaseException:
             watch.close()
             await self.store.release(record.run_id, lease.epoch)
             raise
         return RunHandle(self, record.run_id, end, first=lease.head_seq)
+
+    def _check_takable(self, record: RunRecord, as_of: RunRecord | None) -> None:
+        """Raises WrongFlowError, RunEndedError, DrivenHereError, LeaseHeldError."""
+        self._check_flow(record)
+        if record.status in ENDED:
+            raise RunEndedError(record.run_id, record.status)
+        if record.run_id in self._drives:
+            raise DrivenHereError(record.run_id, self.store.worker_id)
+        if as_of is not None and as_of.epoch != record.epoch:
+            raise LeaseHeldError(record.run_id, record.owner or "somebody who has given it back already", None)
+
+    def _may_take_up(self, standing: Standing) -> bool:
+        """Whether the run can be taken by the first commit of its drive.  What is checked before a run completes needs it to be held then."""
+        run = standing.run
+        return may_be_taken_up(run, standing.inbox) and run.graph_hash == self.graph.graph_hash and not self._strict
+
+    async def _take_up(self, standing: Standing, said: Said, decided: DecisionRecord | None = None) -> RunHandle:
+        """Take a run as it was read.  Raises RunMovedError, NotAtOnceError, and what `attach` raises."""
+        run, snapshot, rows, inbox, _ = standing
+        state = folded(run.run_id, snapshot, rows)
+        taking = attempted(self.store.chain, run, state, said.details(state), owner=self.store.worker_id, decided=decided)
+        if decided is not None:
+            inbox = replace(inbox, rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
+        drive = self._drive(state, run, run.epoch + 1, await self._ready_clock(), inbox=inbox)
+        end = await self._drives.take_up(drive, taking)
+        return RunHandle(self, run.run_id, end, first=taking.row.seq)
 
     async def _taken(self, taking: Coroutine[Any, Any, Lease]) -> Lease:
         """A lease that is asked for; given back where whoever asks is cancelled before the answer: nobody would drive the run."""
@@ -448,25 +473,25 @@ class GraphExecutor:
         return self._clock
 
     def _drive(
-        self, state: RunState, lease: Lease, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None
-    ) -> asyncio.Future[RunResult]:
-        """Begin to drive a run; how that will end."""
-        run = lease.run
+        self, state: RunState, run: RunRecord, epoch: int, clock: Clock, *, inbox: Inbox | None, watch: Watch | None = None
+    ) -> Drive:  # fmt: skip
+        """A run, ready to be driven here under ``epoch``."""
         held = frozenset(state.details.get("capabilities", ()))
         opened = Opened(self._providers)
         facts = RunFacts(run.flow, run.tenant, run.run_key, MappingProxyType(run.labels), held, opened.held)
-        walk = Walk(self.graph.plan, state, self.store.chain, lease.epoch)
+        walk = Walk(self.graph.plan, state, self.store.chain, epoch)
         if self._around is None:
             self._around = Around(clock)
         driver = RunDriver(
             self.store, walk, clock=clock, threads=self._threads, strays=self._strays, observers=self._observers, inbox=inbox, watch=watch,
             facts=facts, hand_over=partial(self._drives.hand_over, state.run_id), around=self._around,
-            before_completion=partial(self._contracts_kept, state, lease.epoch) if self._strict else None, saving=self._saving,
+            before_completion=partial(self._contracts_kept, state, epoch) if self._strict else None, saving=self._saving,
         )  # fmt: skip
-        end = self._drives.begin(Drive(driver, lease.epoch, opened))
+        return Drive(driver, epoch, opened)
+
+    def _begins(self, drive: Drive) -> None:
         if self._closing is not None:  # while the run was on its way here: no body of it begins
-            driver.drain(self._closing)
-        return end
+            drive.driver.drain(self._closing)
 
     @property
     def strays(self) -> int:
@@ -590,8 +615,25 @@ class GraphExecutor:
     # --- from the handle --------------------------------------------------------------------------------------------
     async def decide(self, run_id: str, barrier: str, decision: Decision) -> DecisionRecord:
         """See `RunHandle.decide`."""
+        store = self.store
+        if run_id not in self._drives and takes_up(store):
+            decided_here = await self._decided_at_once(store, run_id, barrier, decision)
+            if decided_here is not None:
+                return decided_here
         record = await self.store.decide(run_id, barrier, decision)
         await self._attendant.go_on(run_id, self._drives.end(run_id))
+        return record
+
+    async def _decided_at_once(self, store: TakesUp, run_id: str, barrier: str, decision: Decision) -> DecisionRecord | None:
+        """Record a decision, take the run and go on with it in one transaction; None, and nothing is written, where that cannot be."""
+        try:
+            standing = await store.standing(run_id)
+            record = decided(standing, barrier, decision)
+            if record is None or standing.run.flow != self.graph.name or not self._may_take_up(standing) or self._closing is not None:
+                return None
+            await self._take_up(standing, Said(), record)
+        except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
+            return None
         return record
 
     async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:

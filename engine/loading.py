@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from checkpoint_stores.codec import decode, unpack
 from checkpoint_stores.errors import CheckpointCorruptError
 from checkpoint_stores.fold import RunState, fold
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import Lease, Row
+from checkpoint_stores.records import Lease, Row, Snapshot
 
 
 async def load_state(store: CheckpointStore, run_id: str, upto: int | None = None) -> RunState:
@@ -14,7 +16,11 @@ async def load_state(store: CheckpointStore, run_id: str, upto: int | None = Non
 
     Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError (naming the run and the first bad seq).
     """
-    snapshot, rows = await store.load(run_id, upto)
+    return folded(run_id, *await store.load(run_id, upto))
+
+
+def folded(run_id: str, snapshot: Snapshot | None, rows: Iterable[Row]) -> RunState:
+    """The state that a snapshot and the rows behind it come to.  Raises CheckpointCorruptError."""
     if snapshot is None:
         state = RunState(run_id)
     else:

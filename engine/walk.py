@@ -164,8 +164,9 @@ class Walk:
         return self._numbers.get(path, max(self.state.indices, self._next_index))
 
     # --- the three verbs --------------------------------------------------------------------------------------------
-    def begin(self, now: int) -> Batch:
-        """Everything that the folded state says must be going on; the same for a fresh run and for a resumed one."""
+    def begin(self, now: int, news: Iterable[Event] = ()) -> Batch:
+        """Everything that the folded state says must be going on, and then what follows from ``news``; the same for a fresh run and for
+        a resumed one."""
         events: list[Event] = []
         batch = Batch()
         for scope in list(self.state.scopes.values()):
@@ -184,7 +185,7 @@ class Walk:
                 batch.timers += _timers_of(scope)
             if scope.due is not None and scope.phase not in (DONE, FAILED):
                 batch.timers += (SetTimer(scope.due, BranchTimedOut(scope.path)),)
-        self.feed(events, now, batch)
+        self.feed([*events, *news], now, batch)
         # What has begun goes first; where there is nothing of it, nobody has called the items yet.
         self._begin_items(now, batch)
         return batch

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Annotated, Any, get_args
+from functools import partial
+from typing import Annotated, Any, TypeVar, get_args
 
 import pytest
 import sqlalchemy as sa
 
 from checkpoint_stores import statuses
-from checkpoint_stores.errors import IllegalTransitionError, LeaseHeldError, RunEndedError
+from checkpoint_stores.errors import IllegalTransitionError, LeaseHeldError, RunEndedError, RunMovedError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
-from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, UNDRIVEN, Lease, RunStatus
+from checkpoint_stores.records import DRIVEN, ENDED, STOPPED, UNDRIVEN, Lease, Receipt, Resumption, RunStatus
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.context import StepContext
 from engine.decisions import Decision
@@ -25,6 +26,8 @@ from engine.plan import END, Retry
 from reducers.builtin import append
 from trailmark.testing import VirtualClock
 from trailmark.testing.clock import settled
+
+T = TypeVar("T")
 
 STATE = {"log": Annotated[list[str], append]}
 
@@ -186,8 +189,11 @@ class Interrupted(MemoryCheckpointStore):
             await meanwhile()
         return await super().acquire(run_id, **options)
 
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        raise RunMovedError(resumption.commit.run_id)  # it is always taken the long way
 
-@pytest.mark.parametrize("how", ["create", "acquire"])
+
+@pytest.mark.parametrize("how", ["create", "acquire", "take_up"])
 async def test_a_run_whose_taker_is_cancelled_before_the_answer_is_left_to_others(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     stage = Stage()
     store, other = stage.store(), stage.store()
@@ -202,9 +208,9 @@ async def test_a_run_whose_taker_is_cancelled_before_the_answer_is_left_to_other
 
     monkeypatch.setattr(store, how, slow)
     executor = stage.executor(store)
-    if how == "acquire":
+    if how != "create":
         run_id = await executor.submit({"log": []})
-        takes = asyncio.create_task(executor.resume(run_id))
+        takes = asyncio.create_task(executor.resume(run_id, takeover=how == "acquire"))
     else:
         takes = asyncio.create_task(executor.execute({"log": []}))
     await answered.wait()
@@ -370,24 +376,28 @@ class OnItsWay:
             async def acquire(self, *asked: Any, **options: Any) -> Lease:
                 return await on_its_way.slowly(super().acquire(*asked, **options))
 
+            async def take_up(self, resumption: Resumption) -> Receipt:
+                return await on_its_way.slowly(super().take_up(resumption))
+
         self.store = Slow(database=self.stage.database, now=self.stage.clock.now)
         self.executor = self.stage.executor(self.store)
 
-    async def slowly(self, taken: Awaitable[Lease]) -> Lease:
+    async def slowly(self, taken: Awaitable[T]) -> T:
         lease = await taken
         self.has_lease.set()
         await self.may_come.wait()
         return lease
 
     async def coming(self, begins: str) -> asyncio.Task[RunHandle]:
-        """A run that is just being taken, by ``start`` or ``attach``."""
-        run_id = await self.stage.executor().submit({"log": []}) if begins == "attach" else ""
-        coming = asyncio.create_task(self.executor.attach(run_id) if run_id else self.executor.start({"log": []}))
+        """A run that is just being taken, by ``start`` or ``attach``, or by a ``takeover``, which is never made with anything else."""
+        run_id = await self.stage.executor().submit({"log": []}) if begins != "start" else ""
+        attaching = partial(self.executor.attach, run_id, takeover=begins == "takeover")
+        coming = asyncio.create_task(attaching() if run_id else self.executor.start({"log": []}))
         await self.has_lease.wait()
         return coming
 
 
-@pytest.mark.parametrize("begins", ["start", "attach"])
+@pytest.mark.parametrize("begins", ["start", "attach", "takeover"])
 @pytest.mark.parametrize(("word", "status"), [("aclose", "suspended"), ("shutdown", "ready")])
 async def test_a_run_on_its_way_to_an_executor_that_is_closed_is_not_driven(word: str, status: str, begins: str) -> None:
     on_its_way = OnItsWay()
@@ -400,7 +410,7 @@ async def test_a_run_on_its_way_to_an_executor_that_is_closed_is_not_driven(word
     assert (record.status, record.owner, on_its_way.stage.ran) == (status, None, [])
 
 
-@pytest.mark.parametrize("begins", ["start", "attach"])
+@pytest.mark.parametrize("begins", ["start", "attach", "takeover"])
 async def test_a_run_on_its_way_to_who_was_cancelled_is_given_back(begins: str) -> None:
     on_its_way = OnItsWay()
     coming = await on_its_way.coming(begins)

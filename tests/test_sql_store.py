@@ -35,6 +35,7 @@ from checkpoint_stores.errors import (
     LeaseHeldError,
     LeaseLostError,
     RunExistsError,
+    RunMovedError,
     RunNotFoundError,
     StoreUnavailableError,
     UnserialisableError,
@@ -49,6 +50,7 @@ from checkpoint_stores.sql.store import SQLCheckpointStore
 from checkpoint_stores.sql.watches import SQLitePoller
 from checkpoint_stores.watching import EVERY_RUN
 from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
+from trailmark.testing.resumption_contract import resumption
 
 
 def file_of(url: str) -> str:
@@ -393,7 +395,7 @@ class Cut:
 def cut_after_sending(store: SQLCheckpointStore) -> Iterator[None]:
     writer = store._database.writer
     assert isinstance(writer, PostgresWriter)
-    for name in ("_append_one", "_append_many", "_transition"):
+    for name in ("_append_one", "_append_many", "_transition", "_resumption"):
         setattr(writer, name, Cut(getattr(writer, name), writer._connection))
     yield
 
@@ -469,6 +471,24 @@ async def test_a_taking_that_was_not_answered_is_found_to_be_done(postgres_url: 
             assert (lease.epoch, lease.head_seq, lease.run.owner) == (1, 2, store.worker_id)
             await OwnedRun(store, lease).step()
             assert await store.verify(lease.run.run_id) == []
+
+
+async def test_a_run_taken_up_whose_answer_was_lost_is_found_to_be_taken_once(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        runs = [await new_run(store, hold=False, status="ready") for _ in range(4)]
+        standings = [await store.standing(run.run_id) for run in runs]
+        await other.acquire(runs[-1].run_id)
+        with cut_after_sending(store):
+            asked = [store.take_up(resumption(store, standing, "step")) for standing in standings]
+            *receipts, refused = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(receipt, Receipt) for receipt in receipts] == [True] * 3
+        assert isinstance(refused, RunMovedError)
+        for run in runs[:-1]:
+            record = await store.run(run.run_id)
+            assert (record.epoch, record.attempt, record.owner, store.holds(run.run_id)) == (1, 1, store.worker_id, True)
+            assert [row.kind async for row in store.history(run.run_id)] == ["start", "attempt", "step"]
+            assert await store.verify(run.run_id) == []
+        assert not store.holds(runs[-1].run_id)
 
 
 async def test_a_server_that_is_gone_is_told(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     )
     from checkpoint_stores.memory import MemoryCheckpointStore
     from checkpoint_stores.memory_database import MemoryDatabase
-    from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, Watch
+    from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, TakesUp, Watch
     from checkpoint_stores.records import (
         Amendment,
         BarrierRecord,
@@ -69,11 +69,13 @@ if TYPE_CHECKING:
         NewRun,
         Problem,
         Receipt,
+        Resumption,
         Row,
         RunChange,
         RunRecord,
         RunStatus,
         Snapshot,
+        Standing,
         TicketMove,
     )
     from checkpoint_stores.sql.store import SQLCheckpointStore
@@ -116,6 +118,7 @@ __all__ = [
     "NotDelegatedError",
     "Problem",
     "Receipt",
+    "Resumption",
     "Row",
     "RunChange",
     "RunEndedError",
@@ -131,8 +134,10 @@ __all__ = [
     "SchemaVersionError",
     "Snapshot",
     "StalePayloadError",
+    "Standing",
     "StoreError",
     "StoreUnavailableError",
+    "TakesUp",
     "TenantError",
     "TenantStore",
     "TicketMove",
@@ -158,6 +163,7 @@ _HOMES: Final = {
     "MemoryCheckpointStore": "checkpoint_stores.memory",
     "MemoryDatabase": "checkpoint_stores.memory_database",
     "SQLCheckpointStore": "checkpoint_stores.sql.store",
+    "TakesUp": "checkpoint_stores.protocol",
     "TenantStore": "checkpoint_stores.tenancy",
     "RunImage": "checkpoint_stores.carrying",
     "Watch": "checkpoint_stores.protocol",

@@ -20,7 +20,7 @@ class Trailmark(Peer):
     settings: ClassVar = {
         "durability": "one commit per step, waited for; WAL and synchronous=FULL by default; commits of many runs share one (group commit)",
         "in memory": "the memory store, checkpoints kept: there is no mode without",
-        "waiting runs": "rows in the database; approved by decide(), then resume()",
+        "waiting runs": "rows in the database, none in memory; approved by a handle's decide(), which takes the run and goes on with it",
     }
     tables: ClassVar = {"sqlite": "checkpoints", "postgres": "checkpoints"}
 
@@ -87,8 +87,9 @@ class Trailmark(Peer):
                 raise AssertionError("a run does not wait")
 
             async def approved(run_id: str) -> str:
-                await self.store.decide(run_id, "ask", Decision.approve(by="ana"))
-                return str((await executor.resume(run_id)).status)
+                run = executor.open(run_id)
+                await run.decide("ask", Decision.approve(by="ana"))
+                return str((await run.result()).status)
 
             began = time.perf_counter()
             statuses = await asyncio.gather(*(approved(run.run_id) for run in waiting))

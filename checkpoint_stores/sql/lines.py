@@ -36,8 +36,8 @@ from checkpoint_stores.sql.leases import is_over
 from checkpoint_stores.sql.schema import barriers, decisions, effects, grants, runs
 from checkpoint_stores.sql.statements import OWNER_COLUMNS
 
-_REMEMBERED: Final = 16_384
-"""So many ids and keys are remembered: a run's are asked for at every step."""
+_REMEMBERED: Final = 1_024
+"""So many ids and keys are remembered: a run's are asked for at every step, and those of a run that nobody drives never."""
 
 
 def _line_type(name: str, table: sa.Table, *more: str) -> Any:

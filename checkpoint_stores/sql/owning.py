@@ -7,14 +7,14 @@ from typing import Any, Final, cast
 
 from checkpoint_stores.errors import LeaseLostError, RunNotFoundError, StoreUnavailableError
 from checkpoint_stores.protocol import Transaction
-from checkpoint_stores.records import ENDED, Changeover, Commit, Lease, NewRun, Receipt, Row, Snapshot
+from checkpoint_stores.records import ENDED, Changeover, Commit, Lease, NewRun, Receipt, Resumption, Row, Snapshot
 from checkpoint_stores.sql import faults, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.holding import Holding
 from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.matters import Taking
 from checkpoint_stores.sql.step_transaction import StepTransaction
-from checkpoint_stores.sql.transitions import creation_of, transition_of
+from checkpoint_stores.sql.transitions import creation_of, resumption_of, transition_of
 
 _ATTEMPTS: Final = 100
 """How often a run is tried to be taken from an owner that goes on committing without a pause."""
@@ -107,6 +107,19 @@ class Owning:
                 self._holding.drop(commit.run_id)
             if change.status is not None:
                 database.outside.watches.wake(commit.run_id)
+        return receipt
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        await self._holding.register()
+        database, commit = self._database, resumption.commit
+        with faults.typed_errors(database.url):
+            receipt = await database.commit(resumption_of(resumption, key_of(commit.run_id), database.scribe.worker_id))
+        change = commit.change
+        if change is None or not (change.release or change.status in ENDED):
+            self._holding.hold(commit.run_id)
+        database.outside.watches.wake(commit.run_id)
+        if commit.run_id in database.outside.rung:
+            database.outside.tell(commit.run_id)
         return receipt
 
     async def change_over(self, changeover: Changeover) -> Receipt:

@@ -7,7 +7,7 @@ in by column; ``$1`` is always the clock, or null for the database's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from checkpoint_stores.sql.statements import (
     allowances,
     in_time,
     newest_row,
+    still_free,
 )
 
 PLANNING: Final = (
@@ -123,9 +124,53 @@ TRANSITION_BARRIER: Final = tuple(name for name, _ in _BARRIER_FIELDS)
 TRANSITION_DECISION: Final = tuple(name for name, _ in _DECISION_FIELDS)
 
 
-def _transition() -> str:
+_TAKE_UP_FIELDS: Final = [
+    *_CHANGE_FIELDS,
+    ("owner", "text"),
+    ("inbox_rev", "integer"),
+    ("max_steps", "integer"),
+    ("last_seq", "integer"),
+    ("last_digest", "bytea"),
+    ("said", "integer"),
+]
+RESUMPTION_PARTS: Final = (TRANSITION_PARTS[0], len(_TAKE_UP_FIELDS), *TRANSITION_PARTS[2:])
+"""The same of `RESUMPTION`."""
+
+
+def _changed(start: int, asked: str) -> str:
+    """What a commit changes of the runs that it holds."""
     timely = in_time("c.release_at_rev", "r.inbox_rev")
-    starts = _starts(TRANSITION_PARTS)
+    return (
+        f"UPDATE {runs.name} r SET status = CASE WHEN {timely} THEN coalesce(c.status, r.status) ELSE r.status END,"
+        f" wake_at = CASE WHEN NOT {timely} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
+        " error = coalesce(c.error, r.error),"
+        f" owner = CASE WHEN c.gives_back AND {timely} THEN NULL ELSE r.owner END,"
+        f" head_seq = coalesce(c.head_seq, {newest_row('seq', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_seq),"
+        f" head_digest = coalesce(c.head_digest, {newest_row('digest', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_digest),"
+        f" updated_at = {_NOW}"
+        f" FROM {_unnested('c', _CHANGE_FIELDS, start)}"
+        f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')}) AND {asked}"
+        f" RETURNING r.run_id, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {timely} AS is_news"
+    )
+
+
+def _taken_up(start: int, asked: str) -> str:
+    """What a resumption changes of the runs that it takes."""
+    timely = in_time("c.release_at_rev", "r.inbox_rev + c.said")
+    return (
+        f"UPDATE {runs.name} r SET epoch = c.epoch, attempt = r.attempt + 1,"
+        f" status = CASE WHEN {timely} THEN coalesce(c.status, 'running') ELSE 'running' END,"
+        f" wake_at = CASE WHEN {timely} AND NOT c.clear_wake_at THEN c.wake_at END, error = coalesce(c.error, r.error),"
+        f" owner = CASE WHEN c.gives_back AND {timely} THEN NULL ELSE c.owner END, max_steps = coalesce(c.max_steps, r.max_steps),"
+        f" head_seq = c.last_seq, head_digest = c.last_digest, inbox_rev = r.inbox_rev + c.said, updated_at = {_NOW}"
+        f" FROM {_unnested('c', _TAKE_UP_FIELDS, start)}"
+        f" WHERE r.run_id = c.run_id AND {still_free('r', 'c.epoch', 'c.inbox_rev')} AND {_extends_head('c.run_id', 'c.seq')} AND {asked}"
+        " RETURNING r.run_id, r.inbox_rev, r.updated_at, true AS is_news"
+    )
+
+
+def _transition(changed: Callable[[int, str], str], parts: Sequence[int]) -> str:
+    starts = _starts(parts)
     asked = allowances("r.run_id", "r.tenant", "r.flow", "ANY(string_to_array(c.asks, ','))", _NOW)
     known = {
         "tenant": f"(SELECT r.tenant FROM {runs.name} r WHERE r.run_id = b.run_id)",
@@ -135,18 +180,8 @@ def _transition() -> str:
     voted = [f"coalesce(nullif(d.{name}, 0), {_NOW})" if name == "decided_at" else f"d.{name}" for name in DECISIONS]
     return (
         # The UPDATE is the fence: it waits for an outsider who is at the run just now, and tells the inbox_rev as of then.
-        f"WITH upd AS (UPDATE {runs.name} r SET status = CASE WHEN {timely} THEN coalesce(c.status, r.status) ELSE r.status END,"
-        f" wake_at = CASE WHEN NOT {timely} THEN r.wake_at WHEN c.clear_wake_at THEN NULL ELSE coalesce(c.wake_at, r.wake_at) END,"
-        " error = coalesce(c.error, r.error),"
-        f" owner = CASE WHEN c.gives_back AND {timely} THEN NULL ELSE r.owner END,"
-        f" head_seq = coalesce(c.head_seq, {newest_row('seq', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_seq),"
-        f" head_digest = coalesce(c.head_digest, {newest_row('digest', 'c.run_id', 'c.status', 'c.gives_back')}, r.head_digest),"
-        f" updated_at = {_NOW}"
-        f" FROM {_unnested('c', _CHANGE_FIELDS, starts[1])}"
-        f" WHERE r.run_id = c.run_id AND r.epoch = c.epoch AND (c.seq IS NULL OR {_extends_head('c.run_id', 'c.seq')})"
         # What an allowance may decide opens the long way.
-        f" AND (c.asks IS NULL OR NOT EXISTS (SELECT 1 FROM {grants.name} a WHERE {asked}))"
-        f" RETURNING r.run_id, r.inbox_rev, r.updated_at, c.status IS NOT NULL AND {timely} AS is_news),"
+        f"WITH upd AS ({changed(starts[1], f'(c.asks IS NULL OR NOT EXISTS (SELECT 1 FROM {grants.name} a WHERE {asked}))')}),"
         f" new AS (INSERT INTO {checkpoints.name} ({ROWS}) SELECT {_GIVEN_ROWS}, {_NOW}"
         f" FROM {_unnested('g', _ROW_FIELDS, starts[0])} WHERE {_among('g.run_id', 'upd')}),"
         f" opened AS (INSERT INTO {barriers.name} ({', '.join(BARRIERS)}) SELECT {', '.join(opened)}"
@@ -168,9 +203,12 @@ def _transition() -> str:
     )
 
 
-TRANSITION: Final = _transition()
+TRANSITION: Final = _transition(_changed, TRANSITION_PARTS)
 """Everything a transition writes, for many runs at once: $1 the clock or null, then the arrays of `TRANSITION_PARTS`.
 Returns (run_id, inbox_rev, committed_at, _) for each run that still held its lease, and opens nothing that an allowance may decide."""
+
+RESUMPTION: Final = _transition(_taken_up, RESUMPTION_PARTS)
+"""The same with the taking of the runs, by the arrays of `RESUMPTION_PARTS`: for each that is still as it was read."""
 
 REREAD: Final = (
     f"SELECT k.seq, k.digest, k.epoch, k.committed_at, r.inbox_rev FROM {checkpoints.name} k JOIN {runs.name} r ON r.run_id = k.run_id"

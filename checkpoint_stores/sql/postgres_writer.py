@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
-from checkpoint_stores.errors import LeaseLostError
+from checkpoint_stores.errors import LeaseLostError, RunMovedError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, postgres_statements, statements
 from checkpoint_stores.sql.places import for_postgres
@@ -38,13 +38,14 @@ class PostgresWriter(PostgresQueue[Written]):
         self._append_one = await connection.prepare(postgres_statements.APPEND_ONE)
         self._append_many = await connection.prepare(postgres_statements.APPEND_MANY)
         self._transition = await connection.prepare(postgres_statements.TRANSITION)
+        self._resumption = await connection.prepare(postgres_statements.RESUMPTION)
         self._create = await connection.prepare(postgres_statements.CREATE)
 
     def _now(self) -> int | None:
         return self._clock() if self._clock is not None else None
 
     def _batches(self) -> list[list[Job[Written]]]:
-        """Take what waits: new runs, ordinary commits, then transitions, each run at most once in all."""
+        """Take what waits: new runs, ordinary commits, transitions, then takings, each run at most once in all."""
         taken: dict[bytes, Job[Written]] = {}
         rest = []
         for job in self._waiting:
@@ -56,10 +57,14 @@ class PostgresWriter(PostgresQueue[Written]):
         created: list[Job[Written]] = []
         ordinary: list[Job[Written]] = []
         changing: list[Job[Written]] = []
+        taking: list[Job[Written]] = []
         for job in taken.values():
             work = job[0]
-            (created if isinstance(work, Creation) else ordinary if work.change is None else changing).append(job)
-        return [batch for batch in (created, ordinary, changing) if batch]
+            if isinstance(work, Creation):
+                created.append(job)
+            else:
+                (ordinary if work.change is None else changing if work.taking is None else taking).append(job)
+        return [batch for batch in (created, ordinary, changing, taking) if batch]
 
     async def _write(self, batch: list[Job[Any]]) -> list[Outcome]:
         return await (self._create_runs(batch) if isinstance(batch[0][0], Creation) else self._commit(batch))
@@ -112,6 +117,8 @@ class PostgresWriter(PostgresQueue[Written]):
         ]
 
     async def _refused(self, work: Transition, future: asyncio.Future[Any]) -> Outcome:
+        if work.taking is not None:
+            return future, None, RunMovedError(work.commit.run_id)
         # The long way says whether it is an allowance or a lost lease.
         return (future, None, None) if work.asks is not None else (future, None, await self._lost(work))
 
@@ -120,7 +127,7 @@ class PostgresWriter(PostgresQueue[Written]):
         await self._prepare()
         now = self._clock() if self._clock is not None else None
         if works[0].change is not None:
-            found = await self._transition.fetch(now, *arrays_of(works))
+            found = await (self._transition if works[0].taking is None else self._resumption).fetch(now, *arrays_of(works))
             return {line[0]: (line[1], line[2]) for line in found}
         if len(works) == 1 and len(works[0].rows) == 1:
             line = await self._append_one.fetchrow(now, *works[0].rows[0])
@@ -139,7 +146,7 @@ class PostgresWriter(PostgresQueue[Written]):
                 if receipt is not None:
                     outcomes.append((future, receipt, None))
                 elif is_known:
-                    outcomes.append((future, None, await self._lost(work)))
+                    outcomes.append((future, None, RunMovedError(work.commit.run_id) if work.taking else await self._lost(work)))
                 else:
                     outcomes.extend(await self._again(work, future))
             except Exception as error:  # noqa: BLE001 - this commit's outcome stays unknown
@@ -186,8 +193,10 @@ def _columns(lines: Sequence[Sequence[Any]], width: int) -> list[Any]:
 
 
 def arrays_of(works: Sequence[Transition]) -> list[Any]:
-    """What `postgres_statements.TRANSITION` takes behind the clock."""
-    rows, changes, opened, closed, consumed, voted, nudged = postgres_statements.TRANSITION_PARTS
+    """What `postgres_statements.TRANSITION` (of runs that are to be taken: `RESUMPTION`) takes behind the clock."""
+    is_taking = works[0].taking is not None
+    rows, changes, *parts = postgres_statements.RESUMPTION_PARTS if is_taking else postgres_statements.TRANSITION_PARTS
+    opened, closed, consumed, voted, nudged = parts
     return [
         *_columns([row for work in works for row in work.rows], rows),
         *_columns([_change_of(work) for work in works], changes),
@@ -200,7 +209,7 @@ def arrays_of(works: Sequence[Transition]) -> list[Any]:
 
 
 def _change_of(work: Transition) -> tuple[Any, ...]:
-    return (work.key, work.commit.epoch, work.rows[0][1] if work.rows else None, *(work.change or ()), work.asks)
+    return (work.key, work.commit.epoch, work.rows[0][1] if work.rows else None, *(work.change or ()), work.asks, *(work.taking or ()))
 
 
 def _arrays_of_runs(works: Sequence[Creation]) -> list[Any]:

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNotFoundError
-from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
+from checkpoint_stores.records import Inbox, Problem, Row, RunRecord, Snapshot, Standing
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import migrate, statements
 from checkpoint_stores.sql.database import Database, Found
-from checkpoint_stores.sql.lines import WatchedLine, id_of, key_of, span_of, stored_of, tail_of, watched_run_of
+from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, span_of, stored_of, tail_of, watched_run_of
 
 _PAGE: Final = 500
 
@@ -79,6 +79,29 @@ class Reading:
     ) -> tuple[Snapshot | None, list[Row]] | None:
         stored, _ = stored_of(key, found, self._chain)
         return sound_part(self._chain, stored, upto) if is_enough(stored, upto) else None
+
+    async def standing(self, run_id: str) -> Standing:
+        try:
+            key = key_of(run_id)
+        except RunNotFoundError:
+            key = key_of((await self.run(run_id)).run_id)  # which run is meant by a part of its id
+        found = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key))
+        if found is None:
+            raise RunNotFoundError(run_id)
+        line, part, inbox = found
+        if part is None:
+            part = await self.load(id_of(key), None)
+        return Standing(watched_run_of(line), *part, inbox, line.clock)
+
+    def _standing(self, key: bytes, found: Found) -> tuple[Any, tuple[Snapshot | None, list[Row]] | None, Inbox] | None:
+        lines, snapshots, rows, barriers, decisions = found
+        values = next(iter(lines), None)
+        if values is None:
+            return None
+        line = WatchedLine(*values)
+        anchor = (line.genesis, line.parent_run_id, line.head_seq, line.head_digest)
+        part = self._sound_part(key, None, _is_enough, ([anchor], snapshots, rows))
+        return line, part, inbox_of(line.inbox_rev, line.cancel, barriers, decisions)
 
     async def head(self, run_id: str) -> int:
         key = key_of(run_id)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
-from checkpoint_stores.errors import LeaseLostError
+from checkpoint_stores.errors import LeaseLostError, RunMovedError
 from checkpoint_stores.records import Receipt, new_tuple
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.places import for_sqlite
@@ -44,23 +44,28 @@ def append_many(execute: Execute, works: Sequence[Transition], now: int) -> list
 
 
 def write(execute: Execute, work: Transition, now: int) -> Receipt:
-    """All that a commit holds; LeaseLostError where any of it is refused."""
+    """All that a commit holds; LeaseLostError where any of it is refused, RunMovedError where it was to take the run."""
     commit, key = work.commit, work.key
     tenant = ""
     inbox_rev: int | None = None
     try:
-        if work.change is not None:
+        if work.taking is not None:
+            taken = execute(*for_sqlite(statements.SQLITE_TAKE_UP, (key, commit.epoch, *work.taking, now)))
+            if not taken:
+                raise refused(execute, work)
+            inbox_rev, tenant = taken[0]
+        if work.change is not None and (work.taking is None or commit.change is not None):
             changed = execute(*for_sqlite(statements.SQLITE_CHANGE_RUN, (key, commit.epoch, *work.change, now)))
             if not changed:
-                raise lost(execute, work)
+                raise refused(execute, work)
             inbox_rev, tenant = changed[0]
         for row in work.rows:
             inserted = execute(*for_sqlite(statements.SQLITE_APPEND, (*row, now)))
             if not inserted:
-                raise lost(execute, work)
+                raise refused(execute, work)
             inbox_rev = inserted[0][0]
     except sqlite3.IntegrityError:
-        raise lost(execute, work) from None
+        raise refused(execute, work) from None
     for barrier in work.opened:
         execute(statements.SQLITE_OPEN_BARRIER, barrier | {"tenant": tenant, "opened_at": barrier["opened_at"] or now})
     for ticket, status in work.closed:
@@ -74,6 +79,11 @@ def write(execute: Execute, work: Transition, now: int) -> Receipt:
     if inbox_rev is None:
         raise ValueError("a commit needs at least one row or a change")
     return Receipt(inbox_rev, now)
+
+
+def refused(execute: Execute, work: Transition) -> LeaseLostError | RunMovedError:
+    """Why nothing of a commit is written."""
+    return lost(execute, work) if work.taking is None else RunMovedError(work.commit.run_id)
 
 
 def lost(execute: Execute, work: Transition) -> LeaseLostError:

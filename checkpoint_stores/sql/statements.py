@@ -263,6 +263,13 @@ def extends_head(run_id: str, seq: str) -> str:
     )
 
 
+def still_free(run: str, epoch: str, inbox_rev: str) -> str:
+    """Whether nobody owns the run of the line ``run`` or has written to it since it was read, beside its rows; ``epoch`` is the one it
+    is to be taken under."""
+    ended = ", ".join(repr(status) for status in sorted(ENDED))
+    return f"{run}.epoch = {epoch} - 1 AND {run}.owner IS NULL AND {run}.inbox_rev = {inbox_rev} AND {run}.status NOT IN ({ended})"
+
+
 def in_time(release_at_rev: str, inbox_rev: str) -> str:
     return f"({release_at_rev} IS NULL OR {release_at_rev} = {inbox_rev})"
 
@@ -310,6 +317,12 @@ SQLITE_CHANGE_RUN: Final = (
     f" head_digest = coalesce(%9, {newest_row('digest', '%1', '%3', '%7')}, head_digest), updated_at = %11"
     " WHERE run_id = %1 AND epoch = %2 RETURNING inbox_rev, tenant"
 )
+SQLITE_TAKE_UP: Final = (
+    f"UPDATE {runs.name} SET epoch = %2, attempt = attempt + 1, status = 'running', owner = %3, wake_at = NULL,"
+    " max_steps = coalesce(%5, max_steps), head_seq = %6, head_digest = %7, inbox_rev = inbox_rev + %8, updated_at = %9"
+    f" WHERE run_id = %1 AND {still_free(runs.name, '%2', '%4')} RETURNING inbox_rev, tenant"
+)
+"""(run_id, epoch, owner, inbox_rev, max_steps, head_seq, head_digest, said, now).  No line where the run is not as it was read."""
 BARRIERS: Final = tuple(column.name for column in barriers.columns)
 DECISIONS: Final = tuple(column.name for column in decisions.columns)
 BARRIER_AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in BARRIERS if name not in ("run_id", "ticket"))
@@ -353,6 +366,12 @@ LIVE_BARRIERS: Final = (
 PENDING_DECISIONS: Final = (
     f"SELECT {', '.join(DECISIONS)} FROM {decisions.name} WHERE run_id = %1 AND consumed_seq IS NULL ORDER BY decided_at, id"
 )
+
+
+def standing(key: bytes, now: int | None) -> list[tuple[str, tuple[Any, ...]]]:
+    """All that tells how a run stands: its line with its owner's, its newest snapshot, the rows from there on, its inbox."""
+    _, *stored = newest_part(key, NEWEST)
+    return [(RUN_BY_ID, (key, now)), *stored, (LIVE_BARRIERS, (key,)), (PENDING_DECISIONS, (key,))]
 
 
 SQLITE_SIZE: Final = "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()"

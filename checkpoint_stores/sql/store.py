@@ -34,10 +34,12 @@ from checkpoint_stores.records import (
     NewRun,
     Problem,
     Receipt,
+    Resumption,
     Row,
     RunRecord,
     SignalRecord,
     Snapshot,
+    Standing,
 )
 from checkpoint_stores.sql import statements, transactions
 from checkpoint_stores.sql.asking import Asking
@@ -174,6 +176,9 @@ class SQLCheckpointStore:
         seconds = (min(DEFAULT_STEP, most) if limit is None else limit).total_seconds()
         return self._database.step(seconds=seconds, begin=begin, ended=ended, check=check)
 
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        return await self._owning.take_up(resumption)
+
     async def change_over(self, changeover: Changeover) -> Receipt:
         return await self._owning.change_over(changeover)
 
@@ -212,6 +217,9 @@ class SQLCheckpointStore:
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return await self._reading.load(run_id, upto)
+
+    async def standing(self, run_id: str) -> Standing:
+        return await self._reading.standing(run_id)
 
     async def head(self, run_id: str) -> int:
         return await self._reading.head(run_id)

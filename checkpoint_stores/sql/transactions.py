@@ -15,9 +15,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from checkpoint_stores import effects
+from checkpoint_stores import attempts, effects
 from checkpoint_stores.chain import Chain
-from checkpoint_stores.codec import pack
 from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, tickets_counting_for
 from checkpoint_stores.errors import (
     CheckpointCorruptError,
@@ -215,8 +214,7 @@ def attempt_row(scribe: Scribe, line: Any, head: Sequence[Any], details: Mapping
     """
     seq, digest, step = head
     given = {**details, "owner": scribe.worker_id}
-    payload = pack([["status", "running"], ["attempt", line.attempt + 1, given]])[0]
-    row = scribe.chain.seal(bytes(digest), id_of(line.run_id), seq + 1, line.epoch + 1, step, "attempt", "", "", "", payload, 0)
+    row = attempts.attempt_row(scribe.chain, id_of(line.run_id), (seq, bytes(digest), step), line.epoch + 1, line.attempt + 1, given)
     return row, given
 
 

@@ -6,9 +6,9 @@ Pure conversion, made before a writer sees the work: whatever cannot be converte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from checkpoint_stores.records import ENDED, ROWS_ALONE, BarrierRecord, Commit, NewRun, Row, new_tuple
+from checkpoint_stores.records import ENDED, ROWS_ALONE, BarrierRecord, Commit, NewRun, Resumption, Row, new_tuple
 from checkpoint_stores.sql.lines import barrier_details, barrier_line, decision_line, encoded, run_line
 
 
@@ -29,6 +29,11 @@ class Transition(NamedTuple):
     """(ticket, details)."""
     asks: str | None = None
     """The barriers it opens that allowances may decide, comma-separated; None where there are none."""
+    taking: tuple[str, int, int | None, int, bytes, int] | None = None
+    """(owner, inbox_rev, max_steps, head_seq, head_digest, said) of a run that this very commit takes; None where it is held already."""
+
+
+_NO_CHANGE: Final[tuple[Any, ...]] = (None, None, False, None, False, None, None, None)
 
 
 def transition_of(commit: Commit, key: bytes) -> Transition:
@@ -44,7 +49,7 @@ def transition_of(commit: Commit, key: bytes) -> Transition:
     closed, consumed = dict(closes), dict(consumes)
     opened = [barrier_line(barrier, tenant="", status=closed.pop(barrier.ticket, None)) for barrier in opens]
     voted = [decision_line(vote, consumed_seq=consumed.pop(vote.id, None)) for vote in votes]
-    values: tuple[Any, ...] = (None, None, False, None, False, None, None, None)
+    values = _NO_CHANGE
     if change is not None:
         gives_back = change.release or change.status in ENDED
         last = added[-1] if added and (change.status is not None or gives_back) else None
@@ -61,6 +66,15 @@ def transition_of(commit: Commit, key: bytes) -> Transition:
     nudged = [(barrier.ticket, barrier_details(barrier)) for barrier in nudges]
     asks = ",".join(sorted({line["node"] for line, barrier in zip(opened, opens, strict=True) if _takes_allowances(line, barrier)}))
     return Transition(key, commit, rows, values, opened, tuple(closed.items()), tuple(consumed.items()), voted, nudged, asks or None)
+
+
+def resumption_of(resumption: Resumption, key: bytes, owner: str) -> Transition:
+    """Convert a resumption; raises what `transition_of` raises."""
+    work = transition_of(resumption.commit, key)
+    # Without a change of its own it changes nothing but the owner.
+    last = resumption.commit.rows[-1]
+    taking = (owner, resumption.inbox_rev, resumption.max_steps, last.seq, last.digest, resumption.said)
+    return work._replace(change=work.change or _NO_CHANGE, taking=taking)
 
 
 def _takes_allowances(line: Mapping[str, Any], barrier: BarrierRecord) -> bool:

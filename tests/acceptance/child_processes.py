@@ -39,10 +39,12 @@ from trailmark.checkpoint_stores import (
     Lease,
     NewRun,
     Receipt,
+    Resumption,
     Row,
     RunRecord,
     Snapshot,
     SQLCheckpointStore,
+    Standing,
 )
 from trailmark.worker import Worker
 
@@ -96,6 +98,12 @@ class MortalStore(SQLCheckpointStore):
 
     async def commit(self, commit: Commit, **options: Any) -> Receipt:
         return await self._around(super().commit(commit, **options), *(row.seq for row in commit.rows))
+
+    async def standing(self, run_id: str) -> Standing:
+        return await self._around(super().standing(run_id), "standing")
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        return await self._around(super().take_up(resumption), "take_up", *(row.seq for row in resumption.commit.rows))
 
     async def delete(self, run_id: str) -> RunRecord:
         return await self._around(super().delete(run_id), *self._next("delete"))
@@ -252,6 +260,15 @@ class Child:
         await self._ready(request)
         record = await store.decide(request["run_id"], request["barrier"], decision)
         self.tell({"decided": {"id": record.id, "actor": record.actor, "action": record.action}})
+
+    async def decide_here(self, store: MortalStore, request: dict[str, Any]) -> None:
+        """Decide, and go on with the run in this process."""
+        decision = {"approve": Decision.approve, "reject": Decision.reject}[request["action"]](by=request["by"])
+        async with GraphExecutor(GRAPHS[request["flow"]], store=store) as executor:
+            run = executor.open(request["run_id"])
+            record = await run.decide(request["barrier"], decision)
+            self.tell({"decided": {"id": record.id, "actor": record.actor, "action": record.action}})
+            self._show(await run.result())
 
     async def decide_often(self, store: MortalStore, request: dict[str, Any]) -> None:
         """Decide one barrier of many runs, each on a word."""

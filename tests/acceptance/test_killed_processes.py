@@ -44,7 +44,7 @@ COMMITTED = [*range(2, 18), *range(19, 23), *range(24, 27)]
 """The rows that the owner commits; 1 is written at the creation, 18 and 23 when the run is taken up after a barrier."""
 
 COMMITS = [("dies_before", seq) for seq in COMMITTED] + [("dies_behind", seq) for seq in COMMITTED]
-TAKINGS = [(moment, taking) for taking in ("create", "acquire") for moment in ("dies_before", "dies_after")]
+TAKINGS = [(moment, taking) for taking in ("create", "take_up", "acquire") for moment in ("dies_before", "dies_after")]
 
 STEPS_OF_WORK = {"step", "retry", "fallback", "failure"}
 """Kinds of the rows that an ended body leads to."""
@@ -205,10 +205,37 @@ async def test_a_process_killed_inside_a_node(
 async def test_a_process_killed_while_it_takes_a_run(
     children: Any, shared_url: str, store: SQLCheckpointStore, unharmed: Ended, moment: str, taking: str
 ) -> None:
-    ended = await drive_to_the_end(children, shared_url, store, **{moment: taking})
+    # Who takes a run over from whomever takes it the long way.
+    ended = await drive_to_the_end(children, shared_url, store, **{moment: taking}, takeover=taking == "acquire")
 
     check(ended, unharmed)
     assert await store.verify(ended.result["run_id"]) == []
+
+
+@pytest.mark.parametrize("moment", ["dies_before", "dies_after"])
+async def test_a_process_killed_while_it_decides_and_goes_on_has_done_both_or_neither(
+    children: Any, shared_url: str, store: SQLCheckpointStore, moment: str
+) -> None:
+    parked = children.run("start", shared_url, flow="claim", input=INPUT)["result"]
+    run_id, ticket = parked["run_id"], parked["waiting_for"][0]
+    said = children.run(
+        "decide_here", shared_url, flow="claim", run_id=run_id, barrier=ticket, action="approve", by="ana", **{moment: "take_up"}
+    )
+
+    assert (said["ended"], "decided" in said) == (-9, False)
+    record = await store.run(run_id)
+    newest = [row async for row in store.history(run_id, after=parked["seq"])]
+    if moment == "dies_before":
+        assert (record.status, record.owner, newest, await store.decisions(run_id)) == ("waiting", None, [], [])
+        assert (await store.decide(run_id, ticket, Decision.approve(by="ben"))).actor == "ben"
+    else:
+        assert (record.status, record.orphaned, [row.kind for row in newest]) == ("running", True, ["attempt", "decision"])
+        (decided,) = await store.decisions(run_id)
+        assert (decided.actor, decided.ticket, decided.consumed_seq) == ("ana", ticket, newest[-1].seq)
+    again = children.run("resume", shared_url, flow="claim", run_id=run_id)["result"]
+    assert again["status"] == "waiting"
+    assert again["waiting_for"] != [ticket]
+    assert await store.verify(run_id) == []
 
 
 async def test_a_process_killed_before_it_has_created_the_run_leaves_nothing(

@@ -215,7 +215,8 @@ async def test_a_process_that_slept_past_its_lease_at_a_barrier_does_not_park_wh
 ) -> None:
     said = children.run("start", store_url, flow="approval", input={})
     run_id = said["result"]["run_id"]
-    sleeper = children.start("resume", store_url, flow="approval", run_id=run_id, stops_after="inbox", lease=1)
+    # It takes the run over from whomever, and so before it goes on with it.
+    sleeper = children.start("resume", store_url, flow="approval", run_id=run_id, stops_after="inbox", lease=1, takeover=True)
     sleeper.next("stopped")
     await when_expired(store_url, run_id)
     async with SQLCheckpointStore(store_url) as store:
@@ -228,6 +229,29 @@ async def test_a_process_that_slept_past_its_lease_at_a_barrier_does_not_park_wh
         answer = sleeper.end()
 
         assert answer["error"]["type"] == "LeaseLostError", answer
+        assert await tables(store_url).of_run(run_id) == before
+        heir.say("go on")
+        assert heir.end()["result"]["status"] == "completed"
+        assert [line["pid"] for line in children.journal(run_id)][1:] == [heir.pid]
+        assert await store.verify(run_id) == []
+
+
+async def test_a_process_that_slept_between_reading_a_run_and_taking_it_does_not_take_what_another_drives(
+    children: Any, store_url: str, tables: Any
+) -> None:
+    run_id = children.run("start", store_url, flow="approval", input={})["result"]["run_id"]
+    async with SQLCheckpointStore(store_url) as store:
+        await store.decide(run_id, "gate", Decision.approve(by="ana"))
+        sleeper = children.start("resume", store_url, flow="approval", run_id=run_id, stops_after="standing")
+        sleeper.next("stopped")
+        heir = children.start("resume", store_url, flow="approval", run_id=run_id, waits_in="after")
+        heir.next("in_body")
+        before = await tables(store_url).of_run(run_id)
+
+        sleeper.kill(signal.SIGCONT)
+        answer = sleeper.end()
+
+        assert answer["error"]["type"] == "LeaseHeldError", answer
         assert await tables(store_url).of_run(run_id) == before
         heir.say("go on")
         assert heir.end()["result"]["status"] == "completed"

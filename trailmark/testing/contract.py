@@ -7,7 +7,8 @@ Subclass `StoreContract` in a test file and give it a fixture ``store_factory``:
         def store_factory(self, tmp_path):
             return lambda **options: MyStore(tmp_path / "runs", **options)
 
-What is promised of rights given in advance is `trailmark.testing.grant_contract.GrantContract`: a second base of the same class.
+What is promised of rights given in advance is `trailmark.testing.grant_contract.GrantContract`, and of the optional `take_up`
+`trailmark.testing.resumption_contract.ResumptionContract`: further bases of the same class.
 
 Each call returns one more store, not yet opened, over the same database: two
 stores are two processes.  ``options`` are ``now`` (a clock: a callable that

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import Changeover, Commit, Lease, NewRun, Receipt, Row, Snapshot
+from checkpoint_stores.protocol import CheckpointStore, TakesUp
+from checkpoint_stores.records import Changeover, Commit, Lease, NewRun, Receipt, Resumption, Row, Snapshot
 from reducers.errors import TrailmarkError
 
 Moment = Literal["before", "after"]
@@ -65,6 +65,13 @@ class Process:
         self._may_die("before")
         receipt = await self._store.commit(commit, **options)
         self.commits.append(commit.rows)
+        self._may_die("after")
+        return receipt
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        self._may_die("before")
+        receipt = await cast("TakesUp", self._store).take_up(resumption)
+        self.commits.append(resumption.commit.rows)
         self._may_die("after")
         return receipt
 

@@ -1,0 +1,238 @@
+"""A run that is gone on with as it was read: who decides, takes it and goes on does so in one commit, and loses to nobody unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError
+from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
+from checkpoint_stores.protocol import CheckpointStore, takes_up
+from checkpoint_stores.records import Receipt, Resumption
+from checkpoint_stores.sql.store import SQLCheckpointStore
+from checkpoint_stores.tenancy import TenantStore
+from engine.decisions import Decision
+from engine.executor import GraphExecutor
+from engine.flow import Flow
+from engine.graph import FlowGraph
+from engine.observing import Committed
+from engine.plan import END
+
+APPROVE = Decision.approve(by="ana", reason="seen")
+
+
+def asking(reached: Callable[[], object] = lambda: None, **barrier: Any) -> FlowGraph:
+    """A barrier, and a node behind it that says when it begins."""
+    flow = Flow("asking", {"n": int})
+
+    @flow.node
+    async def behind(state: Any) -> dict[str, Any]:
+        reached()
+        return {"n": state["n"] + 1}
+
+    flow.add_barrier("ask", show=["n"], **barrier).set_entry("ask")
+    return flow.add_edge("ask", "behind").add_edge("behind", END).compile()
+
+
+class Overtaken(MemoryCheckpointStore):
+    """A store whose process is held up between reading a run and taking it."""
+
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
+    taken = 0
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        receipt = await super().take_up(resumption)
+        self.taken += 1
+        return receipt
+
+
+class InParts:
+    """A store as it was written before there was anything to take a run up with."""
+
+    def __init__(self, store: MemoryCheckpointStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("standing", "take_up"):
+            raise AttributeError(name)
+        return getattr(self._store, name)
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+class Commits:
+    """The write transactions of SQLite connections."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.number = 0
+        connect = sqlite3.connect
+
+        def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*args, **options)
+            connection.set_trace_callback(self._hear)
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", traced)
+        monkeypatch.setattr(sqlite3.dbapi2, "connect", traced)
+
+    def _hear(self, text: str) -> None:
+        # A transaction of its own, or of its own without a word: an ordinary step.
+        self.number += text.startswith(("BEGIN IMMEDIATE", "INSERT INTO checkpoints")) and not self._is_within(text)
+        self._open = text.startswith("BEGIN IMMEDIATE") or (self._open and not text.startswith("COMMIT"))
+
+    _open = False
+
+    def _is_within(self, text: str) -> bool:
+        return self._open and not text.startswith("BEGIN")
+
+
+async def test_from_a_decision_to_the_next_node_is_one_commit(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = Commits(monkeypatch)
+    at: list[int] = []
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(asking(lambda: at.append(commits.number)), store=store) as executor:
+        for _ in range(2):
+            run = await executor.start({"n": 1})
+            assert (await run.result()).status == "waiting"
+            before = commits.number
+            await run.decide("ask", APPROVE)
+            assert (await run.result()).status == "completed"
+            assert (at[-1] - before, commits.number - before) == (1, 2)
+
+
+async def test_a_run_decided_by_anybody_is_taken_and_gone_on_with_in_one_commit(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = Commits(monkeypatch)
+    at: list[int] = []
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(asking(lambda: at.append(commits.number)), store=store) as executor:
+        run = await executor.execute({"n": 1})
+        before = commits.number
+        await store.decide(run.run_id, "ask", APPROVE)
+        assert commits.number - before == 1
+        assert (await executor.resume(run.run_id)).status == "completed"
+        assert (at[-1] - before, commits.number - before) == (2, 3)
+
+
+# --- what it leaves ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_what_is_stored_is_the_same_however_many_commits_it_took(in_parts: bool) -> None:
+    memory = MemoryCheckpointStore()
+    store: Any = InParts(memory) if in_parts else memory
+    assert takes_up(store) is not in_parts
+    executor = GraphExecutor(asking(form=["n"]), store=store)
+    run = await executor.start({"n": 1})
+    await run.result()
+    record = await run.decide("ask", Decision.modify(by="ana", edits={"n": 5}, reason="five"))
+    result = await run.result()
+    assert (result.status, result.values, result.attempt) == ("completed", {"n": 6}, 2)
+    assert [row.kind async for row in memory.history(run.run_id)] == ["start", "barrier", "attempt", "decision", "step"]
+    (decided,) = await memory.decisions(run.run_id)
+    assert (decided.id, decided.actor, decided.edits, decided.consumed_seq) == (record.id, "ana", {"n": 5}, 4)
+    assert decided.payload_digest is not None
+    assert [barrier.status for barrier in await memory.barriers(run_id=run.run_id, status=None)] == ["resolved"]
+    assert await memory.verify(run.run_id) == []
+
+
+async def test_an_observer_is_told_what_happened_and_nothing_of_who_took_the_run() -> None:
+    told: list[Committed] = []
+    executor = GraphExecutor(asking(), store=MemoryCheckpointStore(), observers=[told.append])
+    run = await executor.start({"n": 1})
+    await run.result()
+    await run.decide("ask", APPROVE)
+    await run.result()
+    assert [each.row.kind for each in told] == ["barrier", "decision", "step"]
+    assert all(each.took is not None for each in told)
+
+
+# --- somebody else was there --------------------------------------------------------------------------------------------
+async def test_of_two_decisions_the_one_that_comes_between_reading_and_taking_wins() -> None:
+    database = MemoryDatabase()
+    store, other = Overtaken(database=database), MemoryCheckpointStore(database=database)
+    run = await GraphExecutor(asking(), store=store).start({"n": 1})
+    await run.result()
+    store.meanwhile = lambda: other.decide(run.run_id, "ask", Decision.reject(by="ben"))
+    with pytest.raises(DecisionConflictError):
+        await run.decide("ask", APPROVE)
+    assert [each.actor for each in await store.decisions(run.run_id)] == ["ben"]
+    assert (await store.run(run.run_id)).status == "waiting"
+    assert store.taken == 0
+
+
+async def test_a_run_that_somebody_else_takes_between_reading_and_taking_is_theirs() -> None:
+    database = MemoryDatabase()
+    store, other = Overtaken(database=database), MemoryCheckpointStore(database=database)
+    executor = GraphExecutor(asking(), store=store)
+    run_id = (await executor.execute({"n": 1})).run_id
+    store.meanwhile = lambda: other.acquire(run_id)
+    with pytest.raises(LeaseHeldError):
+        await executor.resume(run_id)
+    assert ((await store.run(run_id)).owner, executor.is_driving(run_id)) == (other.worker_id, False)
+
+
+async def test_of_many_that_decide_at_once_one_decides_and_the_run_goes_on_once() -> None:
+    reached: list[int] = []
+    database = MemoryDatabase()
+    executors = [GraphExecutor(asking(lambda: reached.append(1)), store=MemoryCheckpointStore(database=database)) for _ in range(3)]
+    run_id = (await executors[0].execute({"n": 1})).run_id
+    said = [executor.open(run_id).decide("ask", Decision.approve(by=f"person {n}")) for n, executor in enumerate(executors)]
+    answers = await asyncio.gather(*said, return_exceptions=True)
+    assert sorted(isinstance(answer, DecisionConflictError | RunEndedError) for answer in answers) == [False, True, True]
+    assert (await executors[0].open(run_id).result()).status == "completed"
+    assert len(reached) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite_url", "postgres_url"])
+async def test_a_decision_that_leads_to_the_next_question_has_moved_the_inbox(kind: str, request: pytest.FixtureRequest) -> None:
+    """Whoever watches the run from another process would not know of the new question's deadline else: the run waits as before."""
+    flow = Flow("asking", {"n": int}).add_barrier("ask").add_barrier("then", timeout=timedelta(days=1), on_timeout="reject")
+    graph = flow.set_entry("ask").add_edge("ask", "then").add_edge("then", END).compile()
+    async with SQLCheckpointStore(request.getfixturevalue(kind)) as store:
+        run = await GraphExecutor(graph, store=store).start({"n": 1})
+        await run.result()
+        before = await store.run(run.run_id)
+        await run.decide("ask", APPROVE)
+        assert (await run.result()).waiting_for == ("then#1",)
+        after = await store.run(run.run_id)
+        assert (before.status, after.status, after.owner, after.inbox_rev) == ("waiting", "waiting", None, before.inbox_rev + 1)
+        assert after.wake_at is not None
+        assert await store.verify(run.run_id) == []
+
+
+# --- what cannot be done at once ----------------------------------------------------------------------------------------
+async def test_a_vote_that_is_not_enough_leaves_the_run_waiting() -> None:
+    store = Overtaken()
+    run = await GraphExecutor(asking(quorum=2), store=store).start({"n": 1})
+    await run.result()
+    await run.decide("ask", APPROVE)
+    assert ((await store.run(run.run_id)).status, store.taken) == ("waiting", 0)
+    await run.decide("ask", Decision.approve(by="ben"))
+    assert (await run.result()).status == "completed"
+    assert store.taken == 1
+    assert [each.consumed_seq for each in await store.decisions(run.run_id)] == [4, 4]
+
+
+async def test_a_decision_that_does_not_count_is_refused_and_nothing_is_taken() -> None:
+    store = Overtaken()
+    run = await GraphExecutor(asking(approvers={"finance"}), store=store).start({"n": 1})
+    await run.result()
+    with pytest.raises(NotAnApproverError):
+        await run.decide("ask", APPROVE)
+    assert ((await store.run(run.run_id)).attempt, await store.decisions(run.run_id), store.taken) == (1, [], 0)
+
+
+async def test_one_tenants_view_takes_runs_up_where_its_store_does() -> None:
+    store = Overtaken()
+    view: CheckpointStore = store.for_tenant("acme")
+    executor = GraphExecutor(asking(), store=view)
+    run = await executor.start({"n": 1})
+    await run.result()
+    await run.decide("ask", APPROVE)
+    assert ((await run.result()).status, store.taken) == ("completed", 1)
+    in_parts: Any = InParts(store)
+    assert takes_up(view)
+    assert not takes_up(TenantStore(in_parts, "acme"))
