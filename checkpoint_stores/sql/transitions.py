@@ -36,12 +36,16 @@ class Transition(NamedTuple):
 _NO_CHANGE: Final[tuple[Any, ...]] = (None, None, False, None, False, None, None, None)
 
 
+_ROWS_ALONE: Final = Transition(b"", Commit("", 0, ()), ())[3:]
+"""What stands behind the rows of a commit of rows alone."""
+
+
 def transition_of(commit: Commit, key: bytes) -> Transition:
     """Convert a commit; UnserialisableError where a barrier or a vote holds no data."""
     added = commit[2]
     if added and commit[3:] == ROWS_ALONE:
         rows = ((key, *added[0][1:11]),) if len(added) == 1 else tuple((key, *row[1:11]) for row in added)
-        return new_tuple(Transition, (key, commit, rows, None, (), (), (), (), (), None))
+        return new_tuple(Transition, (key, commit, rows, *_ROWS_ALONE))
     rows = tuple((key, *row[1:11]) for row in added)
     _run_id, _epoch, _rows, change, opens, closes, consumes, votes, nudges = commit
     # What is opened and closed, or voted and consumed, in one go is written as it ends: one statement cannot change
