@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 from checkpoint_stores.errors import RunMovedError, StoreError
@@ -195,7 +196,20 @@ async def _close(drive: Drive) -> None:
 
 async def outlast(end: asyncio.Future[Any]) -> None:
     """Wait for a drive's end without cancelling it when the waiter is cancelled, and without raising what it raised."""
-    await asyncio.wait([end])
+    if end.done():
+        return
+    waiting = asyncio.get_running_loop().create_future()
+    tell = partial(_tell, waiting)
+    end.add_done_callback(tell)
+    try:
+        await waiting
+    finally:
+        end.remove_done_callback(tell)
+
+
+def _tell(waiting: asyncio.Future[None], _end: asyncio.Future[Any]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def warnings_of(ended: asyncio.Future[RunResult] | None) -> tuple[TrailmarkWarning, ...]:

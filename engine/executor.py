@@ -250,7 +250,10 @@ class GraphExecutor:
         if said["capabilities"] is None:
             said["capabilities"] = self._capabilities
         run = beginning.checked(self.graph, input, default_max_steps=self.max_steps, **said)
-        return run if run.run_id is not None else replace(run, run_id=new_id((await self._ready_clock()).now()))
+        if run.run_id is None:
+            # Bad input opens no store, and so no clock: it is named only now, and nobody else has it yet.
+            object.__setattr__(run, "run_id", new_id((await self._ready_clock()).now()))
+        return run
 
     async def _create(self, run: Beginning, *, held: bool, if_exists: IfExists, by: str) -> tuple[Lease, Row, list[Op]] | RunRecord:
         """Write a run's first row; or the run that has its key already, where that is the one."""

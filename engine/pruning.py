@@ -1,12 +1,13 @@
 """Keeping a store small: which runs and checkpoints may go, and letting them go.
 
-What may go is a rule over records (`Retention`); the rest is done run by run, each in one transaction: a snapshot first, then the rows
-before it.  So a process that is killed in between leaves every run whole, live runs are not disturbed, and the next try goes on.
+What may go is a rule over records (`Retention`); the rest is done run by run: a run is deleted in one transaction, several beside each
+other; of one that stays a snapshot is written first, then the rows before it go, in one transaction as well.  So a process that is killed in between leaves every run whole, live runs are not disturbed, and the next try goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from checkpoint_stores.records import ENDED, RunRecord, Snapshot
 from engine.loading import load_state
 
 _PAGE = 500
+_AT_ONCE = 10
+"""Runs that are deleted side by side: few enough that a step of a live run does not wait long behind them."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -131,7 +134,7 @@ async def prune(store: CheckpointStore, retention: Retention, *, dry_run: bool =
             going.append(run)
         elif retention.lets_checkpoints_go and not retention.protects(run):
             staying.append(run)
-    deleted = [run for run in going if dry_run or await _delete(store, run)]
+    deleted = going if dry_run else await _deleted(store, going)
     cuts: list[Cut] = []
     left: list[tuple[str, str]] = []
     for run in staying:
@@ -162,6 +165,19 @@ async def _newest_first(store: CheckpointStore, retention: Retention) -> AsyncIt
                 yield run
         known.update(run.run_id for run in page)
         seen += [run.run_id for run in page]
+
+
+async def _deleted(store: CheckpointStore, going: Sequence[RunRecord]) -> list[RunRecord]:
+    """Delete runs, some at a time, so that they share the wait for the disk; which of them went."""
+    deleted: list[RunRecord] = []
+    for first in range(0, len(going), _AT_ONCE):
+        some = going[first : first + _AT_ONCE]
+        went = await asyncio.gather(*(_delete(store, run) for run in some), return_exceptions=True)
+        for each in went:
+            if isinstance(each, BaseException):
+                raise each
+        deleted += [run for run, gone in zip(some, went, strict=True) if gone]
+    return deleted
 
 
 async def _delete(store: CheckpointStore, run: RunRecord) -> bool:

@@ -606,6 +606,30 @@ async def test_what_nobody_can_tell_whose_it_is_is_read_again(
         watch.close()
 
 
+async def test_on_postgresql_many_who_write_at_once_open_no_connection_that_was_open_before(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = 0
+    connect = asyncpg.connect
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", counted)
+    async with SQLCheckpointStore(postgres_url) as store:
+        runs = [await new_run(store) for _ in range(30)]
+
+        async def all_at_once(reason: str) -> None:
+            await asyncio.gather(*(store.request_cancel(run.run_id, actor="ana", reason=reason) for run in runs))
+
+        await all_at_once("to open what is needed")
+        before = opened
+        await all_at_once("again")
+        assert opened == before
+
+
 async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:
     async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
         run = await new_run(store)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -28,6 +28,10 @@ from checkpoint_stores.sql.watches import PostgresListener
 T = TypeVar("T")
 
 
+CONNECTIONS: Final = 15
+"""How many connections are used at most beside the writer's, the desk's and the listener's."""
+
+
 class PostgresDatabase(Database):
     """A database of a server."""
 
@@ -41,7 +45,8 @@ class PostgresDatabase(Database):
         self.desk: PostgresDesk
 
     async def _open(self, *, may_upgrade: bool) -> None:
-        self._engine = create_async_engine(self.address, isolation_level="AUTOCOMMIT")
+        # As many as there may be are kept: one that is opened for a moment and closed again costs more than what it is opened for.
+        self._engine = create_async_engine(self.address, isolation_level="AUTOCOMMIT", pool_size=CONNECTIONS, max_overflow=0)
         try:
             async with self._engine.connect() as connection:
                 is_current = migrate.is_current(await connection.run_sync(migrate.revision_of, self.url), self.url)
