@@ -7,6 +7,7 @@ worker's death can take it away or leave it behind; the workers are told its URL
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,19 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 def sqlite_url(tmp_path: Path) -> str:
     """A SQLite file for this test; it does not exist yet."""
     return f"sqlite+aiosqlite:///{tmp_path / 'runs.db'}"
+
+
+@pytest.fixture
+def told_to_sqlite(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements of every SQLite connection that is opened from now on, in order; clear it to begin anew."""
+    told: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(told.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", traced)
+    return told

@@ -82,17 +82,8 @@ async def walked(store: CheckpointStore, graph: FlowGraph, **values: Any) -> str
 
 
 # --- the database ---------------------------------------------------------------------------------------------------
-async def test_on_sqlite_a_step_is_one_statement(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    connect = sqlite3.connect
-
-    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*args, **options)
-        connection.set_trace_callback(told.append)
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", traced)
-    monkeypatch.setattr(sqlite3.dbapi2, "connect", traced)
+async def test_on_sqlite_a_step_is_one_statement(sqlite_url: str, told_to_sqlite: list[str]) -> None:
+    told = told_to_sqlite
     at: dict[int, int] = {}
     async with SQLCheckpointStore(sqlite_url) as store:
         await walked(store, writing(STEPS, at, lambda: len(told)))
@@ -203,20 +194,12 @@ async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None
 
 
 # --- opening a run again --------------------------------------------------------------------------------------------
-async def test_a_file_that_is_current_is_opened_by_six_statements(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_current_is_opened_by_six_statements(sqlite_url: str, told_to_sqlite: list[str]) -> None:
     async with SQLCheckpointStore(sqlite_url):
         """Its tables are made."""
-    told: list[str] = []
-    connect = sqlite3.connect
-
-    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*args, **options)
-        connection.set_trace_callback(told.append)
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", traced)
+    told_to_sqlite.clear()
     async with SQLCheckpointStore(sqlite_url):
-        opened = sorted(" ".join(text.split()[:2]) for text in told)
+        opened = sorted(" ".join(text.split()[:2]) for text in told_to_sqlite)
     # The last is SQLAlchemy's, over the connection that writes.
     pragmas = ("cache_size", "foreign_keys", "journal_mode", "synchronous", "read_uncommitted")
     assert opened == sorted(["SELECT version_num", *(f"PRAGMA {name}" for name in pragmas)])

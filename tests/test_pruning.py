@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated, Any
@@ -278,23 +277,13 @@ async def test_a_reader_that_is_interrupted_at_what_was_pruned_misses_nothing_th
         assert [envelope async for envelope in stream] == left
 
 
-async def test_runs_that_go_share_the_wait_for_the_disk(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    connect = sqlite3.connect
-
-    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*args, **options)
-        connection.set_trace_callback(told.append)
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", traced)
-    monkeypatch.setattr(sqlite3.dbapi2, "connect", traced)
+async def test_runs_that_go_share_the_wait_for_the_disk(sqlite_url: str, told_to_sqlite: list[str]) -> None:
     clock = VirtualClock()
     async with SQLCheckpointStore(sqlite_url, now=clock.now) as store, GraphExecutor(looping(), store=store, clock=clock) as executor:
         for _ in range(40):
             await executor.execute({"n": 0, "log": []})
         await clock.advance(2 * DAY)
-        told.clear()
+        told_to_sqlite.clear()
         pruned = await prune(store, Retention(runs_for=DAY))
         assert len(pruned.runs) == 40
-        assert sum(text.startswith("COMMIT") for text in told) < 20
+        assert sum(text.startswith("COMMIT") for text in told_to_sqlite) < 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -67,55 +66,43 @@ class InParts:
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------
-class Commits:
-    """The write transactions of SQLite connections."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.number = 0
-        connect = sqlite3.connect
-
-        def traced(*args: Any, **options: Any) -> sqlite3.Connection:
-            connection: sqlite3.Connection = connect(*args, **options)
-            connection.set_trace_callback(self._hear)
-            return connection
-
-        monkeypatch.setattr(sqlite3, "connect", traced)
-        monkeypatch.setattr(sqlite3.dbapi2, "connect", traced)
-
-    def _hear(self, text: str) -> None:
-        # A transaction of its own, or of its own without a word: an ordinary step.
-        self.number += text.startswith(("BEGIN IMMEDIATE", "INSERT INTO checkpoints")) and not self._is_within(text)
-        self._open = text.startswith("BEGIN IMMEDIATE") or (self._open and not text.startswith("COMMIT"))
-
-    _open = False
-
-    def _is_within(self, text: str) -> bool:
-        return self._open and not text.startswith("BEGIN")
+def commits_in(told: list[str]) -> int:
+    """How many write transactions there are among what SQLite was told: an ordinary step is one without a word."""
+    number, is_open = 0, False
+    for text in told:
+        begins = text.startswith("BEGIN IMMEDIATE")
+        number += begins or (text.startswith("INSERT INTO checkpoints") and not is_open)
+        is_open = begins or (is_open and not text.startswith("COMMIT"))
+    return number
 
 
-async def test_from_a_decision_to_the_next_node_is_one_commit(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    commits = Commits(monkeypatch)
+async def test_from_a_decision_to_the_next_node_is_one_commit(sqlite_url: str, told_to_sqlite: list[str]) -> None:
     at: list[int] = []
-    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(asking(lambda: at.append(commits.number)), store=store) as executor:
+    async with (
+        SQLCheckpointStore(sqlite_url) as store,
+        GraphExecutor(asking(lambda: at.append(commits_in(told_to_sqlite))), store=store) as executor,
+    ):
         for _ in range(2):
             run = await executor.start({"n": 1})
             assert (await run.result()).status == "waiting"
-            before = commits.number
+            before = commits_in(told_to_sqlite)
             await run.decide("ask", APPROVE)
             assert (await run.result()).status == "completed"
-            assert (at[-1] - before, commits.number - before) == (1, 2)
+            assert (at[-1] - before, commits_in(told_to_sqlite) - before) == (1, 2)
 
 
-async def test_a_run_decided_by_anybody_is_taken_and_gone_on_with_in_one_commit(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    commits = Commits(monkeypatch)
+async def test_a_run_decided_by_anybody_is_taken_and_gone_on_with_in_one_commit(sqlite_url: str, told_to_sqlite: list[str]) -> None:
     at: list[int] = []
-    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(asking(lambda: at.append(commits.number)), store=store) as executor:
+    async with (
+        SQLCheckpointStore(sqlite_url) as store,
+        GraphExecutor(asking(lambda: at.append(commits_in(told_to_sqlite))), store=store) as executor,
+    ):
         run = await executor.execute({"n": 1})
-        before = commits.number
+        before = commits_in(told_to_sqlite)
         await store.decide(run.run_id, "ask", APPROVE)
-        assert commits.number - before == 1
+        assert commits_in(told_to_sqlite) - before == 1
         assert (await executor.resume(run.run_id)).status == "completed"
-        assert (at[-1] - before, commits.number - before) == (2, 3)
+        assert (at[-1] - before, commits_in(told_to_sqlite) - before) == (2, 3)
 
 
 # --- what it leaves ---------------------------------------------------------------------------------------------------
