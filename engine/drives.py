@@ -96,7 +96,12 @@ class Drives:
         try:
             await taken
         except asyncio.CancelledError:
-            await asyncio.wait([task])  # it is given back
+            if taken.cancelled():
+                await asyncio.wait([task])  # it is given back
+            elif taken.exception() is None:
+                # The body may have begun already: what is cancelled comes back in the time that bodies have to stop.
+                drive.driver.give_back()
+                await outlast(drive.ended)
             raise
         return drive.ended
 

@@ -203,6 +203,36 @@ async def test_a_decision_that_leads_to_the_next_question_has_moved_the_inbox(ki
         assert await store.verify(run.run_id) == []
 
 
+# --- who asked has gone away --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("by", ["attach", "decide"])
+async def test_who_is_cancelled_as_the_run_begins_to_be_driven_comes_back_and_others_have_the_run(by: str) -> None:
+    """The body begins before who asked for the run has heard of it."""
+    database = MemoryDatabase()
+    store, other = MemoryCheckpointStore(database=database), MemoryCheckpointStore(database=database)
+    flow = Flow("asking", {"n": int}).add_barrier("ask").set_entry("ask")
+    asks: list[asyncio.Task[Any]] = []
+
+    @flow.node
+    async def behind(state: Any) -> None:
+        asks[0].cancel()
+        await asyncio.Event().wait()
+
+    executor = GraphExecutor(flow.add_edge("ask", "behind").add_edge("behind", END).compile(), store=store)
+    run = await executor.start({"n": 1})
+    await run.result()
+    if by == "attach":
+        await other.decide(run.run_id, "ask", APPROVE)
+        asks.append(asyncio.create_task(executor.attach(run.run_id)))
+    else:
+        asks.append(asyncio.create_task(run.decide("ask", APPROVE)))
+    async with asyncio.timeout(5):
+        await asyncio.wait(asks)
+    assert asks[0].cancelled()
+    assert not executor.is_driving(run.run_id)
+    assert [each.consumed_seq for each in await store.decisions(run.run_id)] == [4]
+    assert (await other.acquire(run.run_id)).run.owner == other.worker_id
+
+
 # --- what cannot be done at once ----------------------------------------------------------------------------------------
 async def test_a_vote_that_is_not_enough_leaves_the_run_waiting() -> None:
     store = Overtaken()
