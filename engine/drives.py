@@ -110,11 +110,13 @@ class Drives:
             await drive.driver.take_up(taking)
         except BaseException as failure:
             drive.driver.not_begun()
-            if not isinstance(failure, Exception):
+            goes_on_up = not isinstance(failure, Exception)
+            if goes_on_up:
                 taken.cancel()
-                raise
             if not isinstance(failure, RunMovedError | NotAtOnceError):
                 await self._release(drive, failure)  # it may be in
+            if goes_on_up:
+                raise
             if not taken.done():
                 taken.set_exception(failure)
             return None

@@ -233,6 +233,27 @@ async def test_who_is_cancelled_as_the_run_begins_to_be_driven_comes_back_and_ot
     assert (await other.acquire(run.run_id)).run.owner == other.worker_id
 
 
+class EndedWithTheLoop(SQLCheckpointStore):
+    """A store of which the task that takes a run up is cancelled meanwhile."""
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return await super().take_up(resumption)
+
+
+async def test_a_run_whose_taking_is_cancelled_from_outside_is_given_back(sqlite_url: str) -> None:
+    async with EndedWithTheLoop(sqlite_url) as store, SQLCheckpointStore(sqlite_url) as other:
+        executor = GraphExecutor(asking(), store=store)
+        run_id = (await executor.execute({"n": 1})).run_id
+        await store.decide(run_id, "ask", APPROVE)
+        with pytest.raises(asyncio.CancelledError):
+            await executor.attach(run_id)
+        assert (await other.run(run_id)).owner is None
+        assert (await GraphExecutor(asking(), store=other).resume(run_id)).status == "completed"
+
+
 # --- what cannot be done at once ----------------------------------------------------------------------------------------
 async def test_a_vote_that_is_not_enough_leaves_the_run_waiting() -> None:
     store = Overtaken()
