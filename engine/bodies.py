@@ -224,7 +224,8 @@ class Bodies:
         try:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
             path, name, visit, _failed = start
-            event = new_tuple(BodyReturned, (path, name, visit, value, started_at, None if context is None else context.said()))
+            speaker = self._lent_context if self._lent is start else context  # it may have been made only when it was asked for
+            event = new_tuple(BodyReturned, (path, name, visit, value, started_at, None if speaker is None else speaker.said()))
         except _NOT_THE_NODES:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a node raises is an outcome

@@ -241,6 +241,24 @@ async def test_what_outlives_its_step_is_in_no_later_one() -> None:
         assert (await executor.execute({"amount": 1})).status == "completed"
 
 
+async def test_what_is_said_through_the_current_step_is_kept_with_it() -> None:
+    async def says(state: Any) -> dict[str, Any]:
+        await current_step().emit_token("said")
+        return {}
+
+    async def says_in_a_branch(state: Any) -> dict[str, Any]:
+        await current_step().emit_token("said in a branch")
+        return {}
+
+    flow = Flow("deep", {"amount": int})
+    flow.add_node("says", says).add_parallel("both", [says_in_a_branch])
+    flow.set_entry("says").add_edge("says", "both").add_edge("both", END)
+    async with MemoryCheckpointStore() as store, GraphExecutor(flow.compile(), store=store) as executor:
+        run = await executor.execute({"amount": 1})
+        told = [each.event async for each in executor.events(run.run_id)]
+    assert [event.content for event in told if event.kind == "step_token"] == ["said", "said in a branch"]
+
+
 # --- warnings -------------------------------------------------------------------------------------------------------
 async def test_what_a_node_warns_of_is_in_the_result_and_kept_with_its_step() -> None:
     async def lone(state: Any, ctx: StepContext) -> dict[str, Any]:
