@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 import time
 import warnings
@@ -257,6 +258,40 @@ async def test_what_is_said_through_the_current_step_is_kept_with_it() -> None:
         run = await executor.execute({"amount": 1})
         told = [each.event async for each in executor.events(run.run_id)]
     assert [event.content for event in told if event.kind == "step_token"] == ["said", "said in a branch"]
+
+
+@pytest.mark.parametrize("where", ["alone", "in a branch"])
+async def test_all_threads_of_a_body_are_in_one_step_which_ends_with_it(where: str) -> None:
+    interval = sys.getswitchinterval()
+    found: list[list[StepContext]] = []
+
+    async def asks(state: Any) -> dict[str, Any]:
+        together = threading.Barrier(4)
+
+        def first() -> StepContext:
+            together.wait()
+            step = current_step()
+            step.emit_token("here")
+            return step
+
+        found.append(await asyncio.gather(*(asyncio.to_thread(first) for _ in range(4))))
+        return {"amount": state["amount"] + 1}
+
+    flow = Flow("deep", {"amount": int})
+    if where == "alone":
+        flow.add_node("asks", asks)
+    else:
+        flow.add_parallel("asks", [asks])
+    flow.set_entry("asks").add_edge("asks", END, when=lambda state: state["amount"] == 300).add_edge("asks", "asks")
+    async with MemoryCheckpointStore() as store, GraphExecutor(flow.compile(), store=store) as executor:
+        sys.setswitchinterval(1e-6)
+        try:
+            run = await executor.execute({"amount": 0})
+        finally:
+            sys.setswitchinterval(interval)
+        tokens = [each async for each in executor.events(run.run_id) if each.event.kind == "step_token"]
+    assert all(each is steps[0] and each.ended for steps in found for each in steps)
+    assert len(tokens) == 4 * len(found) == 1200
 
 
 # --- warnings -------------------------------------------------------------------------------------------------------
