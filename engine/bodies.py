@@ -297,7 +297,8 @@ class Bodies:
         """The context of a body that takes none, made when something it calls asks for it."""
         with _MAKING:
             if body.context is None:
-                if body.is_over:
+                # Its branch may be gone: given up by a checkpoint that is being written, and the body is told only behind that.
+                if body.is_over or body.start.path not in self._walk.state.scopes:
                     raise NoStepError
                 body.context = self._context(body.start)
                 body.context.began_at = body.started_at

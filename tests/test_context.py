@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import Commit, Receipt
 from trailmark import (
     END,
     ArgumentError,
@@ -292,6 +293,47 @@ async def test_all_threads_of_a_body_are_in_one_step_which_ends_with_it(where: s
         tokens = [each async for each in executor.events(run.run_id) if each.event.kind == "step_token"]
     assert all(each is steps[0] and each.ended for steps in found for each in steps)
     assert len(tokens) == 4 * len(found) == 1200
+
+
+class Slow(MemoryCheckpointStore):
+    """A store that takes its time over a failure: until ``meanwhile`` has come to an end."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    async def commit(self, commit: Commit, *, within: Any = None) -> Receipt:
+        if any(row.kind == "failure" for row in commit.rows):
+            await self._meanwhile()
+        return await super().commit(commit, within=within)
+
+
+async def test_a_branch_that_is_given_up_before_it_is_told_so_is_in_no_step_any_more() -> None:
+    goes_on, has_asked = asyncio.Event(), asyncio.Event()
+    told: list[object] = []
+
+    async def fails(state: Any) -> None:
+        raise OSError
+
+    async def asks(state: Any) -> None:
+        await goes_on.wait()
+        try:
+            told.append(current_step().node)
+        except Exception as error:
+            told.append(type(error))
+            raise
+        finally:
+            has_asked.set()
+
+    async def meanwhile() -> None:
+        goes_on.set()
+        await has_asked.wait()
+
+    graph = Flow("deep", {"amount": int}).add_parallel("both", [fails, asks]).set_entry("both").add_edge("both", END).compile()
+    async with Slow(meanwhile) as store, GraphExecutor(graph, store=store) as executor:
+        with pytest.raises(RunFailedError, match="OSError"):
+            await executor.execute({"amount": 1})
+    assert told == [NoStepError]
 
 
 # --- warnings -------------------------------------------------------------------------------------------------------
