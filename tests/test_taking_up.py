@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError
+from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError, StoreUnavailableError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore, takes_up
 from checkpoint_stores.records import Receipt, Resumption
@@ -252,6 +252,35 @@ async def test_a_run_whose_taking_is_cancelled_from_outside_is_given_back(sqlite
             await executor.attach(run_id)
         assert (await other.run(run_id)).owner is None
         assert (await GraphExecutor(asking(), store=other).resume(run_id)).status == "completed"
+
+
+class CutOff(MemoryCheckpointStore):
+    """A store to which the line is lost once, before it has taken a run up or before it could say so."""
+
+    cut: str | None = None
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        cut, self.cut = self.cut, None
+        if cut == "before":
+            raise StoreUnavailableError(self.url, "the line is lost")
+        receipt = await super().take_up(resumption)
+        if cut == "after":
+            raise StoreUnavailableError(self.url, "the line is lost")
+        return receipt
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_decision_of_which_it_is_unknown_whether_it_is_in_counts_once_and_the_run_goes_on(ends: bool, cut: str) -> None:
+    store = CutOff()
+    graph = Flow("asking", {"n": int}).add_barrier("ask").set_entry("ask").add_edge("ask", END).compile() if ends else asking()
+    executor = GraphExecutor(graph, store=store)
+    run = await executor.start({"n": 1})
+    await run.result()
+    store.cut = cut
+    record = await run.decide("ask", APPROVE)
+    assert (await run.result()).status == "completed"
+    assert [(each.id, each.consumed_seq) for each in await store.decisions(run.run_id)] == [(record.id, 4)]
 
 
 # --- what cannot be done at once ----------------------------------------------------------------------------------------
