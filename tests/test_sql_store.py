@@ -592,6 +592,28 @@ async def test_what_a_process_writes_itself_its_watcher_of_the_file_does_not_rea
         watch.close()
 
 
+@pytest.mark.parametrize("what", ["a decision", "a cancel", "a run"])
+async def test_what_is_written_though_its_asker_went_away_wakes_who_watches_in_the_same_process(sqlite_url: str, what: str) -> None:
+    """A person's connection breaks while their decision is being written: it counts, so the run hears of it."""
+    async with SQLCheckpointStore(sqlite_url) as store, asyncio.timeout(20):
+        run = await new_run(store)
+        await run.open_barrier()
+        watch = store.watch_due() if what == "a run" else store.watch(run.run_id)
+        await watch.changed()  # who begins to watch is told to look once
+        heard = asyncio.create_task(watch.changed())
+        if what == "a decision":
+            asks = asyncio.ensure_future(store.decide(run.run_id, "review", Verdict()))
+        elif what == "a cancel":
+            asks = asyncio.ensure_future(store.request_cancel(run.run_id, actor="ana"))
+        else:
+            asks = asyncio.ensure_future(new_run(store, hold=False, status="created"))
+        await asyncio.sleep(0)  # it is on its way
+        asks.cancel()
+        await heard
+        assert asks.cancelled()
+        watch.close()
+
+
 async def test_what_nobody_can_tell_whose_it_is_is_read_again(
     sqlite_url: str, asked_about: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
