@@ -628,6 +628,21 @@ async def test_what_nobody_can_tell_whose_it_is_is_read_again(
         watch.close()
 
 
+async def test_a_reading_that_is_cancelled_leaves_no_connection_at_an_old_moment(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        run = await new_run(other)
+        await store.load(run.run_id)
+        for turns in range(40):
+            reading = asyncio.create_task(store.load(run.run_id))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            await run.step()
+            assert await store.head(run.run_id) == run.seq
+            assert (await store.load(run.run_id))[1][-1].seq == run.seq
+
+
 async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:
     async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
         run = await new_run(store)
