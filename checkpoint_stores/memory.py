@@ -602,6 +602,7 @@ class MemoryCheckpointStore:
             self.database.keys[run.tenant, run.flow, run.run_key] = run.run_id
         if image.definition:
             self.database.graphs.setdefault(run.graph_hash, image.definition)
+        self._watches.wake(run.run_id)
         return self._record(held)
 
     async def vacuum(self) -> tuple[int, int]:

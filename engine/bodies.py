@@ -7,6 +7,7 @@ nothing.  What happened is handed back as an event.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
@@ -44,6 +45,11 @@ _TAKEN: Final = {"nothing": 0, "state": 1, "state_context": 2}
 """How many of (state, context) a node's function takes."""
 
 
+_MAKING: Final = threading.Lock()
+"""Held while a body's context is made because it is asked for, and while a body ends that has none: several of its threads, and the loop,
+may be the first to ask."""
+
+
 class _Body:
     """A node's body in flight."""
 
@@ -62,7 +68,8 @@ class _Body:
         self.timed_out = False
 
     def revoke(self, reason: str) -> None:
-        self.is_over = True
+        with _MAKING:
+            self.is_over = True
         if self.context is not None:
             self.context.revoke(reason)
         if self.timer is not None:
@@ -132,10 +139,12 @@ class Bodies:
         if self._lent is not start or self.task is None:
             return
         self._patience = None
+        with _MAKING:
+            self._lent = None
         if self._lent_context is not None:
             self._lent_context.revoke(self._lent_context.cancel.reason or "cancelled")
         self._gave_up(start, self.task)
-        self._lent = self.task = None
+        self.task = None
         self._interrupts = 0
         self._hand_over()
 
@@ -193,12 +202,13 @@ class Bodies:
 
     def _lent_step(self, start: StartBody) -> StepContext:
         """The context of a lone body that takes none, made when something it calls asks for it."""
-        if self._lent is not start:
-            raise NoStepError
-        if self._lent_context is None:
-            self._lent_context = self._context(start)
-            self._lent_context.began_at = self._walk.began_at
-        return self._lent_context
+        with _MAKING:
+            if self._lent is not start:
+                raise NoStepError
+            if self._lent_context is None:
+                self._lent_context = self._context(start)
+                self._lent_context.began_at = self._walk.began_at
+            return self._lent_context
 
     async def run_here(self, node: NodePlan, start: StartBody) -> Event | None:
         """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`.
@@ -224,19 +234,22 @@ class Bodies:
         try:
             value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
             path, name, visit, _failed = start
-            event = new_tuple(BodyReturned, (path, name, visit, value, started_at, None if context is None else context.said()))
+            speaker = self._lent_context if self._lent is start else context  # it may have been made only when it was asked for
+            event = new_tuple(BodyReturned, (path, name, visit, value, started_at, None if speaker is None else speaker.said()))
         except _NOT_THE_NODES:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a node raises is an outcome
             raised = error
         finally:
-            if self._lent is start:
-                context = self._lent_context
+            with _MAKING:
+                is_left = self._lent is not start
+                if not is_left:
+                    context = self._lent_context
+                    self._lent = self._lent_context = None
             if context is not None:
                 context.revoke("the node has returned")
-        if self._lent is not start:
+        if is_left:
             raise HandedOverError
-        self._lent = self._lent_context = None
         if raised is not None and task.outside > outside:
             # Whoever ends the loop is no failure of the node, whatever the body makes of it.
             raise asyncio.CancelledError from raised
@@ -282,12 +295,14 @@ class Bodies:
 
     def _step_of(self, body: _Body) -> StepContext:
         """The context of a body that takes none, made when something it calls asks for it."""
-        if body.context is None:
-            if body.is_over:
-                raise NoStepError
-            body.context = self._context(body.start)
-            body.context.began_at = body.started_at
-        return body.context
+        with _MAKING:
+            if body.context is None:
+                # Its branch may be gone: given up by a checkpoint that is being written, and the body is told only behind that.
+                if body.is_over or body.start.path not in self._walk.state.scopes:
+                    raise NoStepError
+                body.context = self._context(body.start)
+                body.context.began_at = body.started_at
+            return body.context
 
     async def _run(self, plan: Plan, node: NodePlan, body: _Body, arguments: tuple[Any, ...]) -> None:
         start = body.start

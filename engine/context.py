@@ -68,7 +68,7 @@ T = TypeVar("T")
 OnDoubt: TypeAlias = Literal["fail", "rerun"]
 
 _MAKING: Final = threading.Lock()
-"""Held while a token is made: the loop and a node's thread may both be the first to want it."""
+"""Held while a token is made, or what keeps what a step says: the loop and a node's threads may all be the first to want it."""
 
 _CURRENT: Final[contextvars.ContextVar[StepContext | Callable[[], StepContext] | None]] = contextvars.ContextVar(
     "trailmark_current_step", default=None
@@ -339,7 +339,9 @@ class StepContext:
 
     def _spoken(self) -> Speech:
         if self._speech is None:
-            self._speech = self._live.speech(self._facts[1], self.began_at)
+            with _MAKING:
+                if self._speech is None:
+                    self._speech = self._live.speech(self._facts[1], self.began_at)
         return self._speech
 
     def said(self) -> Op | None:

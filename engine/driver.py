@@ -150,8 +150,9 @@ class RunDriver:
         self._bodies.interrupt(f"{what}: {event.reason}" if event.reason else what)
 
     async def prepared(self, opening: Coroutine[Any, Any, None]) -> None:
-        """Wait until what bodies need is open.  Once somebody wants the run to stop here nothing is waited for: no body will begin."""
-        if self._leaving is not None or self._is_told_to_stop():
+        """Wait until what bodies need is open.  Once somebody wants the run to stop here, or it is over with the taking, nothing is waited
+        for: no body will begin."""
+        if self._is_over or self._leaving is not None or self._is_told_to_stop():
             opening.close()
             return
         here = self._preparing = cast("DriveTask[Any]", asyncio.current_task())

@@ -97,7 +97,12 @@ class Drives:
         try:
             await taken
         except asyncio.CancelledError:
-            await asyncio.wait([task])  # it is given back
+            if taken.cancelled():
+                await asyncio.wait([task])  # it is given back
+            elif taken.exception() is None:
+                # The body may have begun already: what is cancelled comes back in the time that bodies have to stop.
+                drive.driver.give_back()
+                await outlast(drive.ended)
             raise
         return drive.ended
 
@@ -106,11 +111,13 @@ class Drives:
             await drive.driver.take_up(taking)
         except BaseException as failure:
             drive.driver.not_begun()
-            if not isinstance(failure, Exception):
+            goes_on_up = not isinstance(failure, Exception)
+            if goes_on_up:
                 taken.cancel()
-                raise
             if not isinstance(failure, RunMovedError | NotAtOnceError):
                 await self._release(drive, failure)  # it may be in
+            if goes_on_up:
+                raise
             if not taken.done():
                 taken.set_exception(failure)
             return None

@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, RunMovedError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, RunMovedError, StoreUnavailableError
 from checkpoint_stores.fold import PARKED, RunState, fold
 from checkpoint_stores.ids import new_id, of_this_process
 from checkpoint_stores.ops import Op
@@ -629,12 +629,19 @@ class GraphExecutor:
 
     async def _decided_at_once(self, store: TakesUp, run_id: str, barrier: str, decision: Decision) -> DecisionRecord | None:
         """Record a decision, take the run and go on with it in one transaction; None, and nothing is written, where that cannot be."""
+        record = None
         try:
             standing = await store.standing(run_id)
             record = decided(standing, barrier, decision)
             if record is None or standing.run.flow != self.graph.name or not self._may_take_up(standing) or self._closing is not None:
                 return None
             await self._take_up(standing, Said(), record)
+        except StoreUnavailableError:
+            # It may be in; then the run has been given back.
+            if record is None or all(each.id != record.id for each in await store.decisions(record.run_id)):
+                return None
+            with contextlib.suppress(LeaseHeldError, RunEndedError, ExecutorClosedError):
+                await self.attach(record.run_id)
         except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
             return None
         return record

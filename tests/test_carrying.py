@@ -79,6 +79,20 @@ async def test_a_fork_is_carried_without_its_parent(store: CheckpointStore) -> N
         assert (await executor.resume(fork)).values["log"] == [5, 4, 3, 2, 1]
 
 
+async def test_a_run_that_is_due_where_it_comes_to_is_heard_of_there(store: CheckpointStore) -> None:
+    home = MemoryCheckpointStore()
+    run_id = await GraphExecutor(looping(), store=home).submit({"n": 20, "log": []})
+    watch = store.watch_due()
+    async with asyncio.timeout(20):
+        if "sqlite" in store.url:
+            await watch.changed()  # who begins to watch a file is told to look once
+        heard = asyncio.create_task(watch.changed())
+        await store.admit(image_of(await exported(home, run_id), store.chain))
+        await heard
+    watch.close()
+    assert [run.run_id for run in await store.due()] == [run_id]
+
+
 async def test_what_is_there_is_not_written_over(store: CheckpointStore) -> None:
     async with GraphExecutor(looping(), store=store) as executor:
         run = await executor.execute({"n": 1, "log": []}, run_key="k")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore
+from checkpoint_stores.records import Commit, Receipt
 from trailmark import (
     END,
     ArgumentError,
@@ -239,6 +241,99 @@ async def test_what_outlives_its_step_is_in_no_later_one() -> None:
     flow.set_entry("first").add_edge("first", "second").add_edge("second", END)
     async with MemoryCheckpointStore() as store, GraphExecutor(flow.compile(), store=store) as executor:
         assert (await executor.execute({"amount": 1})).status == "completed"
+
+
+async def test_what_is_said_through_the_current_step_is_kept_with_it() -> None:
+    async def says(state: Any) -> dict[str, Any]:
+        await current_step().emit_token("said")
+        return {}
+
+    async def says_in_a_branch(state: Any) -> dict[str, Any]:
+        await current_step().emit_token("said in a branch")
+        return {}
+
+    flow = Flow("deep", {"amount": int})
+    flow.add_node("says", says).add_parallel("both", [says_in_a_branch])
+    flow.set_entry("says").add_edge("says", "both").add_edge("both", END)
+    async with MemoryCheckpointStore() as store, GraphExecutor(flow.compile(), store=store) as executor:
+        run = await executor.execute({"amount": 1})
+        told = [each.event async for each in executor.events(run.run_id)]
+    assert [event.content for event in told if event.kind == "step_token"] == ["said", "said in a branch"]
+
+
+@pytest.mark.parametrize("where", ["alone", "in a branch"])
+async def test_all_threads_of_a_body_are_in_one_step_which_ends_with_it(where: str) -> None:
+    interval = sys.getswitchinterval()
+    found: list[list[StepContext]] = []
+
+    async def asks(state: Any) -> dict[str, Any]:
+        together = threading.Barrier(4)
+
+        def first() -> StepContext:
+            together.wait()
+            step = current_step()
+            step.emit_token("here")
+            return step
+
+        found.append(await asyncio.gather(*(asyncio.to_thread(first) for _ in range(4))))
+        return {"amount": state["amount"] + 1}
+
+    flow = Flow("deep", {"amount": int})
+    if where == "alone":
+        flow.add_node("asks", asks)
+    else:
+        flow.add_parallel("asks", [asks])
+    flow.set_entry("asks").add_edge("asks", END, when=lambda state: state["amount"] == 300).add_edge("asks", "asks")
+    async with MemoryCheckpointStore() as store, GraphExecutor(flow.compile(), store=store) as executor:
+        sys.setswitchinterval(1e-6)
+        try:
+            run = await executor.execute({"amount": 0})
+        finally:
+            sys.setswitchinterval(interval)
+        tokens = [each async for each in executor.events(run.run_id) if each.event.kind == "step_token"]
+    assert all(each is steps[0] and each.ended for steps in found for each in steps)
+    assert len(tokens) == 4 * len(found) == 1200
+
+
+class Slow(MemoryCheckpointStore):
+    """A store that takes its time over a failure: until ``meanwhile`` has come to an end."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    async def commit(self, commit: Commit, *, within: Any = None) -> Receipt:
+        if any(row.kind == "failure" for row in commit.rows):
+            await self._meanwhile()
+        return await super().commit(commit, within=within)
+
+
+async def test_a_branch_that_is_given_up_before_it_is_told_so_is_in_no_step_any_more() -> None:
+    goes_on, has_asked = asyncio.Event(), asyncio.Event()
+    told: list[object] = []
+
+    async def fails(state: Any) -> None:
+        raise OSError
+
+    async def asks(state: Any) -> None:
+        await goes_on.wait()
+        try:
+            told.append(current_step().node)
+        except Exception as error:
+            told.append(type(error))
+            raise
+        finally:
+            has_asked.set()
+
+    async def meanwhile() -> None:
+        goes_on.set()
+        await has_asked.wait()
+
+    graph = Flow("deep", {"amount": int}).add_parallel("both", [fails, asks]).set_entry("both").add_edge("both", END).compile()
+    async with Slow(meanwhile) as store, GraphExecutor(graph, store=store) as executor:
+        with pytest.raises(RunFailedError, match="OSError"):
+            await executor.execute({"amount": 1})
+    assert told == [NoStepError]
 
 
 # --- warnings -------------------------------------------------------------------------------------------------------

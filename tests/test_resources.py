@@ -101,8 +101,8 @@ async def test_everything_is_given_back_however_the_drive_ends(how: str) -> None
             await asyncio.Event().wait()
         return {}
 
-    flow = Flow("paying", {"paid": str}, needs={"bank": bank.opener()}).add_node("pay", body).add_barrier("ok").set_entry("pay")
-    graph = flow.add_edge("pay", "ok").add_edge("ok", END).compile()
+    flow = Flow("paying", {"paid": str}, needs={"bank": bank.opener()}).add_node("pay", body).add_barrier("ok").add_node("again", body)
+    graph = flow.set_entry("pay").add_edge("pay", "ok").add_edge("ok", "again").add_edge("again", END).compile()
     async with MemoryCheckpointStore() as store, GraphExecutor(graph, store=store) as executor:
         run = await executor.start({})
         await begun.wait()
@@ -155,6 +155,21 @@ async def test_a_run_whose_resource_cannot_be_opened_stays_as_it_was_and_gives_b
         assert (await store.run(run.run_id)).owner is None
         bank.is_down = False
         assert (await executor.resume(run.run_id)).values == {"paid": "a line to the bank"}
+
+
+async def test_a_run_that_is_over_as_it_is_taken_opens_nothing_and_is_over_whatever_is_down() -> None:
+    """The decision that ends it is used with the taking: no body begins that could want anything."""
+    bank = Bank()
+    flow = Flow("paying", {"paid": str}, needs=["bank"]).add_node("pay", pay).add_barrier("ask").set_entry("pay")
+    graph = flow.add_edge("pay", "ask").add_edge("ask", END).compile()
+    async with MemoryCheckpointStore() as store:
+        executor = GraphExecutor(graph, store=store, resources={"bank": bank.opener()})
+        run = await executor.start({})
+        assert (await run.result()).status == "waiting"
+        bank.is_down = True
+        await run.decide("ask", Decision.approve(by="ana"))
+        assert (await run.result()).status == "completed"
+        assert bank.log == ["open bank", "close bank"]
 
 
 @pytest.mark.parametrize("word", ["stop", "shutdown", "suspend", "cancel", "aclose"])

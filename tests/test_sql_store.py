@@ -592,6 +592,28 @@ async def test_what_a_process_writes_itself_its_watcher_of_the_file_does_not_rea
         watch.close()
 
 
+@pytest.mark.parametrize("what", ["a decision", "a cancel", "a run"])
+async def test_what_is_written_though_its_asker_went_away_wakes_who_watches_in_the_same_process(sqlite_url: str, what: str) -> None:
+    """A person's connection breaks while their decision is being written: it counts, so the run hears of it."""
+    async with SQLCheckpointStore(sqlite_url) as store, asyncio.timeout(20):
+        run = await new_run(store)
+        await run.open_barrier()
+        watch = store.watch_due() if what == "a run" else store.watch(run.run_id)
+        await watch.changed()  # who begins to watch is told to look once
+        heard = asyncio.create_task(watch.changed())
+        if what == "a decision":
+            asks = asyncio.ensure_future(store.decide(run.run_id, "review", Verdict()))
+        elif what == "a cancel":
+            asks = asyncio.ensure_future(store.request_cancel(run.run_id, actor="ana"))
+        else:
+            asks = asyncio.ensure_future(new_run(store, hold=False, status="created"))
+        await asyncio.sleep(0)  # it is on its way
+        asks.cancel()
+        await heard
+        assert asks.cancelled()
+        watch.close()
+
+
 async def test_what_nobody_can_tell_whose_it_is_is_read_again(
     sqlite_url: str, asked_about: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -628,6 +650,21 @@ async def test_on_postgresql_many_who_write_at_once_open_no_connection_that_was_
         before = opened
         await all_at_once("again")
         assert opened == before
+
+
+async def test_a_reading_that_is_cancelled_leaves_no_connection_at_an_old_moment(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        run = await new_run(other)
+        await store.load(run.run_id)
+        for turns in range(40):
+            reading = asyncio.create_task(store.load(run.run_id))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            await run.step()
+            assert await store.head(run.run_id) == run.seq
+            assert (await store.load(run.run_id))[1][-1].seq == run.seq
 
 
 async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:

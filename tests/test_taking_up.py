@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError
+from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError, StoreUnavailableError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore, takes_up
 from checkpoint_stores.records import Receipt, Resumption
@@ -188,6 +188,86 @@ async def test_a_decision_that_leads_to_the_next_question_has_moved_the_inbox(ki
         assert (before.status, after.status, after.owner, after.inbox_rev) == ("waiting", "waiting", None, before.inbox_rev + 1)
         assert after.wake_at is not None
         assert await store.verify(run.run_id) == []
+
+
+# --- who asked has gone away --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("by", ["attach", "decide"])
+async def test_who_is_cancelled_as_the_run_begins_to_be_driven_comes_back_and_others_have_the_run(by: str) -> None:
+    """The body begins before who asked for the run has heard of it."""
+    database = MemoryDatabase()
+    store, other = MemoryCheckpointStore(database=database), MemoryCheckpointStore(database=database)
+    flow = Flow("asking", {"n": int}).add_barrier("ask").set_entry("ask")
+    asks: list[asyncio.Task[Any]] = []
+
+    @flow.node
+    async def behind(state: Any) -> None:
+        asks[0].cancel()
+        await asyncio.Event().wait()
+
+    executor = GraphExecutor(flow.add_edge("ask", "behind").add_edge("behind", END).compile(), store=store)
+    run = await executor.start({"n": 1})
+    await run.result()
+    if by == "attach":
+        await other.decide(run.run_id, "ask", APPROVE)
+        asks.append(asyncio.create_task(executor.attach(run.run_id)))
+    else:
+        asks.append(asyncio.create_task(run.decide("ask", APPROVE)))
+    async with asyncio.timeout(5):
+        await asyncio.wait(asks)
+    assert asks[0].cancelled()
+    assert not executor.is_driving(run.run_id)
+    assert [each.consumed_seq for each in await store.decisions(run.run_id)] == [4]
+    assert (await other.acquire(run.run_id)).run.owner == other.worker_id
+
+
+class EndedWithTheLoop(SQLCheckpointStore):
+    """A store of which the task that takes a run up is cancelled meanwhile."""
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return await super().take_up(resumption)
+
+
+async def test_a_run_whose_taking_is_cancelled_from_outside_is_given_back(sqlite_url: str) -> None:
+    async with EndedWithTheLoop(sqlite_url) as store, SQLCheckpointStore(sqlite_url) as other:
+        executor = GraphExecutor(asking(), store=store)
+        run_id = (await executor.execute({"n": 1})).run_id
+        await store.decide(run_id, "ask", APPROVE)
+        with pytest.raises(asyncio.CancelledError):
+            await executor.attach(run_id)
+        assert (await other.run(run_id)).owner is None
+        assert (await GraphExecutor(asking(), store=other).resume(run_id)).status == "completed"
+
+
+class CutOff(MemoryCheckpointStore):
+    """A store to which the line is lost once, before it has taken a run up or before it could say so."""
+
+    cut: str | None = None
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        cut, self.cut = self.cut, None
+        if cut == "before":
+            raise StoreUnavailableError(self.url, "the line is lost")
+        receipt = await super().take_up(resumption)
+        if cut == "after":
+            raise StoreUnavailableError(self.url, "the line is lost")
+        return receipt
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_decision_of_which_it_is_unknown_whether_it_is_in_counts_once_and_the_run_goes_on(ends: bool, cut: str) -> None:
+    store = CutOff()
+    graph = Flow("asking", {"n": int}).add_barrier("ask").set_entry("ask").add_edge("ask", END).compile() if ends else asking()
+    executor = GraphExecutor(graph, store=store)
+    run = await executor.start({"n": 1})
+    await run.result()
+    store.cut = cut
+    record = await run.decide("ask", APPROVE)
+    assert (await run.result()).status == "completed"
+    assert [(each.id, each.consumed_seq) for each in await store.decisions(run.run_id)] == [(record.id, 4)]
 
 
 # --- what cannot be done at once ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Knows how it is opened, made current and closed; no statement of the store.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -130,7 +131,12 @@ class PostgresDatabase(Database):
     @contextlib.asynccontextmanager
     async def _driver(self) -> AsyncIterator[tuple[AsyncConnection, Any]]:
         async with self._engine.connect() as connection:
-            yield connection, (await connection.get_raw_connection()).driver_connection
+            try:
+                yield connection, (await connection.get_raw_connection()).driver_connection
+            except asyncio.CancelledError:
+                # It may have been about to begin a transaction, which nobody ends: whoever got the connection next would be in it.
+                await connection.invalidate()
+                raise
 
     async def _vacuum(self) -> None:
         async with self._engine.connect() as connection:

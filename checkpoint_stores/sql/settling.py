@@ -71,14 +71,16 @@ class Answer(asyncio.Future[Any]):
         return is_cancelled
 
 
-def answer(outcomes: list[tuple[Answer, Any, BaseException | None]]) -> None:
-    """Tell everybody who still waits; to be called by the loop."""
+def answer(outcomes: list[tuple[Answer, Any, BaseException | None]], unheard: Callable[[], object] | None = None) -> None:
+    """Tell everybody who still waits; to be called by the loop.  ``unheard`` is called for each who does not: others may have to be told."""
     for place, (waiting, result, error) in enumerate(outcomes):
         if waiting.done():
-            continue  # the caller was cancelled; what it asked for was done all the same
+            if unheard is not None:
+                unheard()  # the caller was cancelled; what it asked for was done all the same
+            continue
         try:
             waiting.answer(result, error)
         except BaseException:
             # Who went on ends the loop (Ctrl-C, sys.exit): the others are told all the same.
-            waiting.get_loop().call_soon(answer, outcomes[place + 1 :])
+            waiting.get_loop().call_soon(answer, outcomes[place + 1 :], unheard)
             raise

@@ -73,6 +73,7 @@ class SQLiteDatabase(Database):
         self.reader = SQLiteReader(self.url, self.connect_reader)
         await self.reader.open()
         self.outside = SQLitePoller(self._connect, self.scribe.now, writer)
+        writer.unheard = self.outside.watches.wake_all
 
     async def _close(self, last: Callable[[sa.Connection], object]) -> None:
         await self.outside.close()

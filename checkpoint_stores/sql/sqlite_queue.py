@@ -66,6 +66,8 @@ class SQLiteQueue(ABC, Generic[Work]):
         self._opened = Answer(loop=self._loop)
         self._is_closed = False
         self._raw: sqlite3.Connection
+        self.unheard: Callable[[], object] | None = None
+        """Called on the loop for what was carried out though whoever asked for it no longer waits, and so tells nobody."""
 
     async def open(self) -> None:
         """Start the thread; raises what opening the database raises."""
@@ -139,4 +141,4 @@ class SQLiteQueue(ABC, Generic[Work]):
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(answer, outcomes)
+            self._loop.call_soon_threadsafe(answer, outcomes, self.unheard)

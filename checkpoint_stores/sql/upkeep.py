@@ -31,7 +31,7 @@ from checkpoint_stores.sql.lines import (
     run_of,
     stored_of,
 )
-from checkpoint_stores.sql.transactions import Scribe, fetch, locked, put_graph
+from checkpoint_stores.sql.transactions import Scribe, fetch, locked, put_graph, tell
 
 
 class Upkeep:
@@ -62,7 +62,9 @@ class Upkeep:
         )  # fmt: skip
 
     async def admit(self, image: RunImage) -> RunRecord:
-        return await self._database.transact(_admit, image)
+        record = await self._database.transact(_admit, image)
+        self._database.outside.watches.wake(record.run_id)
+        return record
 
     async def vacuum(self) -> tuple[int, int]:
         before = await self._size()
@@ -106,6 +108,7 @@ def _admit(connection: sa.Connection, scribe: Scribe, image: RunImage) -> RunRec
         fetch(connection, statements.INSERT_DECISION, *(values[name] for name in DecisionLine._fields))
     for effect in image.effects:
         fetch(connection, statements.PUT_EFFECT, *effect_line(effect))
+    tell(connection, line.run_id)
     return run_of(line)
 
 

@@ -50,7 +50,8 @@ class SQLitePoller:
     """One thread that compares (inbox_rev, status) of the watched runs whenever somebody else wrote to the file, and what is due for
     who watches all of them.
 
-    What this process writes by itself wakes its watches without it; it would be most of what there is to see.
+    What this process writes by itself wakes its watches without it; it would be most of what there is to see.  Where whoever asked for it
+    has gone away meanwhile, and can wake nobody, all are woken.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], now: Callable[[], int], writes: Writes) -> None:
