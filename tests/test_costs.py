@@ -97,6 +97,17 @@ async def test_on_sqlite_a_step_is_one_statement(sqlite_url: str, told_to_sqlite
     assert kinds.total() <= 20, kinds
 
 
+async def test_on_sqlite_branches_that_end_together_share_statements(sqlite_url: str, told_to_sqlite: list[str]) -> None:
+    graph = adding(100)
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await walked(store, graph)
+        told_to_sqlite.clear()
+        run_id = await walked(store, graph)
+        assert await store.verify(run_id) == []
+        assert len([row async for row in store.history(run_id)]) == 103
+    assert len([text for text in told_to_sqlite if "INSERT INTO checkpoints" in text]) <= 12
+
+
 async def test_on_postgresql_a_step_is_one_statement_which_is_a_transaction(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     connect = asyncpg.connect

@@ -7,15 +7,17 @@ transaction does it on that step's.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from checkpoint_stores.errors import LeaseLostError, RunMovedError
 from checkpoint_stores.records import Receipt, new_tuple
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.transitions import Transition
+
+T = TypeVar("T")
 
 Execute: TypeAlias = Callable[[str, Any], Sequence[Any]]
 """Carries a statement out and returns its lines."""
@@ -59,11 +61,8 @@ def write(execute: Execute, work: Transition, now: int) -> Receipt:
             if not changed:
                 raise refused(execute, work)
             inbox_rev, tenant = changed[0]
-        for row in work.rows:
-            inserted = execute(*for_sqlite(statements.SQLITE_APPEND, (*row, now)))
-            if not inserted:
-                raise refused(execute, work)
-            inbox_rev = inserted[0][0]
+        if work.rows:
+            inbox_rev = _append_all(execute, work, now)
     except sqlite3.IntegrityError:
         raise refused(execute, work) from None
     for barrier in work.opened:
@@ -79,6 +78,28 @@ def write(execute: Execute, work: Transition, now: int) -> Receipt:
     if inbox_rev is None:
         raise ValueError("a commit needs at least one row or a change")
     return Receipt(inbox_rev, now)
+
+
+def _append_all(execute: Execute, work: Transition, now: int) -> int:
+    """All rows of a commit; the inbox's revision."""
+    first, *others = work.rows
+    inserted = execute(*for_sqlite(statements.SQLITE_APPEND, (*first, now)))
+    if not inserted or any(row[1] != first[1] + place for place, row in enumerate(others, 1)):
+        raise refused(execute, work)
+    # Nobody else writes before this transaction ends: what holds of the first row holds of those behind it.
+    for together in in_groups(others):
+        execute(statements.sqlite_insert_many(len(together)), [*chain.from_iterable(together), now])
+    inbox_rev: int = inserted[0][0]
+    return inbox_rev
+
+
+def in_groups(parts: Sequence[T]) -> Iterator[Sequence[T]]:
+    """What may share a statement, of sizes for which there is one."""
+    first = 0
+    for size in (*statements.APPENDED_TOGETHER, 1):
+        while len(parts) - first >= size:
+            yield parts[first : first + size]
+            first += size
 
 
 def refused(execute: Execute, work: Transition) -> LeaseLostError | RunMovedError:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeGuard
 
 import sqlalchemy as sa
 
 from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
-from checkpoint_stores.sql import sqlite_transition, statements
+from checkpoint_stores.sql import sqlite_transition
 from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.settling import Answer
 from checkpoint_stores.sql.sqlite_queue import Job, Outcome, SQLiteQueue
@@ -77,7 +77,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
             return [(waiting, None, error) for _, waiting in jobs]
         return outcomes
 
-    def _append(self, jobs: list[Job[Any]]) -> list[Outcome]:
+    def _append(self, jobs: Sequence[Job[Any]]) -> list[Outcome]:
         """Ordinary commits of different runs by one statement: Python is asked for once, however busy the loop keeps it."""
         try:
             answers = sqlite_transition.append_many(self._execute, [work for work, _ in jobs], self._clock())
@@ -122,7 +122,7 @@ def _is_ordinary(work: Any) -> TypeGuard[Transition]:
     return type(work) is Transition and work.change is None and len(work.rows) == 1
 
 
-def _together(jobs: list[Job[Any]]) -> Iterator[list[Job[Any]]]:
+def _together(jobs: list[Job[Any]]) -> Iterator[Sequence[Job[Any]]]:
     """The jobs in order, ordinary commits of different runs that follow each other in groups that share a statement."""
     waiting: dict[bytes, Job[Any]] = {}
     for job in jobs:
@@ -132,16 +132,8 @@ def _together(jobs: list[Job[Any]]) -> Iterator[list[Job[Any]]]:
             waiting[work.key] = job
             continue
         if waiting:
-            yield from _groups(list(waiting.values()))
+            yield from sqlite_transition.in_groups(list(waiting.values()))
         waiting = {work.key: job} if is_ordinary else {}
         if not is_ordinary:
             yield [job]
-    yield from _groups(list(waiting.values()))
-
-
-def _groups(jobs: list[Job[Any]]) -> Iterator[list[Job[Any]]]:
-    first = 0
-    for size in (*statements.APPENDED_TOGETHER, 1):
-        while len(jobs) - first >= size:
-            yield jobs[first : first + size]
-            first += size
+    yield from sqlite_transition.in_groups(list(waiting.values()))

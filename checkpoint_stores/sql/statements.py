@@ -308,6 +308,14 @@ def sqlite_append_many(number: int) -> str:
     )
 
 
+@cache
+def sqlite_insert_many(number: int) -> str:
+    """So many rows behind one that was appended in the same transaction, of the same run; parameters as those of `sqlite_append_many`."""
+    own = ROW_COLUMNS[:-1]
+    row = f"({', '.join('?' * len(own))})"
+    return f"WITH given ({', '.join(own)}) AS (VALUES {', '.join([row] * number)}) INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.*, ? FROM given"
+
+
 SQLITE_CHANGE_RUN: Final = (
     f"UPDATE {runs.name} SET status = CASE WHEN {in_time('%10', 'inbox_rev')} THEN coalesce(%3, status) ELSE status END,"
     f" wake_at = CASE WHEN NOT {in_time('%10', 'inbox_rev')} THEN wake_at WHEN %5 THEN NULL ELSE coalesce(%4, wake_at) END,"
