@@ -667,6 +667,30 @@ async def test_a_reading_that_is_cancelled_leaves_no_connection_at_an_old_moment
             assert (await store.load(run.run_id))[1][-1].seq == run.seq
 
 
+async def test_a_run_that_is_being_taken_counts_as_held_before_the_answer_is_heard(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        run = await new_run(store, hold=False, status="created")
+        held: list[bool] = []
+        transact = store._database.transact
+
+        async def heard_late(*args: Any, **options: Any) -> Any:
+            answer = await transact(*args, **options)
+            held.append(store.holds(run.run_id))
+            return answer
+
+        monkeypatch.setattr(store._database, "transact", heard_late)
+        lease = await store.acquire(run.run_id)
+        assert held[-1], "the database has given it to us: who looks now must not take it for lost"
+        await store.release(run.run_id, lease.epoch)
+        assert not store.holds(run.run_id)
+        await store.acquire(run.run_id)
+        with pytest.raises(LeaseHeldError):
+            await store.acquire(run.run_id)
+        assert store.holds(run.run_id)
+
+
 async def test_a_watch_outlives_its_connection(postgres_url: str) -> None:
     async with SQLCheckpointStore(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
         run = await new_run(store)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
+from collections.abc import Iterator
 
 from checkpoint_stores.errors import StoreError
 from checkpoint_stores.sql import transactions
@@ -27,6 +29,7 @@ class Holding:
         self._lease = database.scribe.lease
         self._is_virtual = is_virtual
         self._runs: set[str] = set()
+        self._coming: Counter[str] = Counter()
         self._fresh_until = float("-inf")
         """By this process's own clock."""
         self.expires_at = 0
@@ -54,7 +57,18 @@ class Holding:
                     await self.beat()
 
     def holds(self, run_id: str) -> bool:
-        return run_id in self._runs
+        return run_id in self._runs or run_id in self._coming
+
+    @contextlib.contextmanager
+    def coming(self, run_id: str) -> Iterator[None]:
+        """While a run is asked for: the database may have given it to us before we hear of it, and nobody here is to take it for lost."""
+        self._coming[run_id] += 1
+        try:
+            yield
+        finally:
+            self._coming[run_id] -= 1
+            if not self._coming[run_id]:
+                del self._coming[run_id]
 
     def hold(self, run_id: str) -> None:
         self._runs.add(run_id)

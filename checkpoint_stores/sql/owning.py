@@ -11,7 +11,7 @@ from checkpoint_stores.records import ENDED, Changeover, Commit, Lease, NewRun, 
 from checkpoint_stores.sql import faults, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.holding import Holding
-from checkpoint_stores.sql.lines import key_of
+from checkpoint_stores.sql.lines import id_of, key_of
 from checkpoint_stores.sql.matters import Taking
 from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transitions import creation_of, resumption_of, transition_of
@@ -56,10 +56,11 @@ class Owning:
 
     async def acquire(self, run_id: str, *, details: Mapping[str, Any] | None, takeover: bool) -> Lease:
         await self._holding.register()
-        lease: Lease | None = await self._database.at_once(Taking(key_of(run_id), run_id, details or {}))
-        if lease is None:
-            lease = await self._take(run_id, details or {}, takeover=takeover)
-        lease = self._held(lease)
+        with self._holding.coming(id_of(key_of(run_id))):
+            lease: Lease | None = await self._database.at_once(Taking(key_of(run_id), run_id, details or {}))
+            if lease is None:
+                lease = await self._take(run_id, details or {}, takeover=takeover)
+            lease = self._held(lease)
         self._database.outside.watches.wake(lease.run.run_id)
         return lease
 
@@ -112,11 +113,12 @@ class Owning:
     async def take_up(self, resumption: Resumption) -> Receipt:
         await self._holding.register()
         database, commit = self._database, resumption.commit
-        with faults.typed_errors(database.url):
-            receipt = await database.commit(resumption_of(resumption, key_of(commit.run_id), database.scribe.worker_id))
-        change = commit.change
-        if change is None or not (change.release or change.status in ENDED):
-            self._holding.hold(commit.run_id)
+        with self._holding.coming(commit.run_id):
+            with faults.typed_errors(database.url):
+                receipt = await database.commit(resumption_of(resumption, key_of(commit.run_id), database.scribe.worker_id))
+            change = commit.change
+            if change is None or not (change.release or change.status in ENDED):
+                self._holding.hold(commit.run_id)
         database.outside.watches.wake(commit.run_id)
         if commit.run_id in database.outside.rung:
             database.outside.tell(commit.run_id)
