@@ -179,8 +179,7 @@ class Bodies:
         return Began(start.path, start.node, self._walk.index_of(start.path), began_at)
 
     def _begins(self, start: StartBody, context: StepContext | None, began_at: int) -> None:
-        """A body begins now, at ``began_at``."""
-        self._walk.began_at = began_at
+        """Tell that a body has begun."""
         if context is not None:
             context.began_at = began_at
         if self.live.queues:
@@ -313,7 +312,7 @@ class Bodies:
             before = self._abandoned.pop(start[:3], None)
             if before is not None and not node.overlap and not before.done():
                 await asyncio.wait([before])
-            body.started_at = self._clock.now()
+            body.started_at = self._walk.began_at = self._clock.now()
             self._begins(start, body.context, body.started_at)
             body.begun = True
             if node.is_wrapped:

@@ -112,7 +112,7 @@ def _returned(plan: Plan, state: RunState, event: BodyReturned, now: int) -> Dec
         update: Mapping[str, Any] = value
         if node.gives != "update":
             outcome, update = result_of(value, node.gives)
-        elif type(value) is not dict:
+        elif type(value) is not dict:  # a mapping says all there is to say, and is what nearly every body returns
             outcome, update = outcome_of(value, name, path)
         if node.writes is not None:
             only_declared(node, path, update)

@@ -298,11 +298,8 @@ def sqlite_append_many(number: int) -> str:
 
     Returns (run_id, inbox_rev) of those that are in; of a run whose lease is lost, or whose row does not follow, there is no line.
     """
-    own = ROW_COLUMNS[:-1]
-    row = f"({', '.join('?' * len(own))})"
     return (
-        f"WITH given ({', '.join(own)}) AS (VALUES {', '.join([row] * number)})"
-        f" INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.*, ? FROM given CROSS JOIN {runs.name} r"
+        f"{_given(number)} INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.*, ? FROM given CROSS JOIN {runs.name} r"
         f" WHERE r.run_id = given.run_id AND r.epoch = given.epoch AND {extends_head('given.run_id', 'given.seq')}"
         f" RETURNING run_id, (SELECT r.inbox_rev FROM {runs.name} r WHERE r.run_id = {checkpoints.name}.run_id)"
     )
@@ -311,9 +308,13 @@ def sqlite_append_many(number: int) -> str:
 @cache
 def sqlite_insert_many(number: int) -> str:
     """So many rows behind one that was appended in the same transaction, of the same run; parameters as those of `sqlite_append_many`."""
+    return f"{_given(number)} INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.*, ? FROM given"
+
+
+def _given(number: int) -> str:
     own = ROW_COLUMNS[:-1]
     row = f"({', '.join('?' * len(own))})"
-    return f"WITH given ({', '.join(own)}) AS (VALUES {', '.join([row] * number)}) INSERT INTO {checkpoints.name} ({ROWS}) SELECT given.*, ? FROM given"
+    return f"WITH given ({', '.join(own)}) AS (VALUES {', '.join([row] * number)})"
 
 
 SQLITE_CHANGE_RUN: Final = (
