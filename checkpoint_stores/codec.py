@@ -240,8 +240,8 @@ def _plain(value: Any, room: int) -> Any:
         copy = value.copy()
         return _plain_parts(copy, enumerate(copy), room - 1)
     if kind is dict:
-        copy = value.copy()
-        return _plain_parts(copy, copy.items(), room - 1)
+        fields = value.copy()
+        return fields if _EXACT.issuperset(map(type, value.values())) else _plain_parts(fields, fields.items(), room - 1)
     if kind in _EXACT or (kind is float and isfinite(value)):
         return value
     return None

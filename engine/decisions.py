@@ -20,6 +20,10 @@ LAST_DAY: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(mic
 """The last time that can be told in every time zone, microseconds: a deadline of ten thousand years must not hide the tickets beside it."""
 
 
+_TEXT: Final = frozenset({str})
+_PERHAPS_TEXT: Final = frozenset({str, type(None)})
+
+
 def _roles(roles: str | Iterable[str]) -> tuple[str, ...]:
     """One role may be given as it is.  Raises ArgumentError for what is neither a role nor several."""
     if isinstance(roles, str):
@@ -74,12 +78,18 @@ class Decision:
 
     def __post_init__(self) -> None:
         """Raise ArgumentError for a field of a wrong kind."""
-        for name in ("action", "by", "reason", "source"):
-            if not isinstance(getattr(self, name), str):
-                raise ArgumentError(name, getattr(self, name), "a text")
-        for name in ("target", "seen", "on_behalf_of"):
-            if not isinstance(getattr(self, name), str | None):
-                raise ArgumentError(name, getattr(self, name), "a text or None")
+        texts, perhaps = (self.action, self.by, self.reason, self.source), (self.target, self.seen, self.on_behalf_of)
+        if (
+            _TEXT.issuperset(map(type, texts)) and _PERHAPS_TEXT.issuperset(map(type, perhaps)) and self.edits is None
+            and type(self.roles) is tuple and _TEXT.issuperset(map(type, self.roles)) and type(self.approves) is bool
+        ):  # fmt: skip
+            return  # as nearly every decision is, and each is made several times on its way
+        for name, text in zip(("action", "by", "reason", "source"), texts, strict=True):
+            if not isinstance(text, str):
+                raise ArgumentError(name, text, "a text")
+        for name, told in zip(("target", "seen", "on_behalf_of"), perhaps, strict=True):
+            if not isinstance(told, str | None):
+                raise ArgumentError(name, told, "a text or None")
         if not isinstance(self.roles, tuple) or not all(isinstance(role, str) for role in self.roles):
             raise ArgumentError("roles", self.roles, "a role or a list of roles, as texts")
         if self.edits is not None and not (isinstance(self.edits, Mapping) and all(isinstance(key, str) for key in self.edits)):
@@ -150,6 +160,8 @@ class Decision:
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> Decision:
-        fields = {name: data[name] for name in cls.__slots__ if name in data}
         at = data["at"]
-        return cls(**{**fields, "roles": _roles(data["roles"]), "at": datetime.fromisoformat(at) if at else None})
+        return cls(
+            data["action"], data["by"], data["reason"], data["source"], _roles(data["roles"]), data["edits"], data["target"],
+            data["approves"], data["seen"], data.get("on_behalf_of"), data.get("grant"), datetime.fromisoformat(at) if at else None,
+        )  # fmt: skip

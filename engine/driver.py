@@ -92,6 +92,8 @@ class RunDriver:
         self._watch = watch or store.watch(walk.state.run_id)
         """Made before ``inbox`` was read, so that nothing falls between the two."""
         self._listener: asyncio.Task[None] | None = None
+        self._told_at = 0
+        """The newest checkpoint that was durable when it was last asked whether to listen."""
         self._deaf: StoreError | None = None
         self._letters = Letters(walk, inbox)
         self.error: BaseException | None = None
@@ -203,7 +205,8 @@ class RunDriver:
 
         Raises LeaseLostError, StoreUnavailableError: the run stays as its last commit left it, and can be resumed.
         """
-        self._listening = asyncio.get_running_loop().call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
+        self._told_at = self.live.head
+        self._listen_later()
         await self._drive(lambda: self._walk.begin(self._clock.now()))
 
     async def drive_on(self) -> None:
@@ -443,8 +446,17 @@ class RunDriver:
         self._read(await self._store.inbox(self._walk.state.run_id), events)
         return [*self._happened(), *events]
 
+    def _listen_later(self) -> None:
+        self._listening = self._loop.call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
+
     def _begin_to_listen(self) -> None:
-        self._listener = asyncio.create_task(self._watch_inbox())
+        """Listen for outsiders; not yet while commits follow each other, since each brings back whether anybody wrote to the inbox."""
+        durable, before = self.live.head, self._told_at
+        self._told_at = durable
+        if durable != before or (durable < self._walk.state.seq and not self._committer.holds_back):
+            self._listen_later()
+        else:
+            self._listener = asyncio.create_task(self._watch_inbox())
 
     async def _watch_inbox(self) -> None:
         """Read the inbox whenever an outsider wrote to it."""

@@ -76,7 +76,6 @@ def _resolved(  # noqa: PLR0917 - the facts of one decision
         return Decision(
             Draft("decision_refused", scope.path, node.name, node.name, refused, entered=False), (), (*used, CloseBarrier(ticket, "open"))
         )
-    outcome = Outcome.of_data(data)
     if deciding.action == "reject" and node.barrier.on_reject == "fail":
         rejected = RejectedError(node.name, scope.path, deciding.actor, deciding.reason)
         return give_up(plan, state, scope, node, rejected, now, entered=False, commands=closed, ops=[recorded])
@@ -84,7 +83,8 @@ def _resolved(  # noqa: PLR0917 - the facts of one decision
         if deciding.target is not None:
             taken = chosen(plan, node, scope, ops, Goto(deciding.target, force=True))
         else:
-            taken = chosen(plan, node, scope, ops, outcome)
+            # Only conditions are shown what was decided.
+            taken = chosen(plan, node, scope, ops, Outcome.of_data(data) if node.conditional else None)
     except NodeError as error:
         return give_up(plan, state, scope, node, error, now, entered=False, commands=closed, ops=[recorded])
     except UnserialisableError as error:

@@ -108,6 +108,37 @@ async def test_on_sqlite_branches_that_end_together_share_statements(sqlite_url:
     assert len([text for text in told_to_sqlite if "INSERT INTO checkpoints" in text]) <= 12
 
 
+async def test_while_commits_follow_each_other_nobody_asks_what_outsiders_wrote(
+    sqlite_url: str, told_to_sqlite: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.driver.WATCH_AFTER", timedelta(0))
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    flow = Flow("writing", Journal)
+
+    @flow.node
+    async def write(state: Journal) -> dict[str, Any]:
+        if state.n == STEPS:
+            begun.set()
+            await may_end.wait()
+        return {"n": state.n + 1}
+
+    def more(state: Journal) -> bool:
+        return state.n <= STEPS
+
+    graph = flow.set_entry("write").add_edge("write", "write", when=more).add_edge("write", END).compile()
+    async with (
+        SQLCheckpointStore(sqlite_url) as store,
+        SQLCheckpointStore(sqlite_url) as another,
+        GraphExecutor(graph, store=store, max_steps=2 * STEPS) as executor,
+    ):
+        handle = await executor.start({})
+        await begun.wait()
+        assert not [text for text in told_to_sqlite if text.startswith("SELECT inbox_rev")]
+        # Only a body that takes its time has it listened to: each commit tells whether anybody wrote.
+        await another.request_cancel(handle.run_id, actor="ana")
+        assert (await handle.result()).status == "cancelled"
+
+
 async def test_on_postgresql_a_step_is_one_statement_which_is_a_transaction(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     connect = asyncpg.connect
