@@ -417,6 +417,18 @@ def test_a_worker_that_is_told_twice_ends_at_once(folder: Path) -> None:
     assert (left["status"], left["owner"], left["steps"]) == ("ready", None, 0)
 
 
+def test_a_workers_collections_do_not_look_at_what_it_was_started_with(folder: Path) -> None:
+    (folder / "gathering.py").write_text(
+        "import gc\nfrom trailmark import END, Flow\nflow = Flow('gathering', {'kept': int, 'looked_at': int})\n"
+        "@flow.node\nasync def count(state):\n    return {'kept': gc.get_freeze_count(), 'looked_at': len(gc.get_objects())}\n"
+        "flow.set_entry('count').add_edge('count', END)\n"
+    )
+    run_id = done(folder, "run", "gathering:flow", "--submit", "-o", "ids")[1].strip()
+    assert done(folder, "worker", "--app", "gathering:flow", "--until-idle")[0] == ExitCode.OK
+    seen = json.loads(done(folder, "runs", "state", run_id, "-o", "json")[1])
+    assert seen["looked_at"] * 5 < seen["kept"]
+
+
 def test_a_quarantined_run_is_found_and_released(folder: Path) -> None:
     (folder / "deadly.py").write_text(
         "import os, signal\nfrom trailmark import END, Flow\nflow = Flow('deadly', {})\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import sys
@@ -75,6 +76,9 @@ async def worker(
         made = Worker(
             graphs, store=store, concurrency=concurrency, drain=timedelta(seconds=drain), max_recoveries=max_recoveries, report=tell
         )
+        # What a program is made of is there to stay: no collection looks at it again, so none holds the runs up for long.
+        gc.collect()
+        gc.freeze()
         with _drained_by_signals(made):
             await made.run(until_idle=until_idle)
 
