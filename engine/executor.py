@@ -7,20 +7,19 @@ kept while a run is driven here.  It decides nothing about where a run goes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import weakref
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError, RunMovedError, StoreUnavailableError
+from checkpoint_stores.errors import ArgumentError, LeaseHeldError, RunEndedError, RunExistsError
 from checkpoint_stores.fold import PARKED, RunState, fold
-from checkpoint_stores.ids import new_id, of_this_process
+from checkpoint_stores.ids import new_id
 from checkpoint_stores.ops import Op
-from checkpoint_stores.protocol import CheckpointStore, TakesUp, Watch, takes_up
+from checkpoint_stores.protocol import CheckpointStore, Watch, takes_up
 from checkpoint_stores.records import (
     DRIVEN,
     ENDED,
@@ -33,10 +32,9 @@ from checkpoint_stores.records import (
     RunRecord,
     RunStatus,
     SignalRecord,
-    Standing,
 )
 from engine import arguments, beginning, operations
-from engine.admitting import ResumeMode, admitted, change_over, readmitted
+from engine.admitting import ResumeMode, admitted
 from engine.around import Around
 from engine.attending import OVER, Attendant
 from engine.beginning import Beginning
@@ -51,25 +49,24 @@ from engine.driving import Strays
 from engine.editing import edit_run
 from engine.errors import (
     ContractError,
-    DrivenHereError,
     ExecutorClosedError,
     RunFailedError,
     RunKeyConflictError,
     RunningLoopError,
-    WrongFlowError,
 )
 from engine.failures import error_data
 from engine.graph import FlowGraph
 from engine.handle import STOP_GRACE, RunHandle, Started
 from engine.keyed import IfExists, check_same_input
 from engine.live import Live
-from engine.loading import catch_up, catch_up_with, folded, load_state
+from engine.loading import load_state
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
 from engine.resources import Opened, Provider, providers_for
 from engine.result import RunResult
 from engine.saving import SavePolicy
-from engine.taking_up import NotAtOnceError, Said, attempted, decided, may_be_taken_up
+from engine.taking import Taker
+from engine.taking_up import Said
 from engine.threads import NodeThreads
 from engine.waiting import retries, waits
 from engine.walk import Walk
@@ -163,6 +160,9 @@ class GraphExecutor:
         self._capabilities = arguments.capabilities(capabilities)
         self._strays = Strays(cancel_grace)
         self._drives = Drives(store, self._result_of_driver, self._begins)
+        self._taker = Taker(
+            store, graph, self._drives, drive=self._drive, clock=self._ready_clock, at_once=not strict, check_open=self._check_open
+        )
         self._attendant = Attendant(store, is_driven=self._drives.__contains__, take=self.attach, clock=self._ready_clock)
         self._runner: asyncio.Runner | None = None
         self._closing: Leaving | None = None
@@ -264,7 +264,7 @@ class GraphExecutor:
                 self.graph, self.store.chain, run_id=run.run_id or new_id(now), owner=self.store.worker_id if held else None, now=now
             )
             try:
-                return await self._taken(self.store.create(new, row)), row, folded
+                return await self._taker.lease(self.store.create(new, row)), row, folded
             except RunExistsError as exists:
                 if run.run_key is None or if_exists == "error":
                     raise
@@ -339,95 +339,12 @@ class GraphExecutor:
         Raises RunNotFoundError, AmbiguousRunError, RunEndedError, LeaseHeldError (unless ``takeover``), DrivenHereError, WrongFlowError,
         GraphChangedError, MigrationError, CheckpointCorruptError, ArgumentError, ExecutorClosedError.
         """
-        self._check_open()
         if max_steps is not None:
             arguments.step_limit(max_steps)
         arguments.one_of("mode", mode, get_args(ResumeMode))
         said = Said(note or {}, max_steps, None if capabilities is None else sorted(arguments.capabilities(capabilities)))
-        run_id = arguments.run_named(run_id)
-        store = self.store
-        if not takeover and takes_up(store):
-            standing = await store.standing(run_id)
-            self._check_takable(standing.run, as_of)
-            with contextlib.suppress(RunMovedError, NotAtOnceError):
-                if self._may_take_up(standing):
-                    return await self._take_up(standing, said)
-        record = await self.store.run(run_id)
-        self._check_takable(record, as_of)
-        state = await load_state(self.store, record.run_id)
-        admission = await admitted(self.store, record, state, self.graph, mode)
-        details = {**said.details(state), **admission.details}
-        try:
-            lease = await self._taken(self.store.acquire(record.run_id, details=details, takeover=takeover))
-        except LeaseHeldError as held:
-            if of_this_process(held.owner):
-                raise DrivenHereError(record.run_id, held.owner, held.expires_at, other=True) from held
-            raise
-        watch = self.store.watch(record.run_id)
-        try:
-            if await catch_up(self.store, state, lease.head_seq - 1):
-                if as_of is not None and state.status != "running":
-                    await self._leave_stopped(state, lease)
-                # Another process got in between: what was judged is not where the run stands.
-                admission, lease = await readmitted(self.store, record, state, self.graph, mode, admission, lease)
-            await catch_up_with(self.store, state, lease)
-            if admission.migrates:
-                await change_over(self.store, state, self.graph, admission.details, lease.epoch)
-            inbox = await self.store.inbox(record.run_id)
-            end = self._drives.begin(self._drive(state, lease.run, lease.epoch, await self._ready_clock(), inbox=inbox, watch=watch))
-        except BaseException:
-            watch.close()
-            await self.store.release(record.run_id, lease.epoch)
-            raise
-        return RunHandle(self, record.run_id, end, first=lease.head_seq)
-
-    def _check_takable(self, record: RunRecord, as_of: RunRecord | None) -> None:
-        """Raises WrongFlowError, RunEndedError, DrivenHereError, LeaseHeldError."""
-        self._check_flow(record)
-        if record.status in ENDED:
-            raise RunEndedError(record.run_id, record.status)
-        if record.run_id in self._drives:
-            raise DrivenHereError(record.run_id, self.store.worker_id)
-        if as_of is not None and as_of.epoch != record.epoch:
-            raise LeaseHeldError(record.run_id, record.owner or "somebody who has given it back already", None)
-
-    def _may_take_up(self, standing: Standing) -> bool:
-        """Whether the run can be taken by the first commit of its drive.  What is checked before a run completes needs it to be held then."""
-        run = standing.run
-        return may_be_taken_up(run, standing.inbox) and run.graph_hash == self.graph.graph_hash and not self._strict
-
-    async def _take_up(self, standing: Standing, said: Said, decided: DecisionRecord | None = None) -> RunHandle:
-        """Take a run as it was read.  Raises RunMovedError, NotAtOnceError, and what `attach` raises."""
-        run, snapshot, rows, inbox, _ = standing
-        state = folded(run.run_id, snapshot, rows)
-        taking = attempted(self.store.chain, run, state, said.details(state), owner=self.store.worker_id, decided=decided)
-        if decided is not None:
-            inbox = replace(inbox, rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
-        drive = self._drive(state, run, run.epoch + 1, await self._ready_clock(), inbox=inbox)
-        end = await self._drives.take_up(drive, taking)
-        return RunHandle(self, run.run_id, end, first=taking.row.seq)
-
-    async def _taken(self, taking: Coroutine[Any, Any, Lease]) -> Lease:
-        """A lease that is asked for; given back where whoever asks is cancelled before the answer: nobody would drive the run."""
-        asked = asyncio.ensure_future(taking)
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._give_back_what_comes(asked))
-            raise
-
-    async def _give_back_what_comes(self, asked: asyncio.Future[Lease]) -> None:
-        with contextlib.suppress(Exception):  # nobody is there to be told; what came and could not be given back expires by itself
-            lease = await asked
-            if lease.run.owner == self.store.worker_id:
-                await self.store.release(lease.run.run_id, lease.epoch)
-
-    async def _leave_stopped(self, state: RunState, lease: Lease) -> None:
-        """Somebody took the run and stopped it between its being read and taken here: that counts.  Raises LeaseHeldError."""
-        stopped = RunChange(status=state.status, clear_wake_at=True, release=True)  # type: ignore[arg-type]
-        await self.store.commit(Commit(state.run_id, lease.epoch, (), stopped))
-        message = f"run {state.run_id} was {state.status} meanwhile, and stays so; attach it without as_of to go on with it all the same"
-        raise LeaseHeldError(state.run_id, "", None, message=message)
+        taken = await self._taker.take(arguments.run_named(run_id), said, mode=mode, takeover=takeover, as_of=as_of)
+        return RunHandle(self, taken.run_id, taken.end, first=taken.first)
 
     async def resume(
         self,
@@ -462,10 +379,6 @@ class GraphExecutor:
     def _check_open(self) -> None:
         if self._closing is not None:
             raise ExecutorClosedError
-
-    def _check_flow(self, record: RunRecord) -> None:
-        if record.flow != self.graph.name:
-            raise WrongFlowError(record.run_id, record.flow, self.graph.name)
 
     # --- driving ----------------------------------------------------------------------------------------------------
     async def _ready_clock(self) -> Clock:
@@ -620,30 +533,11 @@ class GraphExecutor:
         """See `RunHandle.decide`."""
         store = self.store
         if run_id not in self._drives and takes_up(store):
-            decided_here = await self._decided_at_once(store, run_id, barrier, decision)
+            decided_here = await self._taker.decide(store, run_id, barrier, decision)
             if decided_here is not None:
                 return decided_here
         record = await self.store.decide(run_id, barrier, decision)
         await self._attendant.go_on(run_id, self._drives.end(run_id))
-        return record
-
-    async def _decided_at_once(self, store: TakesUp, run_id: str, barrier: str, decision: Decision) -> DecisionRecord | None:
-        """Record a decision, take the run and go on with it in one transaction; None, and nothing is written, where that cannot be."""
-        record = None
-        try:
-            standing = await store.standing(run_id)
-            record = decided(standing, barrier, decision)
-            if record is None or standing.run.flow != self.graph.name or not self._may_take_up(standing) or self._closing is not None:
-                return None
-            await self._take_up(standing, Said(), record)
-        except StoreUnavailableError:
-            # It may be in; then the run has been given back.
-            if record is None or all(each.id != record.id for each in await store.decisions(record.run_id)):
-                return None
-            with contextlib.suppress(LeaseHeldError, RunEndedError, ExecutorClosedError):
-                await self.attach(record.run_id)
-        except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
-            return None
         return record
 
     async def signal(self, run_id: str, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
@@ -795,7 +689,7 @@ class GraphExecutor:
         (all problems at once, nothing was changed), WrongFlowError, GraphChangedError, RunMovedError, CheckpointCorruptError.
         """
         record = await self.store.run(arguments.run_named(run_id))
-        self._check_flow(record)
+        self._taker.check_flow(record)
         if record.graph_hash != self.graph.graph_hash:
             await admitted(self.store, record, await load_state(self.store, record.run_id), self.graph, "strict")
         given = arguments.edits(edits)
