@@ -11,7 +11,6 @@ Inboxes and the clock are read here too, for all who wait at once.  Judges by
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -26,7 +25,7 @@ from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, RunLine, barr
 from checkpoint_stores.sql.matters import Asked, AskingTime, Looking, Matter, Taking
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
-from checkpoint_stores.sql.settling import Outcome
+from checkpoint_stores.sql.settling import Answer, Outcome
 from checkpoint_stores.sql.transactions import Scribe, attempt_row
 
 _AT_ONCE: Final = 250
@@ -94,7 +93,7 @@ class PostgresDesk(PostgresQueue[Matter]):
     async def _judge(self, batch: list[Job[Asked]]) -> list[Outcome]:
         wanted = dict.fromkeys((work.key, node_of(work.barrier), work.barrier) for work, _ in batch)
         cases = _cases_of(await self._read_cases.fetch(self._scribe.time(), *zip(*wanted, strict=True)))
-        outcomes: list[tuple[bytes, asyncio.Future[Any], tuple[DecisionRecord, bool] | None, Exception | None]] = []
+        outcomes: list[tuple[bytes, Answer, tuple[DecisionRecord, bool] | None, Exception | None]] = []
         for work, future in batch:
             try:
                 outcomes.append((work.key, future, _heard(cases, work), None))

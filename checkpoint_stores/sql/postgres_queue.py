@@ -12,23 +12,26 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from itertools import chain
+from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.sql import faults, postgres_statements
-from checkpoint_stores.sql.settling import Outcome, settle
+from checkpoint_stores.sql.errand import Errand
+from checkpoint_stores.sql.settling import Answer, Outcome, answer
 
 Work = TypeVar("Work")
 
-Job: TypeAlias = "tuple[Work, asyncio.Future[Any]]"
+Job: TypeAlias = "tuple[Work, Answer]"
 
 _CROWD: Final = 32
 """From so many on nobody notices if half of them are told a moment later, and the database need not wait for Python."""
 
 
 class PostgresQueue(ABC, Generic[Work]):
-    """A connection, what waits for it, and the task that brings the two together.
+    """A connection, what waits for it, and the errand that brings the two together.
 
     Args:
         connect: opens an asyncpg connection.
@@ -40,10 +43,10 @@ class PostgresQueue(ABC, Generic[Work]):
         self._connect = connect
         self._patience = patience
         self._waiting: list[Job[Work]] = []
-        self._idle: asyncio.Future[None] | None = None
+        self._idle: Answer | None = None
         self._is_closed = False
         self._connection: Any = None
-        self._task: asyncio.Task[None] | None = None
+        self._errand: Errand | None = None
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
@@ -54,21 +57,21 @@ class PostgresQueue(ABC, Generic[Work]):
         """Carry out what is queued, then disconnect."""
         self._is_closed = True
         self._wake()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        if self._errand is not None:
+            await asyncio.wait([self._errand.ended])
         await self._disconnect()
 
-    def submit(self, work: Work) -> asyncio.Future[Any]:
+    def submit(self, work: Work) -> Answer:
         """Queue a piece of work; the future gets its result."""
         if self._is_closed:
             raise StoreUnavailableError(self._url, "this store is closed")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append((work, future))
-        if self._task is None:
-            self._task = self._loop.create_task(self._work(), name=f"trailmark-{type(self).__name__}")
-        self._wake()
-        return future
+        waiting = Answer(loop=self._loop)
+        self._waiting.append((work, waiting))
+        if self._errand is None or self._errand.ended.done():
+            self._errand = Errand(self._work(), self._loop)
+        else:
+            self._wake()
+        return waiting
 
     # --- what a subclass says ---------------------------------------------------------------------------------------
     @abstractmethod
@@ -83,48 +86,49 @@ class PostgresQueue(ABC, Generic[Work]):
     async def _write(self, batch: list[Job[Work]]) -> list[Outcome]:
         """Carry a batch out."""
 
-    # --- the task ---------------------------------------------------------------------------------------------------
+    # --- the errand -------------------------------------------------------------------------------------------------
     def _wake(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if self._idle is not None:
+            self._idle.answer(None, None)
 
     async def _work(self) -> None:
-        while True:
+        while not (self._is_closed and not self._waiting):
             if not self._waiting:
-                if self._is_closed:
-                    return
-                self._idle = self._loop.create_future()
+                self._idle = Answer(loop=self._loop)
                 await self._idle
                 self._idle = None
-                continue
-            for batch in self._batches():
+            batches = deque(self._batches())
+            while batches:
+                batch = batches.popleft()
                 try:
                     outcomes = await self._write(batch)
+                except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                    outcomes = [(waiting, None, error) for _, waiting in batch]
                 except BaseException as error:
-                    settle((future, None, error) for _, future in batch)
-                    if not isinstance(error, Exception):
-                        settle((future, None, error) for _, future in self._waiting)
-                        raise
-                else:
-                    await self._tell(outcomes)
+                    taken, self._waiting = [*batch, *chain.from_iterable(batches), *self._waiting], []
+                    refused: list[Outcome] = [(waiting, None, error) for _, waiting in taken]
+                    self._loop.call_soon(answer, refused)
+                    raise
+                self._tell(outcomes)
 
-    async def _tell(self, outcomes: list[Outcome]) -> None:
-        if len(outcomes) < _CROWD:
-            settle(outcomes)
-            return
-        # Half of a crowd goes on and brings its next work, which is sent while the other half goes on.
-        half = len(outcomes) // 2
-        settle(outcomes[:half])
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        at_once = len(outcomes) if len(outcomes) < _CROWD else len(outcomes) // 2
+        if at_once < len(outcomes):
+            # Half of a crowd goes on and brings its next work, which is sent while the other half goes on.
+            self._loop.call_soon(answer, outcomes[at_once:])
         try:
-            await asyncio.sleep(0)
-        finally:
-            settle(outcomes[half:])
+            answer(outcomes[:at_once])
+        except BaseException as error:  # noqa: BLE001 - who went on ends the loop; what comes while the program ends is written all the same
+            self._loop.call_soon(_raise, error)
 
     # --- the connection ---------------------------------------------------------------------------------------------
     async def _prepare(self) -> None:
         """Connect if there is no connection; try again for a while."""
-        if self._connection is not None and not self._connection.is_closed():
-            return
+        if self._connection is None or self._connection.is_closed():
+            # What has a time limit of its own wants a task of its own.
+            self._connection = await self._loop.create_task(self._connected())
+
+    async def _connected(self) -> Any:
         until = time.monotonic() + self._patience
         pause = 0.05
         while True:
@@ -138,16 +142,19 @@ class PostgresQueue(ABC, Generic[Work]):
                     raise
             except Exception as error:
                 # The first connection is not sought for: a wrong URL should say so at once.
-                if self._task is None or time.monotonic() + pause > until or not faults.is_connection_lost(error):
+                if self._errand is None or time.monotonic() + pause > until or not faults.is_connection_lost(error):
                     raise
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
-                self._connection = connection
-                return
+                return connection
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
-                await connection.close(timeout=2)
+                await self._loop.create_task(connection.close(timeout=2))
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -5,7 +5,6 @@ No run's refusal touches another's commit.  Knows commits, not why they are made
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -14,7 +13,7 @@ from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, postgres_statements, statements
 from checkpoint_stores.sql.places import for_postgres
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
-from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Outcome
+from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Answer, Outcome
 from checkpoint_stores.sql.statements import BARRIERS
 from checkpoint_stores.sql.transitions import Creation, Transition
 
@@ -116,7 +115,7 @@ class PostgresWriter(PostgresQueue[Written]):
             for work, future in batch
         ]
 
-    async def _refused(self, work: Transition, future: asyncio.Future[Any]) -> Outcome:
+    async def _refused(self, work: Transition, future: Answer) -> Outcome:
         if work.taking is not None:
             return future, None, RunMovedError(work.commit.run_id)
         # The long way says whether it is an allowance or a lost lease.
@@ -153,7 +152,7 @@ class PostgresWriter(PostgresQueue[Written]):
                 outcomes.append((future, None, error))
         return outcomes
 
-    async def _again(self, work: Transition, future: asyncio.Future[Any]) -> list[Outcome]:
+    async def _again(self, work: Transition, future: Answer) -> list[Outcome]:
         try:
             receipts = await self._send([work])
         except Exception as error:

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Final, TypeAlias
 
-Outcome: TypeAlias = "tuple[asyncio.Future[Any], Any, BaseException | None]"
-"""Who waits, what it gets, or what it is told instead."""
-
 JOBS_AT_ONCE: Final = 1_000
 """The most work in one batch, so that the first of it does not wait for thousands."""
-
-
-def settle(outcomes: Iterable[Outcome]) -> None:
-    """Tell everybody who still waits; to be called on the loop."""
-    for future, result, error in outcomes:
-        if future.done():
-            continue  # the caller was cancelled; what it asked for was done all the same
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
 
 
 class Answer(asyncio.Future[Any]):
@@ -71,7 +57,11 @@ class Answer(asyncio.Future[Any]):
         return is_cancelled
 
 
-def answer(outcomes: list[tuple[Answer, Any, BaseException | None]], unheard: Callable[[], object] | None = None) -> None:
+Outcome: TypeAlias = "tuple[Answer, Any, BaseException | None]"
+"""Who waits, what it gets, or what it is told instead."""
+
+
+def answer(outcomes: list[Outcome], unheard: Callable[[], object] | None = None) -> None:
     """Tell everybody who still waits; to be called by the loop.  ``unheard`` is called for each who does not: others may have to be told."""
     for place, (waiting, result, error) in enumerate(outcomes):
         if waiting.done():

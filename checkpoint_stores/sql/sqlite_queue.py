@@ -14,17 +14,14 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from checkpoint_stores.errors import StoreUnavailableError
-from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Answer, answer
+from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Answer, Outcome, answer
 
 Work = TypeVar("Work")
 
 Job: TypeAlias = "tuple[Work, Answer]"
-
-Outcome: TypeAlias = "tuple[Answer, Any, BaseException | None]"
-"""Who waits, what it gets, or what it is told instead."""
 
 
 class Look:

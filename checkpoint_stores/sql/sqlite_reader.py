@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
-from checkpoint_stores.sql.sqlite_queue import Job, Outcome, SQLiteQueue
+from checkpoint_stores.sql.settling import Outcome
+from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.sqlite_writer import core_over
 
 Work = TypeVar("Work")

@@ -19,8 +19,8 @@ from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_transition
 from checkpoint_stores.sql.allowing import with_uses
-from checkpoint_stores.sql.settling import Answer
-from checkpoint_stores.sql.sqlite_queue import Job, Outcome, SQLiteQueue
+from checkpoint_stores.sql.settling import Answer, Outcome
+from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Transition
 
 
