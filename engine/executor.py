@@ -402,7 +402,7 @@ class GraphExecutor:
         state = folded(run.run_id, snapshot, rows)
         taking = attempted(self.store.chain, run, state, said.details(state), owner=self.store.worker_id, decided=decided)
         if decided is not None:
-            inbox = replace(inbox, rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
+            inbox = inbox._replace(rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
         drive = self._drive(state, run, run.epoch + 1, await self._ready_clock(), inbox=inbox)
         end = await self._drives.take_up(drive, taking)
         return RunHandle(self, run.run_id, end, first=taking.row.seq)
