@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from engine.migration import Migration
 from engine.plan import Escalation, OnError, Retry
+
+if TYPE_CHECKING:
+    from engine.migration import Migration
 
 
 class Task(NamedTuple):
