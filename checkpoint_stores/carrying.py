@@ -60,7 +60,7 @@ def lines_of(image: RunImage, chain: Chain) -> Iterator[bytes]:
 
 def _lines(image: RunImage, chain: Chain) -> Iterator[bytes]:
     yield _line("trailmark run", {"version": VERSION, "run_id": image.run.run_id})
-    cancel = None if image.cancel is None else dataclasses.asdict(image.cancel)
+    cancel = None if image.cancel is None else image.cancel._asdict()
     run = {field: value for field, value in _fields(image.run).items() if field not in _OF_THE_STORE}
     yield _line("run", {**run, "genesis": image.genesis, "definition": image.definition, "cancel": cancel})
     for row in image.rows:

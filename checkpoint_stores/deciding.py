@@ -11,9 +11,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from checkpoint_stores.errors import (
     AmbiguousTicketError,
@@ -37,8 +36,7 @@ RESERVED_ACTORS: Final = frozenset({"", "timeout"})
 """``timeout`` is who a declared default is recorded by; no person may sign so."""
 
 
-@dataclass(frozen=True, slots=True)
-class EarlyTicket:
+class EarlyTicket(NamedTuple):
     """A barrier that the graph declares and the run has not reached."""
 
     name: str
@@ -47,8 +45,7 @@ class EarlyTicket:
     quorum: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a store writes for an accepted decision."""
 
     record: DecisionRecord

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 new_tuple: Final = tuple.__new__
@@ -107,8 +108,7 @@ class Lease(NamedTuple):
     """That row, so that nobody need read it; None where a store does not tell.  Of a run that was created: its first."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunChange:
+class RunChange(NamedTuple):
     """What a commit changes in ``runs`` beside appending rows.  Fields left None stay as they are."""
 
     status: RunStatus | None = None
@@ -346,8 +346,7 @@ class SignalRecord:
     """The checkpoint that used it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inbox:
+class Inbox(NamedTuple):
     """What outsiders left for a run: cancel requests, and decisions and signals not yet consumed."""
 
     rev: int
@@ -385,8 +384,7 @@ class Resumption(NamedTuple):
     """How many of the decisions it writes people have just made: by so much the inbox is newer behind it, and before its change is judged."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequest:
+class CancelRequest(NamedTuple):
     """Somebody asked for the run to end."""
 
     actor: str
@@ -394,8 +392,7 @@ class CancelRequest:
     requested_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(NamedTuple):
     """What a run is created from, together with its first row."""
 
     run_id: str
@@ -406,7 +403,7 @@ class NewRun:
     status: RunStatus = "running"
     tenant: str = ""
     run_key: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
     parent_run_id: str | None = None
     forked_at_seq: int | None = None
     definition: str = ""
@@ -428,8 +425,7 @@ class TicketMove(NamedTuple):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Changeover:
+class Changeover(NamedTuple):
     """A run goes over to another graph: the checkpoint that says so, and what follows for what people see."""
 
     run_id: str
@@ -440,7 +436,7 @@ class Changeover:
     """The new graph's, as JSON text."""
     tickets: tuple[TicketMove, ...] = ()
     """Live tickets; who has voted for one has voted for it under its new name."""
-    barriers: Mapping[str, str] = field(default_factory=dict)
+    barriers: Mapping[str, str] = MappingProxyType({})
     """New names of barriers, by the names under which decisions may have been made early: ``review``, ``checks[1].review``."""
 
     def vote(self, ticket: str) -> str:

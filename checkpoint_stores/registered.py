@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, Final, Protocol, TypeVar, overload
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, overload
 
 from checkpoint_stores.errors import CodecError, DuplicateTypeError
 
@@ -87,8 +87,7 @@ class _Form(Protocol):
     def build(self, placeholder: Any) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _EnumForm:
+class _EnumForm(NamedTuple):
     name: str
     cls: type
 
@@ -102,8 +101,7 @@ class _EnumForm:
             raise CodecError(f"enum {self.name} has no member with the stored value {placeholder.value!r}; add it again") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _DataclassForm:
+class _DataclassForm(NamedTuple):
     name: str
     cls: type
 
@@ -126,8 +124,7 @@ class _DataclassForm:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class _PydanticForm:
+class _PydanticForm(NamedTuple):
     name: str
     cls: Any
 

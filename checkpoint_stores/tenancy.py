@@ -7,7 +7,6 @@ the tenant's.  Knows no database: it stands before any store.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
@@ -115,7 +114,7 @@ class TenantStore:
             await self._check(run.parent_run_id)
         if run.supersedes is not None:
             await self._check(run.supersedes)
-        lease = await self._store.create(replace(run, tenant=self._tenant(run.tenant)), first)
+        lease = await self._store.create(run._replace(tenant=self._tenant(run.tenant)), first)
         self._remember(lease.run, run.run_id)
         return lease
 

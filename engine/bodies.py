@@ -25,6 +25,7 @@ from engine.driving import DriveTask, HandedOverError, Strays
 from engine.effects import Effects
 from engine.errors import BranchError, EffectInDoubtError, NodeCancelledError, NodeTimeoutError, NoStepError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
+from engine.facts import Began
 from engine.failures import beyond_exception
 from engine.identity import key_of
 from engine.live import Live
@@ -32,7 +33,6 @@ from engine.middleware import NodeCall
 from engine.notices import StrayBodyWarning, TrailmarkWarning
 from engine.outcomes import BodyHeld
 from engine.plan import ITEM, NodePlan, Plan
-from engine.queues import Began
 from engine.streaming import streamed
 from engine.threads import NodeThreads, ThreadCall
 from engine.transacting import Transacting

@@ -24,7 +24,6 @@ from engine.errors import FlowValidationError
 from engine.flow import Flow
 from engine.graph import FlowGraph
 from engine.middleware import Backpressure, Timeout
-from engine.migration_checks import migration_problems
 from engine.plan import (
     END,
     ITEM,
@@ -58,7 +57,10 @@ def compile_flow(flow: Flow) -> FlowGraph:
     graph = graph_of(scope)
     problems += problems_of(scope)
     problems += stack_problems(scope)
-    problems += migration_problems(scope)
+    if scope.declaration.migrations:
+        from engine.migration_checks import migration_problems  # loaded by a flow that has older versions
+
+        problems += migration_problems(scope)
     if problems:
         raise FlowValidationError(flow.name, list(dict.fromkeys(problems)))
     plan = _plan(scope, graph)

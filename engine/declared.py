@@ -6,16 +6,17 @@ Frozen records only: `engine.flow` fills them, `engine.validate` judges them, `e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from engine.migration import Migration
 from engine.plan import Escalation, OnError, Retry
 
+if TYPE_CHECKING:
+    from engine.migration import Migration
 
-@dataclass(frozen=True, slots=True)
-class Task:
+
+class Task(NamedTuple):
     """A node that calls a function."""
 
     name: str
@@ -39,8 +40,7 @@ class Task:
     kind: Literal["task"] = "task"
 
 
-@dataclass(frozen=True, slots=True)
-class Barrier:
+class Barrier(NamedTuple):
     """A node where people decide."""
 
     name: str
@@ -61,8 +61,7 @@ class Barrier:
     kind: Literal["barrier"] = "barrier"
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """One branch of a parallel node, as it was given: a function, a flow, a task, or the name of a declared node."""
 
     name: str | None
@@ -70,21 +69,19 @@ class Branch:
     timeout: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Parallel:
+class Parallel(NamedTuple):
     """A node whose branches run beside each other."""
 
     name: str
     branches: tuple[Branch, ...]
-    on_error: OnError = field(default_factory=OnError)
+    on_error: OnError = OnError()
     max_concurrency: int | None = None
     max_visits: int | None = None
     description: str = ""
     kind: Literal["parallel"] = "parallel"
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
+class Map(NamedTuple):
     """A node that runs a function or a flow for every item of a key."""
 
     name: str
@@ -95,7 +92,7 @@ class Map:
     inputs: tuple[tuple[str, str], ...] = ()
     """(child key, key around it)."""
     result: str | None = None
-    on_error: OnError = field(default_factory=OnError)
+    on_error: OnError = OnError()
     max_concurrency: int | None = None
     max_visits: int | None = None
     description: str = ""
@@ -106,8 +103,7 @@ class Map:
         return (self.target,)
 
 
-@dataclass(frozen=True, slots=True)
-class Subflow:
+class Subflow(NamedTuple):
     """A node that runs a whole flow once."""
 
     name: str
@@ -119,7 +115,7 @@ class Subflow:
     max_visits: int | None = None
     description: str = ""
     kind: Literal["subflow"] = "subflow"
-    on_error: OnError = field(default_factory=OnError)
+    on_error: OnError = OnError()
     max_concurrency: None = None
 
     @property
@@ -127,8 +123,7 @@ class Subflow:
         return (self.target,)
 
 
-@dataclass(frozen=True, slots=True)
-class Timer:
+class Timer(NamedTuple):
     """A node that waits for a time."""
 
     name: str
@@ -139,8 +134,7 @@ class Timer:
     kind: Literal["timer"] = "timer"
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """A node that waits for a signal."""
 
     name: str
@@ -159,8 +153,7 @@ Opening: TypeAlias = Parallel | Map | Subflow
 Node: TypeAlias = Task | Barrier | Parallel | Map | Subflow | Timer | Wait
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """One way from a node to another."""
 
     source: str
@@ -177,8 +170,7 @@ class Edge:
         return f"{self.source} -> {self.target}"
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """A whole flow as it stood at one moment."""
 
     name: str
@@ -195,7 +187,7 @@ class Declaration:
     middleware: tuple[Any, ...] = ()
     """What stands around every node."""
     migrations: tuple[Migration, ...] = ()
-    needs: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, Any] = MappingProxyType({})
     """What is to be opened for its runs, and what opens it (None = whoever drives them says)."""
 
     def node(self, name: str) -> Node | None:

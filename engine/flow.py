@@ -17,12 +17,12 @@ from engine.callables import name_of
 from engine.errors import FlowError
 from engine.graph import FlowGraph
 from engine.letting import let_of
-from engine.migration import Migration
 from engine.plan import Escalation, OnError, Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
+    from engine.migration import Migration
     from engine.resources import Provider
 
 

@@ -17,10 +17,11 @@ from checkpoint_stores.protocol import CheckpointStore, Watch
 from checkpoint_stores.records import ENDED, STOPPED, Row, RunRecord
 from engine.arguments import one_of
 from engine.catalog import TERMINATORS, Dropped, Envelope, EventId
+from engine.facts import Closed
 from engine.live import Live
 from engine.loading import load_state
 from engine.narrating import Narrator
-from engine.queues import Behind, Closed, Delivery, Queue
+from engine.queues import Behind, Delivery, Queue
 from engine.telling import Teller, Told, enveloped
 
 OnLoss: TypeAlias = Literal["detach", "suspend", "cancel"]

@@ -11,12 +11,12 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from engine.migration import Migration
 from engine.plan import Plan, Warn
 
 if TYPE_CHECKING:
     import networkx as nx
 
+    from engine.migration import Migration
     from engine.resources import Provider
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkpoint_stores.records import Row
-from engine.queues import Began, Closed, Delivery, Fact, Queue, Said, Stopped
+from engine.facts import Began, Closed, Fact, Said, Stopped
 from engine.speech import Entry, Speech, entries_of
+
+if TYPE_CHECKING:
+    from engine.queues import Delivery, Queue
 
 
 class Live:
@@ -55,6 +58,8 @@ class Live:
     # --- the consumer's side ----------------------------------------------------------------------------------------
     def listen(self, delivery: Delivery) -> tuple[Queue, int, list[Fact]]:
         """A new queue; the checkpoint before its first row; and what is in flight at this moment."""
+        from engine.queues import Queue  # loaded by who listens
+
         queue = Queue(self.run_id, delivery, stir=self.stir, left=self.forget)
         self.queues += (queue,)
         return queue, self.head, self._now_in_flight()

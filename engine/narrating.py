@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from checkpoint_stores.codec import unpack
 from checkpoint_stores.records import Row
 from engine.catalog import EventId
-from engine.queues import Began, Closed, Fact, Said, Stopped
+from engine.facts import Began, Closed, Fact, Said, Stopped
 from engine.telling import Teller, Told
 
 _SAYINGS = frozenset({"step_token", "tool_call", "custom"})

@@ -6,9 +6,8 @@ These need no graph and no node function; the CLI uses them on any run.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from checkpoint_stores.codec import pack, unpack
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError
@@ -140,8 +139,7 @@ async def _graph_at(store: CheckpointStore, record: RunRecord, state: RunState) 
     return record.graph_hash
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StepLine:
+class StepLine(NamedTuple):
     """One checkpoint, for people."""
 
     row: Row

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from engine.schema import StateSchema
@@ -90,8 +90,7 @@ class OnError:
     """Of best_effort: the state key that receives the list of failures."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParallelPlan:
+class ParallelPlan(NamedTuple):
     """What a parallel node opens, and what it does when a branch fails."""
 
     branches: tuple[BranchPlan, ...]
@@ -107,8 +106,7 @@ class ParallelPlan:
         return self.branches[index].name
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(NamedTuple):
     """How a flow with a state of its own gets and gives values: child keys and the keys of the flow around it."""
 
     inputs: tuple[tuple[str, str], ...] = ()
@@ -121,8 +119,7 @@ class Mapped:
     """Whether what goes in is checked by the child's own state class (a lone function has none)."""
 
 
-@dataclass(frozen=True, slots=True)
-class EachPlan:
+class EachPlan(NamedTuple):
     """What a map node runs for every item of a key, or a subflow node once."""
 
     plan: Plan
@@ -163,8 +160,7 @@ class Escalation:
     """People or roles; they are added to the barrier's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class BarrierPlan:
+class BarrierPlan(NamedTuple):
     """What a barrier shows, whom it asks, and until when."""
 
     prompt: str = ""
@@ -188,8 +184,7 @@ class BarrierPlan:
     """Resolved at compile time: ``route`` where a condition of the barrier asks for the decision, else ``fail``; what the author says comes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimerPlan:
+class TimerPlan(NamedTuple):
     """How long a timer node waits."""
 
     delay: timedelta | None
@@ -197,8 +192,7 @@ class TimerPlan:
     """The state key that holds how long (a timedelta) or until when (an aware datetime)."""
 
 
-@dataclass(frozen=True, slots=True)
-class WaitPlan:
+class WaitPlan(NamedTuple):
     """Which signal a wait node waits for."""
 
     event: str

@@ -1,9 +1,8 @@
 """What waits for one consumer of events, and what happens when it is slow.
 
-A fact is a committed row, or something that is ahead of its row: a body began,
-said something, was cancelled.  A queue keeps facts as they are; events are made
-of them only when the consumer takes them (engine.narrating).  When the queue is
-full, the consumer's own choice (`Delivery`) decides.  Knows no run and no store.
+A queue keeps facts (`engine.facts`) as they are; events are made of them only
+when the consumer takes them (engine.narrating).  When the queue is full, the
+consumer's own choice (`Delivery`) decides.  Knows no run and no store.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from checkpoint_stores.errors import ArgumentError
-from checkpoint_stores.records import Row
 from engine.arguments import one_of
 from engine.errors import SlowConsumerError
-from engine.speech import Entry
+from engine.facts import Closed, Fact, Said
 
 Policy: TypeAlias = Literal["catch_up", "pause", "drop_oldest", "degrade", "fail"]
 
@@ -53,45 +51,9 @@ class Delivery:
             raise ArgumentError("merge", self.merge, "a function of the waiting texts that returns one")
 
 
-class Began(NamedTuple):
-    """A node's body began."""
-
-    path: str
-    node: str
-    step_index: int
-    began_at: int
-
-
-class Said(NamedTuple):
-    """A body said something."""
-
-    path: str
-    step_index: int
-    ordinal: int
-    """Which of the things this attempt said, from 0."""
-    entry: Entry
-
-
-class Stopped(NamedTuple):
-    """A body was cancelled; no checkpoint will tell of it."""
-
-    path: str
-    at: int
-
-
-class Closed(NamedTuple):
-    """The run is no longer driven here."""
-
-    parked: bool
-    error: BaseException | None
-    at: int
-
-
 class Behind(NamedTuple):
     """The queue overflowed and was forgotten: read on from the store."""
 
-
-Fact: TypeAlias = Row | Began | Said | Stopped | Closed
 
 BEHIND: Final = Behind()
 

@@ -6,9 +6,8 @@ Judges only what cannot be resolved; everything else is `engine.validate`'s.  Kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.callables import name_of
 from engine.declared import Branch, Declaration, Edge, Map, Node, Opening, Parallel, Task
@@ -17,8 +16,7 @@ from engine.plan import END, ITEM, RESULT
 from engine.schema import StateSchema
 
 
-@dataclass(frozen=True, slots=True)
-class BranchScope:
+class BranchScope(NamedTuple):
     """One branch of a parallel node, or what a map or subflow node runs, resolved."""
 
     name: str
@@ -26,8 +24,7 @@ class BranchScope:
     timeout: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
+class Ways(NamedTuple):
     """The edges that leave one node, in the order they are asked."""
 
     conditional: tuple[Edge, ...] = ()
@@ -39,8 +36,7 @@ class Ways:
         return (*self.conditional, *self.normal, *self.fallbacks)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """A flow or a branch with all names resolved."""
 
     declaration: Declaration
@@ -202,7 +198,7 @@ def _node_of(declaration: Declaration, branch: Branch) -> Node | None:
     if isinstance(target, str) or not callable(target):
         return found
     if isinstance(found, Task):
-        return replace(found, name=branch.name or found.name)
+        return found._replace(name=branch.name or found.name)
     return Task(branch.name or _own_name(target), target)
 
 
@@ -220,7 +216,7 @@ def _alone(declaration: Declaration, node: Node) -> Declaration:
 
 def _for_item(node: Map, task: Task) -> Declaration:
     """A flow of one function that is called with an item: its state is the item, and what the function made of it."""
-    called = replace(task, gives="nothing" if node.to is None else "result")
+    called = task._replace(gives="nothing" if node.to is None else "result")
     end = Edge(task.name, END, "normal")
     return Declaration(task.name, "", "", {ITEM: Any, RESULT: Any}, task.name, (called,), (end,))
 

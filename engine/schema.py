@@ -10,9 +10,8 @@ says whether ``"12"`` becomes the 12 of an ``int`` key; without ``strict=True`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, NotRequired, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, NotRequired, get_origin, get_type_hints
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -33,8 +32,7 @@ _MERGING = frozenset({"merge", "deep_merge", "counter"})
 _EXACT: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
-@dataclass(frozen=True, slots=True)
-class KeySpec:
+class KeySpec(NamedTuple):
     """One declared key of the state."""
 
     name: str

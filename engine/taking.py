@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError, RunMovedError, StoreUnavailableError
@@ -109,7 +108,7 @@ class Taker:
         state = folded(run.run_id, snapshot, rows)
         taking = attempted(self._store.chain, run, state, said.details(state), owner=self._store.worker_id, decided=decided)
         if decided is not None:
-            inbox = replace(inbox, rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
+            inbox = inbox._replace(rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
         drive = self._drive(state, run, run.epoch + 1, await self._clock(), inbox=inbox)
         end = await self._drives.take_up(drive, taking)
         return Taken(run.run_id, end, taking.row.seq)

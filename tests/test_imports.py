@@ -6,8 +6,13 @@ import json
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
+
+import trailmark
+import trailmark.checkpoint_stores
+import trailmark.reducers
 
 TELLS = """
 import sys
@@ -23,8 +28,16 @@ def loaded():
         where = getattr(sys.modules[name], "__file__", None)
         if where and {"site-packages", "dist-packages"} & set(Path(where).parts):
             found.add(name)
-    ours = {name for name in sys.modules if name.partition(".")[0] in ("trailmark", "engine", "checkpoint_stores", "reducers")}
-    return json.dumps([sorted(found), sorted(ours)])
+    return json.dumps([sorted(found), sorted(ours())])
+
+def ours():
+    return {name for name in sys.modules if name.partition(".")[0] in ("trailmark", "engine", "checkpoint_stores", "reducers")}
+
+def dataclasses():
+    import dataclasses, json
+
+    there = [(name, each) for name in ours() for each in vars(sys.modules[name]).values() if isinstance(each, type)]
+    return json.dumps(sorted(each.__name__ for name, each in there if each.__module__ == name and dataclasses.is_dataclass(each)))
 """
 
 RUNS = """
@@ -53,12 +66,17 @@ HEAVY = {"sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "sqlalchemy
 """Parts of SQLAlchemy that double what it costs to load."""
 
 
-def loaded(program: str) -> tuple[set[str], set[str]]:
-    """The modules of others and of ours that a program has loaded at its end."""
-    told = f"{TELLS}\n{textwrap.dedent(program)}\nprint(loaded())"
+def told_at_the_end(program: str, asked: str) -> Any:
+    """What ``asked``, a function of those above, answers once a program has run."""
+    told = f"{TELLS}\n{textwrap.dedent(program)}\nprint({asked}())"
     done = subprocess.run([sys.executable, "-P", "-c", told], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    others, ours = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def loaded(program: str) -> tuple[set[str], set[str]]:
+    """The modules of others and of ours that a program has loaded at its end."""
+    others, ours = told_at_the_end(program, "loaded")
     return set(others), set(ours)
 
 
@@ -107,6 +125,9 @@ RARE = {
     "engine.draw": "pictures",
     "engine.following": "streams of events",
     "engine.migrating": "a version that has changed",
+    "engine.migration": "a version that has changed",
+    "engine.migration_checks": "a version that has changed",
+    "engine.queues": "events, which nobody watches",
     "engine.statistics": "figures for operators",
     "engine.telling": "events, which nobody watches",
     "engine.topology": "shapes for tools",
@@ -125,3 +146,29 @@ def test_a_run_loads_nothing_of_ours_that_only_others_ask_for(sqlite_url: str) -
 def test_what_is_said_to_be_rare_is_there(name: str) -> None:
     _, ours = loaded(f"import {name}")
     assert name in ours
+
+
+GIVEN = {*trailmark.__all__, *trailmark.checkpoint_stores.__all__, *trailmark.reducers.__all__}
+"""What users make, or are given."""
+
+DATACLASSES = {
+    "Beginning": "made once for each run",
+    "BranchPlan": "its field `index` would cover a tuple's method",
+    "EdgePlan": "every step reads it, and a slot is read faster",
+    "EnumData": "a value: no tuple, so that it is stored as what it is",
+    "ModelData": "a value: no tuple, so that it is stored as what it is",
+    "NodePlan": "every step reads it, and a slot is read faster",
+    "OnError": "`best_effort` gives it to users",
+    "Plan": "equal to itself only",
+    "Scribe": "made once for each transaction",
+    "SignalRecord": "`store.signal` gives it to users",
+    "Warn": "graphs give it to users",
+    "Without": "`without` gives it to users",
+    "_Custom": "is called, as the function in it is",
+}
+
+
+def test_what_a_run_makes_as_a_dataclass_is_given_to_users_or_has_a_reason(sqlite_url: str) -> None:
+    made = set(told_at_the_end(a_run(sqlite_url), "dataclasses"))
+    assert made >= {"RunRecord", "NodePlan"}
+    assert made - GIVEN <= set(DATACLASSES)

@@ -727,7 +727,7 @@ class StoreContract:
         assert receipt.inbox_rev == record.inbox_rev == 1
         assert (record.status, record.owner, record.wake_at) == ("running", store.worker_id, None)
         assert len(await all_rows(store, run.run_id)) == 3
-        await store.commit(run.next_commit(change=replace(parking, release_at_rev=1)))
+        await store.commit(run.next_commit(change=parking._replace(release_at_rev=1)))
         record = await store.run(run.run_id)
         assert (record.status, record.owner, record.wake_at) == ("waiting", None, 5)
 
