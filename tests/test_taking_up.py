@@ -7,12 +7,21 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
-from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError, StoreUnavailableError
+from checkpoint_stores.errors import (
+    DecisionConflictError,
+    LeaseHeldError,
+    NotAnApproverError,
+    RunEndedError,
+    RunNotFoundError,
+    StoreUnavailableError,
+)
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore, takes_up
 from checkpoint_stores.records import Receipt, Resumption
+from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from checkpoint_stores.tenancy import TenantStore
 from engine.decisions import Decision
@@ -21,6 +30,7 @@ from engine.flow import Flow
 from engine.graph import FlowGraph
 from engine.observing import Committed
 from engine.plan import END
+from trailmark.testing.clock import settled
 
 APPROVE = Decision.approve(by="ana", reason="seen")
 
@@ -123,6 +133,39 @@ async def test_what_is_stored_is_the_same_however_many_commits_it_took(in_parts:
     assert decided.payload_digest is not None
     assert [barrier.status for barrier in await memory.barriers(run_id=run.run_id, status=None)] == ["resolved"]
     assert await memory.verify(run.run_id) == []
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_what_was_said_to_a_run_at_its_step_limit_is_used_before_it_stops_there_again(in_parts: bool) -> None:
+    memory = MemoryCheckpointStore()
+    store: Any = InParts(memory) if in_parts else memory
+    asks, works = Flow("asks", {"n": int}).add_barrier("ask").set_entry("ask").add_edge("ask", END), Flow("works", {"n": int})
+
+    @works.node
+    async def work(state: Any) -> None:
+        pass
+
+    works.set_entry("work").add_edge("work", END, when=lambda state: state["n"] > 1, name="enough").add_edge("work", "work")
+    flow = Flow("both", {"n": int}).add_parallel("both", {"asks": asks, "works": works}).set_entry("both").add_edge("both", END)
+    executor = GraphExecutor(flow.compile(), store=store, max_steps=4)
+    run = await executor.execute({"n": 1})
+    assert run.status == "limit_reached"
+    await store.decide(run.run_id, "ask", APPROVE)
+    assert (await executor.resume(run.run_id)).status == "limit_reached"
+    assert [each.status for each in await store.barriers(run_id=run.run_id, status=None)] == ["resolved"]
+    kinds = [row.kind async for row in memory.history(run.run_id)]
+    assert kinds[-3:] == ["attempt", "decision", "limit"]
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_a_decision_names_its_run_by_the_whole_id_however_many_commits_it_takes(in_parts: bool) -> None:
+    memory = MemoryCheckpointStore()
+    store: Any = InParts(memory) if in_parts else memory
+    executor = GraphExecutor(asking(), store=store)
+    run_id = (await executor.execute({"n": 1})).run_id
+    with pytest.raises(RunNotFoundError):
+        await executor.open(run_id[:-4]).decide("ask", APPROVE)
+    assert ((await store.run(run_id)).status, await store.decisions(run_id)) == ("waiting", [])
 
 
 async def test_an_observer_is_told_what_happened_and_nothing_of_who_took_the_run() -> None:
@@ -239,6 +282,55 @@ async def test_a_run_whose_taking_is_cancelled_from_outside_is_given_back(sqlite
             await executor.attach(run_id)
         assert (await other.run(run_id)).owner is None
         assert (await GraphExecutor(asking(), store=other).resume(run_id)).status == "completed"
+
+
+class EndedBehindAnother(EndedWithTheLoop):
+    """Of two runs that it takes up, the task of the second is cancelled, and what was begun first keeps the database busy."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked = asyncio.Event()
+        self.given_back: list[str] = []
+        self.first: str | None = None
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        asyncio.get_running_loop().call_soon(self.asked.set)
+        if self.first is None:
+            self.first = resumption.commit.run_id
+            return await SQLCheckpointStore.take_up(self, resumption)
+        return await super().take_up(resumption)
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        self.given_back.append(run_id)
+        await super().release(run_id, epoch)
+
+
+async def test_on_postgresql_a_run_whose_taking_is_cancelled_is_given_back_behind_its_own_commit(postgres_url: str) -> None:
+    """Else it would be taken after it was given back, and nobody drove it for as long as this process lives."""
+    async with EndedBehindAnother(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        executor = GraphExecutor(asking(), store=store)
+        first, second = [(await executor.execute({"n": 1})).run_id for _ in range(2)]
+        for run_id in (first, second):
+            await store.decide(run_id, "ask", APPROVE)
+        somebody = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+        holding = somebody.transaction()
+        await holding.start()
+        await somebody.execute("SELECT 1 FROM runs WHERE run_id = $1 FOR UPDATE", key_of(first))
+        asks = []
+        for run_id in (first, second):
+            asks.append(asyncio.create_task(executor.attach(run_id)))
+            await store.asked.wait()
+            await settled()
+            store.asked.clear()
+        too_early = list(store.given_back)
+        await holding.rollback()
+        await somebody.close()
+        await asyncio.wait(asks)
+        assert asks[1].cancelled()
+        assert (too_early, store.given_back) == ([], [second])
+        left = await other.run(second)
+        assert (left.status, left.owner) == ("ready", None)
+        assert (await GraphExecutor(asking(), store=other).resume(second)).status == "completed"
 
 
 class CutOff(MemoryCheckpointStore):

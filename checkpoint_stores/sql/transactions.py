@@ -276,7 +276,9 @@ def decide(connection: sa.Connection, scribe: Scribe, run_id: str, barrier: str,
     fetch(connection, statements.INSERT_DECISION, *(values[name] for name in DecisionLine._fields))
     if isinstance(ticket, BarrierRecord) and verdict.status != ticket.status:
         fetch(connection, statements.SET_BARRIER, line.run_id, ticket.ticket, verdict.status)
-    fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, verdict.status == "decided")
+    # A vote for what is not open yet may be enough for it, and still moves no run.
+    moves = isinstance(ticket, BarrierRecord) and verdict.status == "decided"
+    fetch(connection, statements.BUMP_INBOX, line.run_id, clock, None, moves)
     tell(connection, line.run_id)
     return verdict.record, True
 

@@ -1284,6 +1284,13 @@ class StoreContract:
         await store.decide(run.run_id, "review", Verdict(by="ben"))
         assert (await store.run(run.run_id)).wake_at is not None
 
+    async def test_a_vote_for_what_is_not_open_yet_makes_no_run_due(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await run.open_barrier()
+        for name in ("review#2", "board"):  # a later visit, and a barrier that the run has not come to
+            await store.decide(run.run_id, name, Verdict(by="ana"))
+        assert ((await store.run(run.run_id)).wake_at, await store.due()) == (None, [])
+
     async def test_a_signal_keeps_a_run_from_parking_past_it(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         await store.signal(run.run_id, "ping")
