@@ -12,7 +12,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from dataclasses import replace as with_
 from datetime import timedelta
 from random import Random
 from typing import Annotated, Any
@@ -637,7 +636,7 @@ def change_at_random(flow: Flow, random: Random) -> None:
         case 4 | 5 if hasattr(node, "branches") and node.kind == "parallel":
             several = list(node.branches)
             random.shuffle(several)
-            flow._nodes[index] = with_(node, branches=tuple(several[: random.randint(1, 3)]))
+            flow._nodes[index] = node._replace(branches=tuple(several[: random.randint(1, 3)]))
         case 4 | 5 | 6:  # another kind of node in its place
             flow._nodes.pop(index)
             if random.random() < 0.5:
@@ -645,7 +644,7 @@ def change_at_random(flow: Flow, random: Random) -> None:
             else:
                 flow.add_node(node.name, answer, max_visits=random.choice((None, 1, 2)))
         case 7:
-            flow._nodes[index] = with_(node, max_visits=random.choice((None, 1, 2)))
+            flow._nodes[index] = node._replace(max_visits=random.choice((None, 1, 2)))
         case _:
             flow._entry = random.choice(names)
 
@@ -780,8 +779,10 @@ def rename_at_random(flow: Flow, random: Random, prefix: str = "") -> dict[str, 
             if isinstance(each.target, Flow):
                 at = place if node.kind == "parallel" else "*"
                 below |= rename_at_random(each.target, random, f"{prefix}{node.name}[{at}].")
-        flow._nodes[index] = with_(node, name=own.get(node.name, node.name))
-    flow._edges = [with_(edge, source=own.get(edge.source, edge.source), target=own.get(edge.target, edge.target)) for edge in flow._edges]
+        flow._nodes[index] = node._replace(name=own.get(node.name, node.name))
+    flow._edges = [
+        edge._replace(source=own.get(edge.source, edge.source), target=own.get(edge.target, edge.target)) for edge in flow._edges
+    ]
     flow._entry = own.get(flow._entry or "", flow._entry)
     return {f"{prefix}{old}": new for old, new in own.items()} | below
 
