@@ -241,6 +241,7 @@ class RunDriver:
         self._listening.cancel()
         if self._listener is not None:
             self._listener.cancel()
+            self._listener = None  # it would keep what it was cancelled in, which is this driver
         self._watch.close()
         for timer in self._timers.values():
             timer.cancel()

@@ -324,8 +324,13 @@ ENDS: dict[str, Callable[[Flow], object]] = {
 
 
 @pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("listens_after", [timedelta(0), timedelta(hours=1)], ids=["listened", "unheard"])
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_a_run_that_is_over_leaves_nothing_to_the_garbage_collector(kind: str, how: str, sqlite_url: str) -> None:
+async def test_a_run_that_is_over_leaves_nothing_to_the_garbage_collector(
+    kind: str, listens_after: timedelta, how: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.driver.WATCH_AFTER", listens_after)
+
     async def run() -> None:
         handle = await executor.start({})
         with suppress(RunFailedError):
