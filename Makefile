@@ -48,7 +48,8 @@ bench-peers: $(PEERS)/.installed ## Run the same work over langgraph, pydantic-g
 plots: $(PEERS)/.installed ## Draw the kept figures of cost against size
 	$(PEERS)/bin/python benchmarks/plots.py
 
-docs: $(STAMP) ## Write the reference pages from the code and the kept figures
+docs: $(STAMP) ## Write what is made from the code: reference pages, figures, the names of tables
+	$(BIN)/python docs/build_schema.py
 	$(BIN)/python docs/build_reference.py
 	$(BIN)/python docs/build_features.py
 	$(BIN)/python docs/build_figures.py

@@ -236,14 +236,13 @@ async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None
 
 
 # --- opening a run again --------------------------------------------------------------------------------------------
-async def test_a_file_that_is_current_is_opened_by_six_statements(sqlite_url: str, told_to_sqlite: list[str]) -> None:
+async def test_a_file_that_is_current_is_opened_by_five_statements(sqlite_url: str, told_to_sqlite: list[str]) -> None:
     async with SQLCheckpointStore(sqlite_url):
         """Its tables are made."""
     told_to_sqlite.clear()
     async with SQLCheckpointStore(sqlite_url):
         opened = sorted(" ".join(text.split()[:2]) for text in told_to_sqlite)
-    # The last is SQLAlchemy's, over the connection that writes.
-    pragmas = ("cache_size", "foreign_keys", "journal_mode", "synchronous", "read_uncommitted")
+    pragmas = ("cache_size", "foreign_keys", "journal_mode", "synchronous")
     assert opened == sorted(["SELECT version_num", *(f"PRAGMA {name}" for name in pragmas)])
 
 

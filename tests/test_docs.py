@@ -37,6 +37,7 @@ def loaded(name: str) -> ModuleType:
 run_page = loaded("run_page")
 build_reference = loaded("build_reference")
 build_figures = loaded("build_figures")
+build_schema = loaded("build_schema")
 
 
 def named(path: Path) -> str:
@@ -136,6 +137,11 @@ def test_the_page_of_figures_is_what_is_kept() -> None:
 def test_every_curve_that_is_kept_has_its_picture() -> None:
     drawn = {path.name for path in (DOCS / "explain" / "pictures").glob("*.svg")}
     assert drawn == set(re.findall(r"pictures/([\w-]+\.svg)", build_figures.page()))
+
+
+@pytest.mark.parametrize("name", build_schema.FILES)
+def test_what_is_known_of_the_tables_without_sqlalchemy_is_what_the_schema_says(name: str) -> None:
+    assert (build_schema.SQL / name).read_text("utf-8") == build_schema.FILES[name](), "type make docs"
 
 
 @pytest.mark.parametrize("module", build_reference.MODULES, ids=lambda module: module.__name__)

@@ -61,9 +61,58 @@ asyncio.run(main())
 MODELS = {"annotated_types", "orjson", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
 """What every state and every update passes through."""
 
-
 HEAVY = {"sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "sqlalchemy.orm"}
 """Parts of SQLAlchemy that double what it costs to load."""
+
+DECIDED = """
+import asyncio, trailmark
+from trailmark.checkpoint_stores import SQLCheckpointStore
+
+async def go(state):
+    return {"n": state["n"] + 1}
+
+flow = trailmark.Flow("asked", {"n": int}).add_node("go", go).add_barrier("boss", prompt="Go on?").set_entry("go")
+flow.add_edge("go", "boss").add_edge("boss", trailmark.END, when=trailmark.approved).add_edge("boss", trailmark.END)
+
+async def started(store):
+    run = await trailmark.GraphExecutor(flow.compile(), store=store).execute({"n": 1}, run_key="mine")
+    assert run.status == "waiting"
+    again = await trailmark.GraphExecutor(flow.compile(), store=store).execute({"n": 1}, run_key="mine")
+    assert again.run_id == run.run_id
+
+async def decided(store):
+    run = await store.run_by_key("asked", "mine")
+    (ticket,) = await store.barriers(run_id=run.run_id)
+    await store.decide(run.run_id, ticket.ticket, trailmark.Decision.approve(by="ana"))
+    assert [each.actor for each in await store.decisions(run.run_id)] == ["ana"]
+    assert await store.graph(run.graph_hash)
+
+async def resumed(store):
+    run = await store.run_by_key("asked", "mine")
+    run = await trailmark.GraphExecutor(flow.compile(), store=store).resume(run.run_id)
+    assert run.status == "completed" and run.values == {"n": 2}
+    assert await store.verify(run.run_id) == []
+    assert len((await store.load(run.run_id))[1]) == len([row async for row in store.history(run.run_id)]) > 2
+
+async def worked(store):
+    from trailmark.worker import Worker
+
+    run_id = await trailmark.GraphExecutor(flow.compile(), store=store).submit({"n": 7})
+    await Worker([flow.compile()], store=store).run(until_idle=True)
+    assert (await store.run(run_id)).status == "waiting"
+
+async def handled(store):
+    handle = await trailmark.GraphExecutor(flow.compile(), store=store).start({"n": 5})
+    assert (await handle.result()).status == "waiting"
+    assert (await handle.decide("boss", trailmark.Decision.approve(by="ana"))).actor == "ana"
+    assert (await handle.result()).status == "completed"
+
+async def main():
+    async with SQLCheckpointStore(URL) as store:
+        await PART(store)
+
+asyncio.run(main())
+"""
 
 
 def told_at_the_end(program: str, asked: str) -> Any:
@@ -100,25 +149,82 @@ def test_flows_and_an_executor_load_the_models_and_the_json_and_nothing_else() -
     assert packages(others) <= MODELS
 
 
-def test_the_sql_store_loads_the_core_of_sqlalchemy_and_no_driver_but_the_standard_librarys() -> None:
+def test_the_sql_store_loads_the_json_and_neither_sqlalchemy_nor_any_driver_but_the_standard_librarys() -> None:
     others, _ = loaded("import trailmark.checkpoint_stores as stores; stores.SQLCheckpointStore")
-    assert "sqlalchemy" in others
-    assert packages(others) <= {"orjson", "sqlalchemy", "typing_extensions"}
-    assert not others & HEAVY
+    assert packages(others) == {"orjson"}
 
 
-@pytest.mark.parametrize("looks", ["pass", "await store.runs(), await store.barriers(), await store.stats()"], ids=["driven", "looked-at"])
-def test_a_run_on_sqlite_loads_no_orm_and_no_driver_whatever_is_listed(sqlite_url: str, looks: str) -> None:
-    others, _ = loaded(a_run(sqlite_url, looks))
+def test_a_run_on_sqlite_loads_no_sqlalchemy_neither_for_a_new_file_nor_for_an_old_one(sqlite_url: str) -> None:
+    for _ in ("new", "old"):
+        others, _ = loaded(a_run(sqlite_url))
+        assert {"networkx", "pydantic"} <= packages(others) <= MODELS | {"networkx"}
+
+
+def test_starting_deciding_resuming_and_working_on_sqlite_loads_no_sqlalchemy_in_any_of_their_processes(sqlite_url: str) -> None:
+    for part in ("started", "decided", "resumed", "handled", "worked"):
+        others, _ = loaded(DECIDED.replace("URL", repr(sqlite_url)).replace("PART", part))
+        assert "orjson" in others
+        assert packages(others) <= MODELS | {"networkx"}, part
+
+
+def test_a_decider_on_sqlite_loads_the_json_alone(sqlite_url: str) -> None:
+    loaded(DECIDED.replace("URL", repr(sqlite_url)).replace("PART", "started"))
+    others, _ = loaded(DECIDED.replace("URL", repr(sqlite_url)).replace("PART", "decided"))
+    assert packages(others) == {"orjson"}
+
+
+LOOKS = {
+    "runs": "await store.runs()",
+    "approvals": "await store.barriers()",
+    "figures": "await store.stats()",
+    "grants": "await store.grants()",
+    "a part of an id": "await store.run(run.run_id[:-4])",
+}
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_a_listing_on_sqlite_loads_the_core_of_sqlalchemy_and_no_orm_and_no_driver(sqlite_url: str, looks: str) -> None:
+    others, _ = loaded(a_run(sqlite_url, LOOKS[looks]))
     assert {"networkx", "sqlalchemy"} <= others
     assert packages(others) <= MODELS | {"networkx", "sqlalchemy"}
     assert not others & HEAVY
 
 
+WHERE = """
+import importlib.abc, sys, threading
+
+IMPORTED_BY = []
+
+class Watches(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "sqlalchemy":
+            IMPORTED_BY.append(threading.current_thread())
+
+sys.meta_path.insert(0, Watches())
+"""
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        "await store.runs()",
+        "await store.transaction(limit=None, begin=None, ended=lambda: None, check=lambda: None).open()",
+    ],
+    ids=["listing", "transaction of a step"],
+)
+def test_whoever_needs_sqlalchemy_on_sqlite_has_it_imported_in_a_thread_and_not_on_the_loop(sqlite_url: str, looks: str) -> None:
+    told = "\nassert IMPORTED_BY\nassert threading.main_thread() not in IMPORTED_BY"
+    loaded(WHERE + a_run(sqlite_url, looks) + told)
+
+
 RARE = {
     "checkpoint_stores.granting": "rights given in advance",
     "checkpoint_stores.memory": "another store",
+    "checkpoint_stores.sql.migrate": "older tables",
     "checkpoint_stores.sql.postgres_database": "another database",
+    "checkpoint_stores.sql.queries": "listings",
+    "checkpoint_stores.sql.schema": "tables in SQLAlchemy's words",
+    "checkpoint_stores.sql.step_transaction": "steps with a transaction of their own",
     "engine.catalog": "events, which nobody watches",
     "engine.checking": "the contracts of a run",
     "engine.compatibility": "a graph that has changed",

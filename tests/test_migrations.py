@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +16,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from checkpoint_stores.errors import SchemaVersionError
-from checkpoint_stores.sql import migrate
+from checkpoint_stores.errors import SchemaVersionError, StoreUnavailableError
+from checkpoint_stores.sql import migrate, sqlite_schema, stamp
 from checkpoint_stores.sql.schema import VERSION_TABLE, metadata
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from trailmark.testing.contract import new_run
@@ -49,14 +52,69 @@ def differences(connection: sa.Connection) -> list[Any]:
 async def test_all_migrations_make_what_the_metadata_says(url: str) -> None:
     await on(url, migrate.upgrade)
     assert await on(url, differences) == []
-    assert await on(url, migrate.revision_of) == migrate.HEAD
+    assert await on(url, migrate.revision_of) == stamp.HEAD
 
 
 async def test_a_fresh_database_is_made_current_by_its_first_use(url: str) -> None:
     async with SQLCheckpointStore(url) as store:
         await new_run(store)
     assert await on(url, differences) == []
-    assert await on(url, migrate.revision_of) == migrate.HEAD
+    assert await on(url, migrate.revision_of) == stamp.HEAD
+
+
+async def test_a_new_file_is_made_of_the_very_words_that_sqlalchemy_has_for_it(sqlite_url: str, tmp_path: Path) -> None:
+    def words(connection: sa.Connection) -> list[Any]:
+        found = connection.execute(sa.text("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"))
+        return [tuple(line) for line in found]
+
+    async with SQLCheckpointStore(sqlite_url):
+        pass
+    by_core = f"sqlite+aiosqlite:///{tmp_path / 'core.db'}"
+    await on(by_core, lambda connection: migrate.prepare(connection, by_core, may_upgrade=False))
+    assert await on(sqlite_url, words) == await on(by_core, words)
+
+
+async def test_a_file_with_tables_of_somebody_else_is_shared_where_no_name_is_ours(sqlite_url: str) -> None:
+    await execute(sqlite_url, "CREATE TABLE accounts (owner TEXT)", "INSERT INTO accounts VALUES ('ana')")
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await new_run(store)
+    assert await on(sqlite_url, lambda connection: connection.scalar(sa.text("SELECT owner FROM accounts"))) == "ana"
+    assert await on(sqlite_url, migrate.revision_of) == stamp.HEAD
+
+
+async def test_whoever_loses_the_race_for_a_new_file_finds_it_made(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the file and its lock another process makes the tables."""
+    is_absent, looked = sqlite_schema.is_absent, []
+
+    def overtaken(raw: sqlite3.Connection) -> bool:
+        answer = is_absent(raw)
+        if not looked:
+            looked.append(answer)
+            with closing(sqlite3.connect(sqlite_url.partition("///")[2])) as faster, faster:
+                sqlite_schema.make(faster)
+        return answer
+
+    monkeypatch.setattr(sqlite_schema, "is_absent", overtaken)
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await new_run(store)
+    assert looked == [True]
+
+
+async def test_a_file_whose_making_fails_is_left_without_any_table(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_schema, "STAMPED", ("CREATE TABLE nonsense",))
+    with pytest.raises(StoreUnavailableError):
+        await SQLCheckpointStore(sqlite_url).upgrade()
+    assert await on(sqlite_url, lambda connection: sa.inspect(connection).get_table_names()) == []
+    monkeypatch.undo()
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await new_run(store)
+
+
+@pytest.mark.parametrize("name", ["RUNS", "Checkpoints"])
+async def test_a_table_whose_name_is_ours_but_for_its_case_is_somebody_elses(sqlite_url: str, name: str) -> None:
+    await execute(sqlite_url, f"CREATE TABLE {name} (mine INTEGER)")
+    with closing(sqlite3.connect(sqlite_url.partition("///")[2])) as raw:
+        assert not sqlite_schema.is_absent(raw)
 
 
 async def test_tables_of_migrations_and_of_first_use_are_alike_down_to_their_indexes(url: str, tmp_path: Any) -> None:
@@ -87,8 +145,8 @@ async def test_the_revisions_in_the_folder_are_the_known_ones() -> None:
     config = Config()
     config.set_main_option("script_location", str(migrate.FOLDER))
     script = ScriptDirectory.from_config(config)
-    assert tuple(revision.revision for revision in reversed(list(script.walk_revisions()))) == migrate.REVISIONS
-    assert script.get_heads() == [migrate.HEAD]
+    assert tuple(revision.revision for revision in reversed(list(script.walk_revisions()))) == stamp.REVISIONS
+    assert script.get_heads() == [stamp.HEAD]
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
@@ -98,7 +156,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
     with pytest.raises(SchemaVersionError) as caught:
         async with SQLCheckpointStore(url):
             pass
-    assert (caught.value.newer, caught.value.found, caught.value.expected) == (True, "9999", migrate.HEAD)
+    assert (caught.value.newer, caught.value.found, caught.value.expected) == (True, "9999", stamp.HEAD)
     with pytest.raises(SchemaVersionError):
         await SQLCheckpointStore(url).upgrade()
 
@@ -115,14 +173,14 @@ async def test_an_older_postgresql_schema_waits_for_upgrade(postgres_url: str) -
     await store.upgrade()
     async with store:
         await new_run(store)
-    assert await on(postgres_url, migrate.revision_of) == migrate.HEAD
+    assert await on(postgres_url, migrate.revision_of) == stamp.HEAD
 
 
 async def test_an_older_sqlite_schema_is_upgraded_by_its_first_use(sqlite_url: str) -> None:
     await execute(sqlite_url, EMPTY_STAMP)
     async with SQLCheckpointStore(sqlite_url) as store:
         await new_run(store)
-    assert await on(sqlite_url, migrate.revision_of) == migrate.HEAD
+    assert await on(sqlite_url, migrate.revision_of) == stamp.HEAD
     assert await on(sqlite_url, differences) == []
 
 
@@ -193,17 +251,18 @@ def test_many_processes_may_open_a_fresh_database_at_once(url: str) -> None:
         process.stdin.flush()
     answers = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
-    assert all(f"'{migrate.HEAD}'" in answer for answer in answers)
+    assert all(f"'{stamp.HEAD}'" in answer for answer in answers)
 
 
-def test_opening_a_current_database_does_not_import_alembic(sqlite_url: str) -> None:
+def test_opening_a_new_or_a_current_file_imports_neither_alembic_nor_sqlalchemy(sqlite_url: str) -> None:
     program = (
         "import asyncio, sys\n"
         "from checkpoint_stores.sql.store import SQLCheckpointStore\n"
         "async def main():\n"
         "    async with SQLCheckpointStore(sys.argv[1]): pass\n"
         "asyncio.run(main())\n"
-        "print('alembic' in sys.modules)\n"
+        "print('alembic' in sys.modules or 'sqlalchemy' in sys.modules)\n"
     )
-    answer = subprocess.run([sys.executable, "-c", program, sqlite_url], check=True, capture_output=True, text=True, timeout=60)
-    assert answer.stdout == "False\n"
+    for _ in ("new", "current"):
+        answer = subprocess.run([sys.executable, "-c", program, sqlite_url], check=True, capture_output=True, text=True, timeout=60)
+        assert answer.stdout == "False\n"

@@ -42,12 +42,14 @@ from checkpoint_stores.errors import (
 )
 from checkpoint_stores.records import Commit, DecisionRecord, Lease, Receipt, RunChange, Snapshot
 from checkpoint_stores.sql import postgres_statements, statements
-from checkpoint_stores.sql.places import for_sqlite
+from checkpoint_stores.sql.places import for_postgres, for_sqlite
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
+from checkpoint_stores.sql.queries import Queries
 from checkpoint_stores.sql.sqlite_database import SQLiteDatabase
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from checkpoint_stores.sql.watches import SQLitePoller
+from checkpoint_stores.sql.wires import Wire
 from checkpoint_stores.watching import EVERY_RUN
 from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
 from trailmark.testing.resumption_contract import resumption
@@ -262,7 +264,7 @@ async def pragma(store: SQLCheckpointStore, text: str) -> Any:
     """Ask or set a PRAGMA on the writer's own connection."""
     writer = store._database.writer
     assert isinstance(writer, SQLiteWriter)
-    return await writer.submit(lambda connection: connection.exec_driver_sql(f"PRAGMA {text}").scalar())
+    return await writer.submit(lambda wire: wire.fetch(f"PRAGMA {text}")[0][0])
 
 
 async def test_a_full_disk_refuses_the_commit_and_keeps_the_run(sqlite_url: str) -> None:
@@ -757,7 +759,7 @@ async def test_a_listing_that_takes_long_keeps_nobody_from_reading_and_writing_r
         assert isinstance(database, SQLiteDatabase)
         assert database._lister is not None
         database._lister._raw.create_function("long", 0, long)
-        listing = asyncio.create_task(database.read(sa.text("SELECT long()")))
+        listing = asyncio.create_task(database.read(lambda _: sa.text("SELECT long()")))
         await asyncio.to_thread(entered.wait, 30)
 
         await run.step()
@@ -785,7 +787,7 @@ async def test_the_first_listing_of_a_store_that_is_closing_is_answered_or_refus
 async def test_a_listing_that_fails_is_told_and_the_next_one_is_answered(sqlite_url: str) -> None:
     async with SQLCheckpointStore(sqlite_url) as store:
         with pytest.raises(StoreUnavailableError, match="no such table"):
-            await store._database.read(sa.text("SELECT * FROM nowhere"))
+            await store._database.read(lambda _: sa.text("SELECT * FROM nowhere"))
         assert await store.runs() == []
 
 
@@ -992,12 +994,12 @@ async def test_no_connection_of_ours_writes_a_line_of_a_run_there_is_not(sqlite_
     inserted out of its run's own line, and needs no reference for that."""
     async with SQLCheckpointStore(sqlite_url) as store:
         await new_run(store)
-        names = await store._database.read(sa.text(f"SELECT name, type FROM pragma_table_info('{table}')"))
+        names = await store._database.read(lambda _: sa.text(f"SELECT name, type FROM pragma_table_info('{table}')"))
         values = ", ".join("x'00'" if line.type.startswith("B") and line.type != "BIGINT" else "1" for line in names)
         orphan = f"INSERT INTO {table} ({', '.join(line.name for line in names)}) VALUES ({values})"
 
-        def write(connection: sa.Connection, _scribe: Any) -> None:
-            connection.execute(sa.text(orphan))
+        def write(wire: Wire, _scribe: Any) -> None:
+            wire.fetch(orphan)
 
         with pytest.raises(StoreUnavailableError) as refused:
             await store._database.transact(write)
@@ -1124,8 +1126,8 @@ async def test_what_people_ask_often_is_one_index_range(sqlite_url: str, questio
 async def test_a_listing_with_the_owners_lease_is_one_index_range_too(sqlite_url: str, chosen: dict[str, Any]) -> None:
     async with SQLCheckpointStore(sqlite_url):
         pass
-    given: dict[str, Any] = {"flow": None, "status": None, "before": None, "tenant": "", "limit": 50, "now": 1, **chosen}
-    asked = statements.runs_newest_first(**given).compile(dialect=sqlite_dialect.dialect(), compile_kwargs={"render_postcompile": True})
+    given: dict[str, Any] = {"flow": None, "status": None, "before": None, "tenant": "", "limit": 50, **chosen}
+    asked = Queries(1).runs_newest_first(**given).compile(dialect=sqlite_dialect.dialect(), compile_kwargs={"render_postcompile": True})
     values = [asked.params[name] for name in asked.positiontup or ()]
     with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
         plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {asked}", values))
@@ -1156,52 +1158,57 @@ MANY_RUNS = (
 """Most have ended, some run, some wait for a time."""
 
 WHAT_A_WORKER_ASKS = {
-    "due": (lambda: statements.runs_due(statements.Wanted(["f", "g"], [b"r" * 16], 5), 50), "ix_runs_due"),
-    "of dead owners": (lambda: statements.runs_of_owners(["w", "v"], statements.Wanted(["f"], [], 5), 50), "ix_runs_owned"),
-    "when next": (lambda: statements.next_due("w", 30, 5), "ix_runs_due"),
+    "due": (statements.runs_due(2, 1), (50, 5, "f", "g", b"r" * 16), "ix_runs_due"),
+    "of dead owners": (statements.runs_of_owners(2, 1, 0), (50, 5, "w", "v", "f"), "ix_runs_owned"),
+    "when next": (statements.NEXT_DUE, ("w", 30, 5), "ix_runs_due"),
 }
 
 
 @pytest.mark.parametrize("question", WHAT_A_WORKER_ASKS)
 async def test_what_a_worker_asks_is_one_index_range_of_sqlite(sqlite_url: str, question: str) -> None:
-    asked, index = WHAT_A_WORKER_ASKS[question]
-    text = str(asked().compile(dialect=sqlite_dialect.dialect(), compile_kwargs={"literal_binds": True}))
+    text, values, index = WHAT_A_WORKER_ASKS[question]
+    asked, laid_out = for_sqlite(text, values)
     async with SQLCheckpointStore(sqlite_url):
         pass
     with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
-        plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {text}"))
+        plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {asked}", laid_out))
         mark = " / ".join(
             line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {for_sqlite(statements.DUE_MARK, (5, 9))[0]}", (5, 9, 5, 5))
         )
-    assert f"SEARCH runs USING INDEX {index}" in plan or f"SEARCH runs USING COVERING INDEX {index}" in plan
-    assert "SCAN runs" not in plan
+    assert re.search(rf"SEARCH (r|runs) USING (COVERING )?INDEX {index} ", plan), plan
+    assert not re.search(r"SCAN (r|runs)\b", plan)
     assert "TEMP B-TREE" not in plan
     assert mark.count("COVERING INDEX ix_runs_due") == 3
 
 
 @pytest.mark.parametrize("question", WHAT_A_WORKER_ASKS)
 async def test_what_a_worker_asks_is_one_index_range_of_postgresql(postgres_url: str, question: str) -> None:
-    asked, index = WHAT_A_WORKER_ASKS[question]
-    async with SQLCheckpointStore(postgres_url) as store, store._database._engine.connect() as connection:
-        await connection.exec_driver_sql(MANY_RUNS)
-        await connection.exec_driver_sql("ANALYZE runs")
-        text = str(asked().compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
-        plan = "\n".join(line[0] for line in await connection.exec_driver_sql(f"EXPLAIN {text}"))
+    text, values, index = WHAT_A_WORKER_ASKS[question]
+    async with SQLCheckpointStore(postgres_url) as store:
+        connection = await store._database.connect()
+        await connection.execute(MANY_RUNS)
+        await connection.execute("ANALYZE runs")
+        plan = "\n".join(line[0] for line in await connection.fetch(f"EXPLAIN {for_postgres(text)}", *values))
+        await connection.close()
     assert re.search(rf"(using|on) {index}\b", plan), plan
     assert "Index Cond" in plan
     assert "Seq Scan on runs" not in plan
 
 
-async def test_processes_that_died_long_ago_and_own_nothing_are_forgotten(sqlite_url: str) -> None:
-    clock = SetClock()
-    async with SQLCheckpointStore(sqlite_url, now=clock) as store, SQLCheckpointStore(sqlite_url, now=clock) as gone:
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_processes_that_died_long_ago_and_own_nothing_are_forgotten(kind: str, request: pytest.FixtureRequest) -> None:
+    clock, store_url = SetClock(), str(request.getfixturevalue(f"{kind}_url"))
+    async with SQLCheckpointStore(store_url, now=clock) as store, SQLCheckpointStore(store_url, now=clock) as gone:
         run = await new_run(gone)
-        with closing(sqlite3.connect(file_of(sqlite_url))) as connection, connection:
-            connection.executemany(
-                "INSERT INTO workers VALUES (?, 'elsewhere', 1, 1, 1, ?)", [(f"dead{number}", clock.now - 1) for number in range(150)]
-            )
+        await store.heartbeat()
+
+        def die(wire: Wire, _scribe: Any) -> None:
+            for number in range(150):
+                wire.fetch("INSERT INTO workers VALUES (%1, 'elsewhere', 1, 1, 1, %2)", f"dead{number}", clock.now - 1)
+
+        await store._database.transact(die)
         clock.advance(timedelta(hours=1))
         assert [record.run_id for record in await store.due()] == [run.run_id]
-        with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
-            assert connection.execute("SELECT worker_id FROM workers").fetchall() == [(gone.worker_id,)]
+        (left,) = await store._database.fetch([("SELECT worker_id FROM workers", ())])
+        assert {line[0] for line in left} == {store.worker_id, gone.worker_id}
         assert [record.run_id for record in await store.due()] == [run.run_id]

@@ -1,7 +1,8 @@
 """The stores, as users import them: ``from trailmark.checkpoint_stores import SQLCheckpointStore``.
 
-Names are fetched when they are first used, so that only a user of the SQL store
-pays for importing SQLAlchemy.
+Names are fetched when they are first used, so that nobody pays for a store he
+does not use.  SQLAlchemy is imported later still: for PostgreSQL, and on SQLite
+for the first listing, an older file, or a step with a transaction of its own.
 """
 
 from __future__ import annotations

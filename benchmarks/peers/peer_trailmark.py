@@ -41,8 +41,8 @@ class Trailmark(Peer):
     async def asked(self) -> dict[str, str]:
         if self.place.kind == "sqlite":
 
-            def pragmas(core: Any) -> dict[str, str]:
-                return {name: str(core.exec_driver_sql(f"PRAGMA {name}").scalar()) for name in ("journal_mode", "synchronous")}
+            def pragmas(wire: Any) -> dict[str, str]:
+                return {name: str(wire.fetch(f"PRAGMA {name}")[0][0]) for name in ("journal_mode", "synchronous")}
 
             said: dict[str, str] = await self.store._database.writer.submit(pragmas)  # noqa: SLF001
             return said

@@ -1,1 +1,1 @@
-"""The SQL store: SQLite and PostgreSQL behind one protocol.  Importing it imports SQLAlchemy."""
+"""The SQL store: SQLite and PostgreSQL behind one protocol.  A run on SQLite imports no SQLAlchemy; listings and PostgreSQL do."""

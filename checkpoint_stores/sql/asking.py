@@ -11,7 +11,7 @@ from checkpoint_stores.records import Amendment, BarrierRecord, DecisionRecord, 
 from checkpoint_stores.signalling import apart
 from checkpoint_stores.sql import faults, statements, transactions
 from checkpoint_stores.sql.database import Database
-from checkpoint_stores.sql.lines import barrier_of, decision_of, id_of, inbox_of, key_of
+from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, barrier_of, decision_of, id_of, inbox_of, key_of
 from checkpoint_stores.sql.matters import Asked, Looking
 from checkpoint_stores.sql.reading import Reading
 from checkpoint_stores.watching import LocalWatch
@@ -38,12 +38,13 @@ class Asking:
         return inbox_of(rev, cancel, barriers, decisions)
 
     async def barriers(self, *, run_id: str | None, status: str | None, tenant: str, limit: int) -> list[BarrierRecord]:
-        key = key_of(run_id) if run_id is not None else None
-        chosen = statements.barriers_oldest_first(run_id=key, status=status, tenant=tenant, limit=limit)
-        found = await self._database.read(chosen)
-        if not found and run_id is not None:
+        if run_id is None:
+            listed = await self._database.read(lambda ask: ask.barriers_oldest_first(status=status, tenant=tenant, limit=limit))
+            return [barrier_of(line) for line in listed]
+        found = (await self._database.fetch([(statements.BARRIERS_OF_RUN, (key_of(run_id), status, limit))]))[0]
+        if not found:
             await self._reading.run(run_id)
-        return [barrier_of(line) for line in found]
+        return [barrier_of(BarrierLine(*line)) for line in found]
 
     async def decisions(self, run_id: str) -> list[DecisionRecord]:
         return list((await self._told(run_id))[0])
@@ -52,10 +53,10 @@ class Asking:
         return list((await self._told(run_id))[1])
 
     async def _told(self, run_id: str) -> tuple[tuple[DecisionRecord, ...], tuple[SignalRecord, ...]]:
-        found = await self._database.read(statements.decisions_of(key_of(run_id)))
+        found = (await self._database.fetch([(statements.ALL_DECISIONS, (key_of(run_id),))]))[0]
         if not found:
             await self._reading.run(run_id)
-        return apart(decision_of(line) for line in found)
+        return apart(decision_of(DecisionLine(*line)) for line in found)
 
     async def decide(self, run_id: str, barrier: str, decision: Decides) -> DecisionRecord:
         check_asked(barrier, decision)

@@ -10,18 +10,22 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any, ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeVar
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults
 from checkpoint_stores.sql.matters import Matter
-from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Creation, Transition
+from checkpoint_stores.sql.wires import Wire
 from checkpoint_stores.watching import LocalWatches
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from checkpoint_stores.sql.queries import Question
+    from checkpoint_stores.sql.step_transaction import StepTransaction
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -56,7 +60,7 @@ class Database(ABC):
     """One database, as the store uses it; belongs to the event loop that opened it.
 
     Args:
-        address: where it is.
+        url: how people are told where it is.
         scribe: in whose name it is written.
     """
 
@@ -65,9 +69,8 @@ class Database(ABC):
     answers_together: ClassVar[bool]
     """Whether what many ask at once has a shorter way than a transaction each: see `at_once` and `create_at_once`."""
 
-    def __init__(self, address: sa.URL, scribe: Scribe) -> None:
-        self.address = address
-        self.url = address.render_as_string(hide_password=True)
+    def __init__(self, url: str, scribe: Scribe) -> None:
+        self.url = url
         self.scribe = scribe
         self.is_open = False
         self.outside: Outside
@@ -89,7 +92,7 @@ class Database(ABC):
                 await self._open(may_upgrade=may_upgrade)
             self.is_open = True
 
-    async def close(self, last: Callable[[sa.Connection, Scribe], object]) -> None:
+    async def close(self, last: Callable[[Wire, Scribe], object]) -> None:
         """Carry out what is queued, then ``last`` in a transaction, and disconnect.  Idempotent."""
         if self._is_closed:
             return
@@ -97,7 +100,7 @@ class Database(ABC):
             self._is_closed = True
             if self.is_open:
                 self.is_open = False
-                await self._close(lambda connection: last(connection, self.scribe))
+                await self._close(lambda wire: last(wire, self.scribe))
 
     def check_open(self) -> None:
         """Raises StoreUnavailableError."""
@@ -105,12 +108,12 @@ class Database(ABC):
             raise StoreUnavailableError(self.url, "this store is not open")
 
     # --- writing ----------------------------------------------------------------------------------------------------
-    async def transact(self, work: Callable[Concatenate[sa.Connection, Scribe, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def transact(self, work: Callable[Concatenate[Wire, Scribe, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Carry out ``work`` in one write transaction; driver errors become the store's."""
         if not self.is_open:
             await self.open()
         with faults.typed_errors(self.url):
-            return await self._write(lambda connection: work(connection, self.scribe, *args, **kwargs))
+            return await self._write(lambda wire: work(wire, self.scribe, *args, **kwargs))
 
     @abstractmethod
     def commit(self, work: Transition) -> Awaitable[Receipt]:
@@ -130,11 +133,11 @@ class Database(ABC):
         return None
 
     # --- reading ----------------------------------------------------------------------------------------------------
-    async def read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        """All lines of a statement."""
+    async def read(self, question: Question) -> Sequence[sa.Row[Any]]:
+        """All lines of the query that ``question`` chooses."""
         if not self.is_open:
             await self.open()
-        return await self._read(statement)
+        return await self._read(question)
 
     async def fetch(self, wanted: Wanted) -> list[list[Any]]:
         """Bare tuples from the bare driver, all from one moment of the database."""
@@ -149,6 +152,10 @@ class Database(ABC):
             return await asyncio.to_thread(sift, found)
         return sift(found)
 
+    async def bytes_taken(self) -> int:
+        """How much room it takes."""
+        return int((await self.fetch([(self.size, ())]))[0][0][0])
+
     async def vacuum(self) -> None:
         """Give unused space back; outside any transaction."""
         if not self.is_open:
@@ -162,35 +169,12 @@ class Database(ABC):
     @abstractmethod
     async def _open(self, *, may_upgrade: bool) -> None: ...
     @abstractmethod
-    async def _close(self, last: Callable[[sa.Connection], object]) -> None: ...
+    async def _close(self, last: Callable[[Wire], object]) -> None: ...
     @abstractmethod
-    async def _write(self, work: Callable[[sa.Connection], T]) -> T: ...
+    async def _write(self, work: Callable[[Wire], T]) -> T: ...
     @abstractmethod
     async def _vacuum(self) -> None: ...
     @abstractmethod
-    async def _read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]: ...
+    async def _read(self, question: Question) -> Sequence[sa.Row[Any]]: ...
     @abstractmethod
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]: ...
-
-
-def address_of(url: str) -> sa.URL:
-    """The address a user's URL means, with the driver that is used; StoreUnavailableError where it is none of ours."""
-    try:
-        parsed = sa.make_url(url)
-        backend = parsed.get_backend_name()
-    except (sa.exc.ArgumentError, ValueError, TypeError):
-        raise StoreUnavailableError(
-            str(url).partition("://")[0], f"that is no database URL; try sqlite+aiosqlite:///{_file_in(url)}"
-        ) from None
-    name = parsed.render_as_string(hide_password=True)
-    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
-    if parsed.drivername not in {*drivers, *drivers.values()}:
-        raise StoreUnavailableError(name, f"{parsed.drivername} is not supported; use {' or '.join(sorted(set(drivers.values())))}")
-    if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or "mode=memory" in name or ":memory:" in str(parsed.database)):
-        raise StoreUnavailableError(name, "a SQLite database in memory belongs to one connection; use MemoryCheckpointStore()")
-    return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
-
-
-def _file_in(url: object) -> str:
-    """The file that was meant, where just a path was given."""
-    return str(url) if url and "://" not in str(url) else "runs.db"

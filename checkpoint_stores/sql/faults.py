@@ -1,6 +1,7 @@
 """What went wrong in a database, by who must act: pure sorting of driver errors.
 
-A driver's own error never leaves the SQL store.  Knows no connection.
+A driver's own error never leaves the SQL store.  Errors of SQLAlchemy and asyncpg are known by name: whoever has not loaded these
+has none of theirs, and need not load them to find that out.  Knows no connection.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import sqlalchemy as sa
-
 from checkpoint_stores.errors import CodecError, StoreError, StoreUnavailableError
+
+
+def _is_sqlalchemys(error: BaseException, name: str) -> bool:
+    """Whether it is an error of that name in `sqlalchemy.exc`."""
+    return any(kind.__name__ == name and kind.__module__ == "sqlalchemy.exc" for kind in type(error).__mro__)
 
 
 def cause_of(error: BaseException) -> BaseException:
     """The driver's own error under SQLAlchemy's."""
-    while isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
-        error = error.orig
+    while _is_sqlalchemys(error, "DBAPIError") and isinstance(orig := getattr(error, "orig", None), BaseException):
+        error = orig
     # SQLAlchemy's asyncpg dialect wraps once more.
     inner = error.__cause__
     return inner if inner is not None and type(inner).__module__.startswith("asyncpg") else error
@@ -67,8 +71,9 @@ def is_connection_lost(error: BaseException) -> bool:
 
 def is_of_a_driver(error: BaseException) -> bool:
     """Whether a driver, SQLAlchemy or the system said so, or refused a value: no mistake of our own, and none of the caller's."""
-    kinds = (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, EOFError, UnicodeError, OverflowError)
-    return isinstance(error, kinds) or type(error).__module__.startswith("asyncpg")
+    if isinstance(error, (sqlite3.Error, OSError, EOFError, UnicodeError, OverflowError)):
+        return True
+    return type(error).__module__.startswith("asyncpg") or _is_sqlalchemys(error, "SQLAlchemyError")
 
 
 def typed(url: str, error: BaseException) -> StoreError:

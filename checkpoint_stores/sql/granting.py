@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import Grant
-from checkpoint_stores.sql import allowing, statements
+from checkpoint_stores.sql import allowing
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.lines import grant_of, key_of
 
@@ -50,9 +50,8 @@ class Granting:
 
     async def grants(self, *, flow: str | None, run_id: str | None, tenant: str, live: bool, limit: int) -> list[Grant]:
         key = key_of(run_id) if run_id is not None else None
-        now = self._database.scribe.time()
-        chosen = statements.grants_oldest_first(flow=flow, run_id=key, tenant=tenant, live=live, limit=limit, now=now)
-        return [grant_of(line) for line in await self._database.read(chosen)]
+        found = await self._database.read(lambda ask: ask.grants_oldest_first(flow=flow, run_id=key, tenant=tenant, live=live, limit=limit))
+        return [grant_of(line) for line in found]
 
     async def revoke(self, grant_id: str, *, by: str, reason: str) -> Grant:
         return await self._database.transact(allowing.revoke, grant_id, by, reason)

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import ArgumentError, CodecError, RunNotFoundError
@@ -32,26 +30,26 @@ from checkpoint_stores.records import (
 )
 from checkpoint_stores.signalling import apart
 from checkpoint_stores.soundness import Stored
+from checkpoint_stores.sql.columns import COLUMNS
 from checkpoint_stores.sql.leases import is_over
-from checkpoint_stores.sql.schema import barriers, decisions, effects, grants, runs
 from checkpoint_stores.sql.statements import OWNER_COLUMNS
 
 _REMEMBERED: Final = 1_024
 """So many ids and keys are remembered: a run's are asked for at every step, and those of a run that nobody drives never."""
 
 
-def _line_type(name: str, table: sa.Table, *more: str) -> Any:
+def _line_type(name: str, table: str, *more: str) -> Any:
     """A tuple type whose fields are the table's columns, and what is read beside them."""
-    return namedtuple(name, [*table.columns.keys(), *more])  # noqa: PYI024
+    return namedtuple(name, [*COLUMNS[table], *more])  # noqa: PYI024
 
 
-RunLine: Any = _line_type("RunLine", runs)
-WatchedLine: Any = _line_type("WatchedLine", runs, *OWNER_COLUMNS, "clock")
+RunLine: Any = _line_type("RunLine", "runs")
+WatchedLine: Any = _line_type("WatchedLine", "runs", *OWNER_COLUMNS, "clock")
 """A line of `statements.RUN_BY_ID`."""
-BarrierLine: Any = _line_type("BarrierLine", barriers)
-DecisionLine: Any = _line_type("DecisionLine", decisions)
-EffectLine: Any = _line_type("EffectLine", effects)
-GrantLine: Any = _line_type("GrantLine", grants)
+BarrierLine: Any = _line_type("BarrierLine", "barriers")
+DecisionLine: Any = _line_type("DecisionLine", "decisions")
+EffectLine: Any = _line_type("EffectLine", "effects")
+GrantLine: Any = _line_type("GrantLine", "grants")
 
 
 def key_of(run_id: str) -> bytes:

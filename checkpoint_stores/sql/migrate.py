@@ -1,14 +1,12 @@
-"""The schema's revision: made where there is none, checked at every opening, upgraded on request.
+"""The schema's revision: made where there is none, upgraded on request.
 
-The check is one plain query; Alembic is imported only to upgrade.  Everything
-here is synchronous and runs inside a transaction that holds the schema's lock,
-so that two processes may open a fresh database at the same moment.
+What a database says of itself is judged by `stamp`; a SQLite file that is current, or new (see `sqlite_schema`), does without this
+file and the SQLAlchemy it imports.  Alembic is imported only to upgrade.  Everything here is synchronous and runs inside a
+transaction that holds the schema's lock, so that two processes may open a fresh database at the same moment.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -16,17 +14,12 @@ import sqlalchemy as sa
 
 from checkpoint_stores.errors import SchemaVersionError
 from checkpoint_stores.sql.schema import VERSION_TABLE, metadata
+from checkpoint_stores.sql.stamp import ANOTHER, HEAD, STAMPED, is_current
 
-REVISIONS: Final = ("0001", "0002", "0003")
-"""All revisions, oldest first; the last is what this trailmark needs."""
-
-HEAD: Final = REVISIONS[-1]
 FOLDER: Final = Path(__file__).parent / "migrations"
 
 _LOCK: Final = 0x7472_6169_6C6D_726B
 """Names the schema's advisory lock on PostgreSQL ("trailmrk")."""
-
-_ANOTHER: Final = "give trailmark a database (or a file) of its own"
 
 _version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
 
@@ -50,26 +43,7 @@ def revision_of(connection: sa.Connection, url: str = "") -> str | None:
         if "version_num" not in str(error.orig):
             raise
         found = f"not trailmark's (its table {VERSION_TABLE!r} has no column 'version_num')"
-        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=_ANOTHER) from error
-
-
-def is_stamped(raw: sqlite3.Connection) -> bool:
-    """Whether a SQLite file is certainly current: one bare statement instead of SQLAlchemy's way to it, which `revision_of` goes."""
-    with contextlib.suppress(sqlite3.Error):  # whatever is wrong, `revision_of` says it
-        return bool(raw.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone() == (HEAD,))
-    return False
-
-
-def is_current(revision: str | None, url: str) -> bool:
-    """Whether the schema is what this trailmark needs; False where it is absent or older.
-
-    Raises SchemaVersionError where it is newer.
-    """
-    if revision and revision not in REVISIONS:
-        # Revisions begin with a number of four digits that counts up: anything else was not written by any trailmark.
-        is_ours = revision[:4].isdecimal()
-        raise SchemaVersionError(url, revision if is_ours else repr(revision), HEAD, newer=is_ours, remedy="" if is_ours else _ANOTHER)
-    return revision == HEAD
+        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=ANOTHER) from error
 
 
 def prepare(connection: sa.Connection, url: str, *, may_upgrade: bool) -> None:
@@ -84,7 +58,7 @@ def prepare(connection: sa.Connection, url: str, *, may_upgrade: bool) -> None:
     present = sorted(set(sa.inspect(connection).get_table_names()).intersection(metadata.tables))
     if revision == "" and present:
         found = f"unknown (its table {VERSION_TABLE!r} is empty, but there is a table {present[0]!r})"
-        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=f"restore it from a backup, or {_ANOTHER}")
+        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=f"restore it from a backup, or {ANOTHER}")
     if revision is not None:
         if not may_upgrade:
             raise SchemaVersionError(url, revision or "empty", HEAD, newer=False)
@@ -92,14 +66,10 @@ def prepare(connection: sa.Connection, url: str, *, may_upgrade: bool) -> None:
         return
     if present:
         found = f"not trailmark's (there is a table {present[0]!r} without a revision)"
-        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=_ANOTHER)
+        raise SchemaVersionError(url, found, HEAD, newer=False, remedy=ANOTHER)
     metadata.create_all(connection)
-    connection.execute(
-        sa.text(
-            f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
-        )
-    )
-    connection.execute(sa.insert(_version).values(version_num=HEAD))
+    for statement in STAMPED:
+        connection.execute(sa.text(statement))
 
 
 def lock(connection: sa.Connection) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from checkpoint_stores.errors import LeaseLostError, RunNotFoundError, StoreUnavailableError
 from checkpoint_stores.protocol import Transaction
@@ -13,8 +13,10 @@ from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.holding import Holding
 from checkpoint_stores.sql.lines import id_of, key_of
 from checkpoint_stores.sql.matters import Taking
-from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transitions import creation_of, resumption_of, transition_of
+
+if TYPE_CHECKING:
+    from checkpoint_stores.sql.step_transaction import StepTransaction
 
 _ATTEMPTS: Final = 100
 """How often a run is tried to be taken from an owner that goes on committing without a pause."""

@@ -15,16 +15,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.records import Receipt
-from checkpoint_stores.sql import faults, migrate, postgres_opening, statements
+from checkpoint_stores.sql import faults, migrate, postgres_opening, stamp, statements
+from checkpoint_stores.sql.addresses import Address
 from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.matters import Matter
 from checkpoint_stores.sql.places import for_postgres
 from checkpoint_stores.sql.postgres_desk import PostgresDesk
 from checkpoint_stores.sql.postgres_step import PostgresStep
+from checkpoint_stores.sql.postgres_wire import PostgresWire
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
+from checkpoint_stores.sql.queries import Queries, Question
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.sql.watches import PostgresListener
+from checkpoint_stores.sql.wires import Wire
 
 T = TypeVar("T")
 
@@ -39,18 +43,19 @@ class PostgresDatabase(Database):
     size = statements.POSTGRES_SIZE
     answers_together = True
 
-    def __init__(self, address: sa.URL, scribe: Scribe) -> None:
-        super().__init__(address, scribe)
+    def __init__(self, address: Address, scribe: Scribe) -> None:
+        super().__init__(address.url, scribe)
+        self._address = address
         self._engine: AsyncEngine
         self.writer: PostgresWriter
         self.desk: PostgresDesk
 
     async def _open(self, *, may_upgrade: bool) -> None:
         # As many as there may be are kept: one that is opened for a moment and closed again costs more than what it is opened for.
-        self._engine = create_async_engine(self.address, isolation_level="AUTOCOMMIT", pool_size=CONNECTIONS, max_overflow=0)
+        self._engine = create_async_engine(self._address.for_core(), isolation_level="AUTOCOMMIT", pool_size=CONNECTIONS, max_overflow=0)
         try:
             async with self._engine.connect() as connection:
-                is_current = migrate.is_current(await connection.run_sync(migrate.revision_of, self.url), self.url)
+                is_current = stamp.is_current(await connection.run_sync(migrate.revision_of, self.url), self.url)
             if not is_current:
                 async with self._engine.connect() as connection:
                     await connection.execution_options(isolation_level="READ COMMITTED")
@@ -65,7 +70,7 @@ class PostgresDatabase(Database):
         self.desk = PostgresDesk(self.url, self.connect, self.scribe)
         self.outside = PostgresListener(self.connect)
 
-    async def _close(self, last: Callable[[sa.Connection], object]) -> None:
+    async def _close(self, last: Callable[[Wire], object]) -> None:
         await self.outside.close()
         # What cannot be given back now is free when the lease expires.
         with contextlib.suppress(StoreUnavailableError), faults.typed_errors(self.url):
@@ -79,7 +84,7 @@ class PostgresDatabase(Database):
         """A connection of the driver's own, beside SQLAlchemy's pool."""
         import asyncpg
 
-        _, options = self.address.get_dialect()().create_connect_args(self.address)
+        _, options = self._address.arguments()
         for name in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "async_creator_fn"):
             options.pop(name, None)
         return await asyncpg.connect(**options)
@@ -110,7 +115,7 @@ class PostgresDatabase(Database):
             return created_at
 
     # --- alone ------------------------------------------------------------------------------------------------------
-    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+    async def _write(self, work: Callable[[Wire], T]) -> T:
         # The transaction is the driver's, since most statements go to the driver itself.
         async with self._driver() as (connection, driver):
             try:
@@ -144,7 +149,9 @@ class PostgresDatabase(Database):
             for table in statements.TABLES:
                 await connection.execute(sa.text(f"VACUUM (ANALYZE) {table}"))
 
-    async def _read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+    async def _read(self, question: Question) -> Sequence[sa.Row[Any]]:
+        statement = question(Queries(self.scribe.time()))
+
         async def read() -> Sequence[sa.Row[Any]]:
             async with self._engine.connect() as connection:
                 return (await connection.execute(statement)).all()
@@ -186,9 +193,9 @@ async def _outlasted(taking: asyncio.Future[T]) -> T:
         raise
 
 
-async def _within(transaction: Any, connection: AsyncConnection, work: Callable[[sa.Connection], T]) -> T:
+async def _within(transaction: Any, connection: AsyncConnection, work: Callable[[Wire], T]) -> T:
     try:
-        result = await connection.run_sync(work)
+        result = await connection.run_sync(lambda sync: work(PostgresWire(sync)))
     except BaseException as error:
         if faults.is_connection_lost(error):
             await connection.invalidate()

@@ -6,10 +6,6 @@ nobody comes here.
 
 from __future__ import annotations
 
-from typing import Any
-
-import sqlalchemy as sa
-
 from checkpoint_stores.errors import LeaseLostError, RunNotFoundError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, postgres_statements
@@ -17,22 +13,22 @@ from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.postgres_writer import arrays_of
 from checkpoint_stores.sql.transactions import Scribe, locked
 from checkpoint_stores.sql.transitions import Transition
+from checkpoint_stores.sql.wires import Wire
 
 
-def commit(connection: sa.Connection, scribe: Scribe, work: Transition) -> Receipt:
+def commit(wire: Wire, scribe: Scribe, work: Transition) -> Receipt:
     """Write all of a transition, and what allowances decide of it.  Raises LeaseLostError."""
     run_id, epoch = work.commit.run_id, work.commit.epoch
     try:
-        line, clock = locked(connection, scribe, run_id)
+        line, clock = locked(wire, scribe, run_id)
     except RunNotFoundError:
         raise LeaseLostError(run_id, epoch) from None
     lost = LeaseLostError(run_id, epoch, owner=line.owner, current_epoch=line.epoch)
     if line.epoch != epoch:
         raise lost
-    work = with_uses(connection, work, clock)._replace(asks=None)
-    adapted: Any = connection.connection.dbapi_connection
+    work = with_uses(wire, work, clock)._replace(asks=None)
     try:
-        found = adapted.run_async(lambda driver: driver.fetch(postgres_statements.TRANSITION, scribe.time(), *arrays_of([work])))
+        found = wire.fetch(postgres_statements.TRANSITION, scribe.time(), *arrays_of([work]))
     except Exception as error:
         if faults.is_taken(error):
             raise lost from error

@@ -11,6 +11,7 @@ from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, postgres_opening, postgres_statements, statements
 from checkpoint_stores.sql.places import for_postgres
+from checkpoint_stores.sql.postgres_wire import PostgresWire
 from checkpoint_stores.sql.postgres_writer import arrays_of
 from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transactions import Scribe
@@ -68,7 +69,7 @@ class PostgresStep(StepTransaction):
 
     async def _write(self, work: Transition) -> Receipt:
         if work.asks is not None:
-            return await self._connection.run_sync(postgres_opening.commit, self._scribe, work)
+            return await self._connection.run_sync(lambda sync: postgres_opening.commit(PostgresWire(sync), self._scribe, work))
         now = self._scribe.time()
         try:
             if work.change is not None:

@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNotFoundError
 from checkpoint_stores.records import Inbox, Problem, Row, RunRecord, Snapshot, Standing
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
-from checkpoint_stores.sql import migrate, statements
+from checkpoint_stores.sql import stamp, statements
 from checkpoint_stores.sql.database import Database, Found
 from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, span_of, stored_of, tail_of, watched_run_of
 
@@ -42,23 +40,25 @@ class Reading:
     async def _fitting(self, part: str) -> list[Any]:
         """Runs whose id begins with ``part``, or else ends with it."""
         span = span_of(part)
-        found = [] if span is None else await self._database.read(statements.runs_between(*span, self._time()))
+        found = [] if span is None else await self._database.read(lambda ask: ask.runs_between(*span))
         if not found and (tail := tail_of(part)):
-            ending = await self._database.read(statements.runs_ending(tail, self._time()))
+            ending = await self._database.read(lambda ask: ask.runs_ending(tail))
             found = [line for line in ending if id_of(line.run_id).endswith(part.lower())]
         return list(found)
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str) -> RunRecord | None:
-        found = await self._database.read(statements.run_by_key(flow, run_key, tenant, self._time()))
-        return watched_run_of(found[0]) if found else None
+        found = (await self._database.fetch([(statements.RUN_BY_KEY, (tenant, self._time(), flow, run_key))]))[0]
+        return watched_run_of(WatchedLine(*found[0])) if found else None
 
     async def runs(self, *, flow: str | None, status: str | None, tenant: str, limit: int, before: str | None) -> list[RunRecord]:
         position = None
         if before is not None:
             last = await self.run(before)
             position = (last.created_at, key_of(last.run_id))
-        chosen = statements.runs_newest_first(flow=flow, status=status, tenant=tenant, limit=limit, before=position, now=self._time())
-        return [watched_run_of(line) for line in await self._database.read(chosen)]
+        found = await self._database.read(
+            lambda ask: ask.runs_newest_first(flow=flow, status=status, tenant=tenant, limit=limit, before=position)
+        )
+        return [watched_run_of(line) for line in found]
 
     # --- what is written of one -------------------------------------------------------------------------------------
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
@@ -126,7 +126,7 @@ class Reading:
             after = lines[-1][0]
 
     async def graph(self, graph_hash: str) -> str | None:
-        found = await self._database.read(statements.graph(graph_hash))
+        found = (await self._database.fetch([(statements.GRAPH, (graph_hash,))]))[0]
         return str(found[0][0]) if found else None
 
     # --- whether it is sound, and how much there is -----------------------------------------------------------------
@@ -140,10 +140,9 @@ class Reading:
         return [*problems_of(self._chain, stored), *(Problem(stored.run_id, snapshot.seq, edited) for snapshot in unsound)]
 
     async def stats(self) -> dict[str, Any]:
-        by_status = {line.status: line.number for line in await self._database.read(statements.runs_by_status())}
-        counts = (await self._database.read(statements.counts()))[0]._asdict()
-        sizes = await self._database.read(sa.text(self._database.size))
-        return {"runs": by_status, **counts, "bytes": int(sizes[0].bytes), "schema": migrate.HEAD}
+        by_status = {line.status: line.number for line in await self._database.read(lambda ask: ask.runs_by_status())}
+        counts = (await self._database.read(lambda ask: ask.counts()))[0]._asdict()
+        return {"runs": by_status, **counts, "bytes": await self._database.bytes_taken(), "schema": stamp.HEAD}
 
 
 def _is_enough(stored: Stored, upto: int | None) -> bool:

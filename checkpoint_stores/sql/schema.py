@@ -1,4 +1,7 @@
-"""The tables: the one definition that DDL, queries, migrations and the append path are made from.
+"""The tables: the one definition that DDL, queries, migrations and statements are made from.
+
+What is to be known of them without SQLAlchemy is written from here by ``make docs``: the names in `columns`, the words that make a
+new SQLite file in ``sqlite_schema.sql``.  Whoever changes a table types it; `tests/test_docs.py` says when it was forgotten.
 
 Every byte a user wrote stands in a LargeBinary column that the codec made, so
 that encryption covers it; the other columns are what queries need.  Run ids

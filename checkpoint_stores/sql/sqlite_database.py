@@ -9,26 +9,29 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
-
-import sqlalchemy as sa
 
 from checkpoint_stores.errors import ArgumentError, StoreUnavailableError
 from checkpoint_stores.records import Receipt
-from checkpoint_stores.sql import faults, migrate, statements
+from checkpoint_stores.sql import faults, sqlite_schema, stamp, statements
+from checkpoint_stores.sql.addresses import Address
 from checkpoint_stores.sql.database import Database, Found, Wanted
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.sqlite_reader import SQLiteLister, SQLiteReader
-from checkpoint_stores.sql.sqlite_step import SQLiteStep
-from checkpoint_stores.sql.sqlite_writer import SQLiteWriter, core_over
+from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Transition
 from checkpoint_stores.sql.watches import SQLitePoller
+from checkpoint_stores.sql.wires import Wire
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from checkpoint_stores.sql.queries import Question
+    from checkpoint_stores.sql.step_transaction import StepTransaction
 
 T = TypeVar("T")
 
@@ -50,19 +53,21 @@ def checked_synchronous(synchronous: str) -> str:
 
 
 class SQLiteDatabase(Database):
-    """A file; ``synchronous`` is its PRAGMA."""
+    """A file at an address; ``synchronous`` is its PRAGMA."""
 
     size = statements.SQLITE_SIZE
     answers_together = False
 
-    def __init__(self, address: sa.URL, scribe: Scribe, *, synchronous: str) -> None:
-        super().__init__(address, scribe)
+    def __init__(self, address: Address, scribe: Scribe, *, synchronous: str) -> None:
+        super().__init__(address.url, scribe)
+        self._address = address
         self._synchronous = synchronous
         self._steps_in_line = asyncio.Lock()
         self.writer: SQLiteWriter
         self.reader: SQLiteReader
         self._lister: SQLiteLister | None = None
         self._finding_lister = asyncio.Lock()
+        self._engine: AsyncEngine | None = None
 
     async def _open(self, *, may_upgrade: bool) -> None:
         # A file belongs to who opens it: it is always upgraded.
@@ -75,45 +80,53 @@ class SQLiteDatabase(Database):
         self.outside = SQLitePoller(self._connect, self.scribe.now, writer)
         writer.unheard = self.outside.watches.wake_all
 
-    async def _close(self, last: Callable[[sa.Connection], object]) -> None:
+    async def _close(self, last: Callable[[Wire], object]) -> None:
         await self.outside.close()
         # What cannot be given back now is free when the lease expires.
         with contextlib.suppress(StoreUnavailableError), faults.typed_errors(self.url):
             await self._write(last)
         await self.writer.close()
-        if "_engine" in vars(self):
+        if self._engine is not None:
             await self._engine.dispose()
         async with self._finding_lister:
             if self._lister is not None:
                 await self._lister.close()
         await self.reader.close()
 
-    @cached_property
-    def _engine(self) -> AsyncEngine:
-        # Imported for the first step that wants a transaction of its own: with it comes SQLAlchemy's whole ORM.
+    def _step(self, **options: Any) -> StepTransaction:
+        from checkpoint_stores.sql.sqlite_step import SQLiteStep
+
+        assert self.scribe.now is not None  # noqa: S101 - as above
+        return SQLiteStep(self.url, self._steps_engine, self._steps_in_line, self.scribe.now, **options)
+
+    async def _steps_engine(self) -> AsyncEngine:
+        if self._engine is None:
+            # SQLAlchemy is imported for the first step that wants a transaction of its own, in a thread: the loop does not stand still.
+            engine = await asyncio.to_thread(self._make_engine)
+            if self._engine is None:  # of two at once the second one's is dropped; it has no connection yet
+                self._engine = engine
+        return self._engine
+
+    def _make_engine(self) -> AsyncEngine:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         return create_async_engine(
-            self.address, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args={"timeout": BUSY_SECONDS}
+            self._address.for_core(), isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args={"timeout": BUSY_SECONDS}
         )
-
-    def _step(self, **options: Any) -> SQLiteStep:
-        assert self.scribe.now is not None  # noqa: S101 - as above
-        return SQLiteStep(self.url, self._engine, self._steps_in_line, self.scribe.now, **options)
 
     def commit(self, work: Transition) -> Awaitable[Receipt]:
         return self.writer.submit(work)
 
-    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+    async def _write(self, work: Callable[[Wire], T]) -> T:
         result: T = await self.writer.submit(work)
         return result
 
-    async def _read(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+    async def _read(self, question: Question) -> Sequence[sa.Row[Any]]:
         with faults.typed_errors(self.url):
             if self._lister is None:
                 await self._open_lister()
             assert self._lister is not None  # noqa: S101 - it was just opened
-            found: Sequence[sa.Row[Any]] = await self._lister.submit(statement)
+            found: Sequence[sa.Row[Any]] = await self._lister.submit(question)
             return found
 
     async def _open_lister(self) -> None:
@@ -122,7 +135,8 @@ class SQLiteDatabase(Database):
             if self._is_closed:
                 raise StoreUnavailableError(self.url, "this store is closed")
             if self._lister is None:
-                lister = SQLiteLister(self.url, self._connect)
+                assert self.scribe.now is not None  # noqa: S101 - as above
+                lister = SQLiteLister(self.url, self._connect, self.scribe.now)
                 await lister.open()
                 self._lister = lister
 
@@ -149,9 +163,9 @@ class SQLiteDatabase(Database):
 
     # --- connections ------------------------------------------------------------------------------------------------
     def _connect(self) -> sqlite3.Connection:
-        args, options = self.address.get_dialect()().create_connect_args(self.address)
+        path, options = self._address.arguments()
         given: dict[str, Any] = {**options, "timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
-        connection: sqlite3.Connection = sqlite3.connect(args[0], **given)
+        connection: sqlite3.Connection = sqlite3.connect(path, **given)
         return connection
 
     def connect_reader(self) -> sqlite3.Connection:
@@ -178,19 +192,38 @@ class SQLiteDatabase(Database):
         return connection
 
     def _make_current(self, raw: sqlite3.Connection) -> None:
-        if migrate.is_stamped(raw):
+        if stamp.is_stamped(raw):
             return
+        if sqlite_schema.is_absent(raw):
+            with _exclusively(raw):
+                if sqlite_schema.is_absent(raw):  # still: another process may have been faster
+                    sqlite_schema.make(raw)
+        if not stamp.is_stamped(raw):
+            self._migrate(raw)
+
+    def _migrate(self, raw: sqlite3.Connection) -> None:
+        # For this SQLAlchemy is imported: there are older tables, newer ones, or somebody else's.
+        from checkpoint_stores.sql import migrate
+        from checkpoint_stores.sql.sqlite_core import core_over
+
         connection = core_over(raw)
-        if migrate.is_current(migrate.revision_of(connection, self.url), self.url):
+        if stamp.is_current(migrate.revision_of(connection, self.url), self.url):
             return
-        raw.execute("BEGIN EXCLUSIVE")
-        try:
+        with _exclusively(raw):
             migrate.prepare(connection, self.url, may_upgrade=True)
-            raw.execute("COMMIT")
-        except BaseException:
-            if raw.in_transaction:
-                raw.execute("ROLLBACK")
-            raise
+
+
+@contextlib.contextmanager
+def _exclusively(raw: sqlite3.Connection) -> Iterator[None]:
+    """A transaction beside which there is no other."""
+    raw.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+        raw.execute("COMMIT")
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+        raise
 
 
 def _sifted(wanted: Wanted, sift: Callable[[Found], T], raw: sqlite3.Connection) -> T:

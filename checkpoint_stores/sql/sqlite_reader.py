@@ -9,13 +9,13 @@ from __future__ import annotations
 import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from checkpoint_stores.sql.settling import Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
-from checkpoint_stores.sql.sqlite_writer import core_over
+
+if TYPE_CHECKING:
+    from checkpoint_stores.sql.queries import Question
 
 Work = TypeVar("Work")
 
@@ -50,14 +50,20 @@ class SQLiteReader(_OneByOne[Reading]):
             self._raw.execute("COMMIT")
 
 
-class SQLiteLister(_OneByOne[sa.Executable]):
-    """Takes one of SQLAlchemy's statements, answers with all its lines."""
+class SQLiteLister(_OneByOne["Question"]):
+    """Takes a question, answers with all lines of the query it chooses; ``clock`` is in microseconds, and is called in the thread."""
 
-    def __init__(self, url: str, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, url: str, connect: Callable[[], sqlite3.Connection], clock: Callable[[], int]) -> None:
         super().__init__(url, connect, name="trailmark-sqlite-lister")
+        self._clock = clock
 
     def _prepare(self) -> None:
+        # Here SQLAlchemy is imported, in this thread: a server's loop does not stand still for its first listing.
+        from checkpoint_stores.sql.queries import Queries
+        from checkpoint_stores.sql.sqlite_core import core_over
+
+        self._queries = Queries
         self._core = core_over(self._raw)
 
-    def _read(self, work: sa.Executable) -> Any:
-        return self._core.execute(work).all()
+    def _read(self, work: Question) -> Any:
+        return self._core.execute(work(self._queries(self._clock()))).all()

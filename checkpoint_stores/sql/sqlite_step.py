@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-
-import sqlalchemy as sa
 
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_transition
 from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.step_transaction import StepTransaction
 from checkpoint_stores.sql.transitions import Transition
+from checkpoint_stores.sql.wires import SQLiteWire
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
@@ -22,12 +22,14 @@ class SQLiteStep(StepTransaction):
     """Waits behind the other steps of this process, then for the file's lock; the writer waits behind it.
 
     Args:
-        engine: where connections come from.
+        engine: tells where connections come from.
         line: held from BEGIN to the end.
         clock: microseconds.
     """
 
-    def __init__(self, url: str, engine: AsyncEngine, line: asyncio.Lock, clock: Callable[[], int], **options: Any) -> None:
+    def __init__(
+        self, url: str, engine: Callable[[], Awaitable[AsyncEngine]], line: asyncio.Lock, clock: Callable[[], int], **options: Any
+    ) -> None:
         super().__init__(url, **options)
         self._engine = engine
         self._line = line
@@ -36,7 +38,7 @@ class SQLiteStep(StepTransaction):
         self._stands_in_line = False
 
     async def _connect(self) -> AsyncConnection:
-        connection = await self._engine.connect()
+        connection = await (await self._engine()).connect()
         self._driver = (await connection.get_raw_connection()).driver_connection
         return connection
 
@@ -54,14 +56,14 @@ class SQLiteStep(StepTransaction):
         """SQLite has no word for it: a deferred foreign key is checked at COMMIT."""
 
     async def _write(self, work: Transition) -> Receipt:
-        def write(connection: sa.Connection) -> Receipt:
+        def write(connection: Connection) -> Receipt:
             adapted: Any = connection.connection.dbapi_connection
 
             def execute(statement: str, values: Any) -> list[Any]:
                 return list(adapted.run_async(lambda driver: driver.execute_fetchall(statement, values)))
 
             now = self._clock()
-            asked = work if work.asks is None else with_uses(connection, work, now)
+            asked = work if work.asks is None else with_uses(SQLiteWire(execute), work, now)
             return sqlite_transition.write(execute, asked, now)
 
         return await self._connection.run_sync(write)

@@ -7,20 +7,18 @@ transaction does it on that step's.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 from checkpoint_stores.errors import LeaseLostError, RunMovedError
 from checkpoint_stores.records import Receipt, new_tuple
 from checkpoint_stores.sql import statements
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.transitions import Transition
+from checkpoint_stores.sql.wires import Execute
 
 T = TypeVar("T")
-
-Execute: TypeAlias = Callable[[str, Any], Sequence[Any]]
-"""Carries a statement out and returns its lines."""
 
 
 def append(execute: Execute, work: Transition, now: int) -> Receipt:

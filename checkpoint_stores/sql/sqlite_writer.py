@@ -13,8 +13,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeGuard
 
-import sqlalchemy as sa
-
 from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_transition
@@ -22,20 +20,12 @@ from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.settling import Answer, Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Transition
-
-
-def core_over(raw: sqlite3.Connection) -> sa.Connection:
-    """SQLAlchemy over a bare connection whose transactions are ours: it neither begins, commits nor resets."""
-    engine = sa.create_engine(
-        "sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
-    )
-    return engine.connect()
-
+from checkpoint_stores.sql.wires import SQLiteWire, Wire
 
 _ONE_IS_WRONG: Final = (sqlite3.IntegrityError, UnicodeError, OverflowError)
 """What a statement raises for a row that is wrong in itself; the statement then has done nothing."""
 
-Written: TypeAlias = "Transition | Callable[[sa.Connection], Any]"
+Written: TypeAlias = Transition | Callable[[Wire], Any]
 
 
 class SQLiteWriter(SQLiteQueue[Written]):
@@ -49,10 +39,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
     def __init__(self, url: str, connect: Callable[[], sqlite3.Connection], clock: Callable[[], int]) -> None:
         super().__init__(url, connect, name="trailmark-sqlite-writer")
         self._clock = clock
-        self._core: sa.Connection
-
-    def _prepare(self) -> None:
-        self._core = core_over(self._raw)
+        self._wire = SQLiteWire(self._execute)
 
     def _carry_out(self, jobs: list[Job[Written]]) -> list[Outcome]:
         work, future = jobs[0]
@@ -97,7 +84,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
                 return future, None, error
         execute("SAVEPOINT one")
         try:
-            result = self._transition(work) if type(work) is Transition else work(self._core)
+            result = self._transition(work) if type(work) is Transition else work(self._wire)
         except BaseException as error:
             if not self._raw.in_transaction:
                 raise  # the disk is full or the file is broken: SQLite has undone everything by itself
@@ -110,7 +97,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
     def _transition(self, work: Transition) -> Receipt:
         now = self._clock()
         if work.asks is not None:
-            work = with_uses(self._core, work, now)
+            work = with_uses(self._wire, work, now)
         return sqlite_transition.write(self._execute, work, now)
 
     def _execute(self, statement: str, values: Any) -> list[Any]:

@@ -17,15 +17,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-import sqlalchemy as sa
-from sqlalchemy.util import await_only
-
 from checkpoint_stores.errors import StoreError, TransactionOverError, TransactionTimeoutError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults
 from checkpoint_stores.sql.transitions import Transition
 
-if TYPE_CHECKING:  # SQLAlchemy's asyncio brings its ORM along, which only a step with a transaction of its own is to pay for
+if TYPE_CHECKING:  # only a step with a transaction of its own is to pay for SQLAlchemy; connecting imports it
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ENDS: Final = re.compile(
@@ -67,10 +64,12 @@ class StepTransaction(ABC):
         """A connection for the node; the transaction begins with its first statement.  Raises StoreUnavailableError."""
         with faults.typed_errors(self._url):
             self._connection = await self._connect()
+        from sqlalchemy import event
+
         sync = self._connection.sync_connection
-        sa.event.listen(sync, "before_cursor_execute", self._before)
-        sa.event.listen(sync, "commit", self._refuse)
-        sa.event.listen(sync, "rollback", self._refuse)
+        event.listen(sync, "before_cursor_execute", self._before)
+        event.listen(sync, "commit", self._refuse)
+        event.listen(sync, "rollback", self._refuse)
         return self._connection
 
     def _before(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -82,6 +81,8 @@ class StepTransaction(ABC):
         if _ENDS.match(statement):
             self._refuse()
         if not self.is_begun:
+            from sqlalchemy.util import await_only
+
             await_only(self._begin())
 
     def _refuse(self, *_: object) -> None:
@@ -184,6 +185,8 @@ class StepTransaction(ABC):
                 self._ended()
 
     async def _close(self) -> None:
+        import sqlalchemy as sa
+
         sync = self._connection.sync_connection
         if sync is not None and sa.event.contains(sync, "commit", self._refuse):
             for name in ("commit", "rollback"):

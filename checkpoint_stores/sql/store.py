@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-import sqlalchemy as sa
-
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import ArgumentError
@@ -42,8 +40,9 @@ from checkpoint_stores.records import (
     Standing,
 )
 from checkpoint_stores.sql import statements, transactions
+from checkpoint_stores.sql.addresses import Address, address_of
 from checkpoint_stores.sql.asking import Asking
-from checkpoint_stores.sql.database import Database, address_of
+from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.dues import Dues
 from checkpoint_stores.sql.effecting import Effecting
 from checkpoint_stores.sql.granting import Granting
@@ -99,11 +98,10 @@ class SQLCheckpointStore:
         now: Callable[[], int] | None = None,
     ) -> None:
         address = address_of(url)
-        is_file = address.get_backend_name() == "sqlite"
         check_lease(lease)
         self.chain = Chain(chain_key)
         # SQLite runs in this process, so its clock is this machine's.
-        clock = machine_time if is_file and now is None else now
+        clock = machine_time if address.is_file and now is None else now
         scribe = Scribe(new_worker_id(), lease // timedelta(microseconds=1), self.chain, clock)
         self._database = _database_of(address, scribe, checked_synchronous(synchronous))
         self.url: str = self._database.url
@@ -141,7 +139,7 @@ class SQLCheckpointStore:
         if self._database.scribe.now is not None:
             return self._database.scribe.now()
         now: int | None = await self._database.at_once(AskingTime())
-        return now if now is not None else int((await self._database.read(statements.clock_now()))[0][0])
+        return now if now is not None else int((await self._database.fetch([(statements.CLOCK, (None,))]))[0][0][0])
 
     @property
     def worker_id(self) -> str:
@@ -332,8 +330,8 @@ def machine_time() -> int:
     return time.time_ns() // 1000
 
 
-def _database_of(address: sa.URL, scribe: Scribe, synchronous: str) -> Database:
-    if address.get_backend_name() == "sqlite":
+def _database_of(address: Address, scribe: Scribe, synchronous: str) -> Database:
+    if address.is_file:
         return SQLiteDatabase(address, scribe, synchronous=synchronous)
     # What belongs to PostgreSQL alone is imported only for it: the start of a command line over a file is not to wait for that.
     from checkpoint_stores.sql.postgres_database import PostgresDatabase

@@ -6,8 +6,6 @@ asks to say; this knows only what must never go.
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.errors import RunExistsError, RunNotEndedError, RunNotFoundError
 from checkpoint_stores.records import ENDED, RunRecord, Snapshot
@@ -31,7 +29,8 @@ from checkpoint_stores.sql.lines import (
     run_of,
     stored_of,
 )
-from checkpoint_stores.sql.transactions import Scribe, fetch, locked, put_graph, tell
+from checkpoint_stores.sql.transactions import Scribe, locked, put_graph
+from checkpoint_stores.sql.wires import Wire
 
 
 class Upkeep:
@@ -72,56 +71,56 @@ class Upkeep:
         return before, await self._size()
 
     async def _size(self) -> int:
-        return int((await self._database.read(sa.text(self._database.size)))[0].bytes)
+        return await self._database.bytes_taken()
 
 
-def _delete(connection: sa.Connection, scribe: Scribe, run_id: str) -> RunRecord:
+def _delete(wire: Wire, scribe: Scribe, run_id: str) -> RunRecord:
     """Delete a run that has ended, and all that is kept of it.  Raises RunNotFoundError, RunNotEndedError."""
-    line, _clock = locked(connection, scribe, run_id)
+    line, _clock = locked(wire, scribe, run_id)
     if line.status not in ENDED:
         raise RunNotEndedError(run_id, line.status)
     for delete in statements.DELETE_RUN:
-        fetch(connection, delete, line.run_id)
+        wire.fetch(delete, line.run_id)
     return run_of(line)
 
 
-def _admit(connection: sa.Connection, scribe: Scribe, image: RunImage) -> RunRecord:
+def _admit(wire: Wire, scribe: Scribe, image: RunImage) -> RunRecord:
     """Insert a run as it was elsewhere.  Raises RunExistsError."""
     run, line = image.run, admitted_line(image.run, genesis=image.genesis, cancel=image.cancel)
-    taken = fetch(connection, statements.NAME_TAKEN, line.run_id, run.tenant, run.flow, run.run_key)
+    taken = wire.fetch(statements.NAME_TAKEN, line.run_id, run.tenant, run.flow, run.run_key)
     if taken:
         there = id_of(taken[0][0])
         raise RunExistsError(run.run_id if there == run.run_id else run.run_key or run.run_id, there)
-    fetch(connection, statements.ADMIT_RUN, *line)
+    wire.fetch(statements.ADMIT_RUN, *line)
     if image.definition:
-        put_graph(connection, scribe, run.graph_hash, image.definition)
+        put_graph(wire, scribe, run.graph_hash, image.definition)
     for row in image.rows:
-        fetch(connection, statements.ADMIT_ROW, line.run_id, *row[1:])
+        wire.fetch(statements.ADMIT_ROW, line.run_id, *row[1:])
     for snapshot in image.snapshots:
         seal = scribe.chain.seal_snapshot(snapshot)
-        fetch(connection, statements.PUT_SNAPSHOT, line.run_id, snapshot.seq, snapshot.digest, seal, snapshot.payload, run.epoch)
+        wire.fetch(statements.PUT_SNAPSHOT, line.run_id, snapshot.seq, snapshot.digest, seal, snapshot.payload, run.epoch)
     for barrier in image.barriers:
         values = barrier_line(barrier, tenant=run.tenant)
-        fetch(connection, statements.INSERT_BARRIER, *(values[name] for name in BarrierLine._fields))
+        wire.fetch(statements.INSERT_BARRIER, *(values[name] for name in BarrierLine._fields))
     for decision in image.decisions:
         values = decision_line(decision)
-        fetch(connection, statements.INSERT_DECISION, *(values[name] for name in DecisionLine._fields))
+        wire.fetch(statements.INSERT_DECISION, *(values[name] for name in DecisionLine._fields))
     for effect in image.effects:
-        fetch(connection, statements.PUT_EFFECT, *effect_line(effect))
-    tell(connection, line.run_id)
+        wire.fetch(statements.PUT_EFFECT, *effect_line(effect))
+    wire.tell(line.run_id)
     return run_of(line)
 
 
-def _drop_before(connection: sa.Connection, scribe: Scribe, snapshot: Snapshot) -> int:
+def _drop_before(wire: Wire, scribe: Scribe, snapshot: Snapshot) -> int:
     """Keep the snapshot and delete the rows it stands for; return how many.  Raises RunNotFoundError."""
-    line, _clock = locked(connection, scribe, snapshot.run_id)
+    line, _clock = locked(wire, scribe, snapshot.run_id)
     key = line.run_id
-    there = fetch(connection, statements.ROW_DIGEST, key, snapshot.seq)
-    heads = fetch(connection, statements.HEAD, key)
+    there = wire.fetch(statements.ROW_DIGEST, key, snapshot.seq)
+    heads = wire.fetch(statements.HEAD, key)
     if not there or bytes(there[0][0]) != snapshot.digest or heads[0][0] <= snapshot.seq:
         return 0
     seal = scribe.chain.seal_snapshot(snapshot)
-    fetch(connection, statements.PUT_SNAPSHOT, key, snapshot.seq, snapshot.digest, seal, snapshot.payload, line.epoch)
-    dropped = fetch(connection, statements.DROP_ROWS, key, snapshot.seq)
-    fetch(connection, statements.DROP_SNAPSHOTS, key, snapshot.seq)
+    wire.fetch(statements.PUT_SNAPSHOT, key, snapshot.seq, snapshot.digest, seal, snapshot.payload, line.epoch)
+    dropped = wire.fetch(statements.DROP_ROWS, key, snapshot.seq)
+    wire.fetch(statements.DROP_SNAPSHOTS, key, snapshot.seq)
     return len(dropped)

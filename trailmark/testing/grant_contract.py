@@ -10,6 +10,7 @@ A second base beside `StoreContract`::
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -299,6 +300,13 @@ class GrantContract:
     async def test_a_graph_that_was_put_is_a_flow_that_is_known(self, store: CheckpointStore) -> None:
         await store.put_graph("n" * 64, '{"flow": "new one", "barriers": {"sign": {"approvers": []}}}')
         assert (await allow(store, "sign", flow="new one")).flow == "new one"
+
+    @pytest.mark.parametrize("flow", ["50%_off", "a/b", "back\\slash", "Grün & 'so'"])
+    async def test_a_flow_is_known_by_its_whole_name_whatever_signs_are_in_it(self, store: CheckpointStore, flow: str) -> None:
+        with pytest.raises(UnknownFlowError):
+            await allow(store, "sign", flow=flow)
+        await store.put_graph("n" * 64, json.dumps({"flow": flow, "barriers": {"sign": {"approvers": []}}}, ensure_ascii=False))
+        assert (await allow(store, "sign", flow=flow)).flow == flow
 
     async def test_grants_are_listed_oldest_first_and_by_what_they_are_for(self, store_factory: StoreFactory) -> None:
         clock = SetClock()
