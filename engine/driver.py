@@ -57,6 +57,9 @@ from engine.walk import Batch, Walk
 WATCH_AFTER: Final = timedelta(milliseconds=50)
 """Every commit tells whether the inbox moved.  Only a run that is still going on after this also listens between commits."""
 
+LONGEST_UNHEARD: Final = timedelta(milliseconds=400)
+"""At least so often it is seen whether commits still follow each other, and nobody need listen."""
+
 
 class RunDriver:
     """Drives one run until it ends, stops or parks.  One per run and process."""
@@ -206,7 +209,7 @@ class RunDriver:
         Raises LeaseLostError, StoreUnavailableError: the run stays as its last commit left it, and can be resumed.
         """
         self._told_at = self.live.head
-        self._listen_later()
+        self._listen_later(WATCH_AFTER)
         await self._drive(lambda: self._walk.begin(self._clock.now()))
 
     async def drive_on(self) -> None:
@@ -447,10 +450,10 @@ class RunDriver:
         self._read(await self._store.inbox(self._walk.state.run_id), events)
         return [*self._happened(), *events]
 
-    def _listen_later(self) -> None:
-        self._listening = self._loop.call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
+    def _listen_later(self, after: timedelta) -> None:
+        self._listening = self._loop.call_later(after.total_seconds(), self._begin_to_listen, after)
 
-    def _begin_to_listen(self) -> None:
+    def _begin_to_listen(self, waited: timedelta) -> None:
         """Listen for outsiders; not yet while commits follow each other, since each brings back whether anybody wrote to the inbox.
 
         Where a policy holds rows back, they may be saved beside the steps (`checkpoint`), and the drive hears nothing of that.
@@ -458,7 +461,7 @@ class RunDriver:
         durable, before = self.live.head, self._told_at
         self._told_at = durable
         if not self._committer.holds_back and (durable != before or durable < self._walk.state.seq):
-            self._listen_later()
+            self._listen_later(min(2 * waited, LONGEST_UNHEARD))
         else:
             self._listener = asyncio.create_task(self._watch_inbox())
 

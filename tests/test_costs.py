@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import sqlite3
 import sys
 from collections import Counter
@@ -106,6 +107,38 @@ async def test_on_sqlite_branches_that_end_together_share_statements(sqlite_url:
         assert await store.verify(run_id) == []
         assert len([row async for row in store.history(run_id)]) == 103
     assert len([text for text in told_to_sqlite if "INSERT INTO checkpoints" in text]) <= 12
+
+
+async def test_on_sqlite_a_decision_asks_for_what_it_needs_and_no_more(sqlite_url: str, told_to_sqlite: list[str]) -> None:
+    flow = Flow("asking", Journal).add_barrier("only", prompt="Go on?", approvers={"ana"}).add_node("write", well)
+    graph = flow.set_entry("only").add_edge("only", "write").add_edge("write", END).compile()
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(graph, store=store) as executor:
+        for _ in range(2):
+            run_id = (await executor.execute({})).run_id
+            told_to_sqlite.clear()
+            await store.decide(run_id, "only", Decision.approve(by="ana"))
+            decided = _begun(told_to_sqlite)
+            run_id = (await executor.execute({})).run_id
+            told_to_sqlite.clear()
+            handle = executor.open(run_id)
+            await handle.decide("only", Decision.approve(by="ana"))
+            await handle.result()
+            gone_on = _begun(told_to_sqlite)
+    assert decided == ["BEGIN IMMEDIATE", *3 * ["SELECT"], "INSERT INTO decisions", "UPDATE barriers", "UPDATE runs", "COMMIT"]
+    assert gone_on == [
+        *("BEGIN", *5 * ["SELECT"], "COMMIT"),
+        *("BEGIN IMMEDIATE", "UPDATE runs", *2 * ["INSERT INTO checkpoints"], "UPDATE barriers", "INSERT INTO decisions", "COMMIT"),
+        *("BEGIN IMMEDIATE", "UPDATE runs", "INSERT INTO checkpoints", "COMMIT"),
+    ]
+
+
+def _begun(told: list[str]) -> list[str]:
+    """How statements begin: what they do to which table."""
+    found = [
+        re.search(r"^(?:WITH given .*?(?=INSERT))?(INSERT INTO \w+|UPDATE \w+|SELECT|BEGIN IMMEDIATE|BEGIN|COMMIT|\w+)", text, re.DOTALL)
+        for text in told
+    ]
+    return [match[1] for match in found if match is not None and match[1] != "PRAGMA"]
 
 
 async def test_while_commits_follow_each_other_nobody_asks_what_outsiders_wrote(

@@ -260,6 +260,41 @@ async def test_a_read_only_database_is_told(sqlite_url: str) -> None:
             await new_run(store)
 
 
+async def test_what_fails_behind_something_it_wrote_is_undone_and_what_was_written_beside_it_stays(sqlite_url: str) -> None:
+    free, held = threading.Event(), threading.Event()
+
+    def holds(_wire: Wire) -> None:
+        held.set()
+        free.wait()
+
+    def writes(name: str, fails: str = "") -> Callable[[Wire], str]:
+        def work(wire: Wire) -> str:
+            if fails == "before":
+                raise ValueError(name)
+            wire.fetch("INSERT INTO graphs (graph_hash, definition) VALUES (%1, '')", name)
+            if fails:
+                raise ValueError(name)
+            return name
+
+        return work
+
+    async with SQLCheckpointStore(sqlite_url) as store:
+        writer = store._database.writer
+        assert isinstance(writer, SQLiteWriter)
+        first = writer.submit(holds)
+        await asyncio.to_thread(held.wait)
+        # The thread is busy: what is asked for meanwhile shares one transaction.
+        works = [writes("one"), writes("half", "behind"), writes("two"), writes("nothing", "before"), writes("three")]
+        told = asyncio.gather(*map(writer.submit, works), return_exceptions=True)
+        free.set()
+        await first
+        outcomes = await told
+    assert [str(outcome) for outcome in outcomes] == ["one", "half", "two", "nothing", "three"]
+    assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False, True, False]
+    with closing(sqlite3.connect(file_of(sqlite_url))) as raw:
+        assert {name for (name,) in raw.execute("SELECT graph_hash FROM graphs")} == {"one", "two", "three"}
+
+
 async def pragma(store: SQLCheckpointStore, text: str) -> Any:
     """Ask or set a PRAGMA on the writer's own connection."""
     writer = store._database.writer

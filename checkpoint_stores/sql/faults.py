@@ -7,8 +7,7 @@ has none of theirs, and need not load them to find that out.  Knows no connectio
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from checkpoint_stores.errors import CodecError, StoreError, StoreUnavailableError
 
@@ -83,14 +82,22 @@ def typed(url: str, error: BaseException) -> StoreError:
     return StoreUnavailableError(url, reason_of(error))
 
 
-@contextmanager
-def typed_errors(url: str) -> Iterator[None]:
+class _TypedErrors:
+    """A context; a class, since a generator that is one costs a step ten times as much."""
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, StoreError) and is_of_a_driver(error):
+            raise typed(self._url, error) from error
+
+
+def typed_errors(url: str) -> AbstractContextManager[None]:
     """Turn every error of a driver, of SQLAlchemy or of the system into the store's."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        if not is_of_a_driver(error):
-            raise
-        raise typed(url, error) from error
+    return _TypedErrors(url)

@@ -227,8 +227,14 @@ def _exclusively(raw: sqlite3.Connection) -> Iterator[None]:
 
 
 def _sifted(wanted: Wanted, sift: Callable[[Found], T], raw: sqlite3.Connection) -> T:
-    with contextlib.ExitStack() as cursors:  # one left open would hold on to this moment of the file
-        return sift([cursors.enter_context(contextlib.closing(raw.execute(*for_sqlite(*asked)))) for asked in wanted])
+    cursors: list[sqlite3.Cursor] = []
+    try:
+        for asked in wanted:
+            cursors.append(raw.execute(*for_sqlite(*asked)))  # noqa: PERF401 - those that are open are closed where one cannot be opened
+        return sift(cursors)
+    finally:
+        for cursor in cursors:
+            cursor.close()  # one left open would hold on to this moment of the file
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -25,6 +25,11 @@ from checkpoint_stores.sql.wires import SQLiteWire, Wire
 _ONE_IS_WRONG: Final = (sqlite3.IntegrityError, UnicodeError, OverflowError)
 """What a statement raises for a row that is wrong in itself; the statement then has done nothing."""
 
+
+class _HalfWrittenError(Exception):
+    """A job failed behind something that it had written.  Never leaves the writer."""
+
+
 Written: TypeAlias = Transition | Callable[[Wire], Any]
 
 
@@ -43,25 +48,38 @@ class SQLiteWriter(SQLiteQueue[Written]):
 
     def _carry_out(self, jobs: list[Job[Written]]) -> list[Outcome]:
         work, future = jobs[0]
-        try:
-            if len(jobs) == 1 and _is_ordinary(work):
+        if len(jobs) == 1 and _is_ordinary(work):
+            try:
                 # The ordinary step alone: one statement, which is its own transaction.
                 return [(future, sqlite_transition.append(self._execute, work, self._clock()), None)]
-            self._raw.execute("BEGIN IMMEDIATE")
-        except BaseException as error:  # noqa: BLE001 - the caller gets it
-            return [(waiting, None, error) for _, waiting in jobs]
+            except BaseException as error:  # noqa: BLE001 - the caller gets it
+                return [(future, None, error)]
+        try:
+            return self._together(jobs, apart=False)
+        except _HalfWrittenError:
+            return self._together(jobs, apart=True)
+
+    def _together(self, jobs: list[Job[Written]], *, apart: bool) -> list[Outcome]:
+        """Carry jobs out in one transaction; ``apart``: so that what one of them wrote can be undone alone.
+
+        Most that fail have written nothing, so nobody pays for what undoes it.  Raises _HalfWrittenError, and nothing is written, where one
+        has, and they were not kept apart.
+        """
         outcomes: list[Outcome] = []
         try:
-            for together in _together(jobs):
-                if len(together) > 1:
-                    outcomes += self._append(together)
+            self._raw.execute("BEGIN IMMEDIATE")
+            for group in _groups(jobs):
+                if len(group) > 1:
+                    outcomes += self._append(group)
                 else:
-                    outcomes.append(self._carry_out_one(*together[0]))
+                    outcomes.append(self._carry_out_one(*group[0], apart=apart))
             self._raw.execute("COMMIT")
-        except BaseException as error:  # noqa: BLE001 - nothing of the batch was written; every caller gets it
+        except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 self._raw.execute("ROLLBACK")
-            return [(waiting, None, error) for _, waiting in jobs]
+            if isinstance(error, _HalfWrittenError):
+                raise
+            return [(waiting, None, error) for _, waiting in jobs]  # nothing of the batch was written; every caller gets it
         return outcomes
 
     def _append(self, jobs: Sequence[Job[Any]]) -> list[Outcome]:
@@ -69,29 +87,38 @@ class SQLiteWriter(SQLiteQueue[Written]):
         try:
             answers = sqlite_transition.append_many(self._execute, [work for work, _ in jobs], self._clock())
         except _ONE_IS_WRONG:
-            return [self._carry_out_one(*job) for job in jobs]
+            return [self._append_one(*job) for job in jobs]
         outcomes: list[Outcome] = []
         for (_, future), told in zip(jobs, answers, strict=True):
             outcomes.append((future, None, told) if isinstance(told, LeaseLostError) else (future, told, None))
         return outcomes
 
-    def _carry_out_one(self, work: Any, future: Answer) -> Outcome:
-        execute = self._raw.execute
+    def _append_one(self, work: Transition, future: Answer) -> Outcome:
+        try:
+            return future, sqlite_transition.append(self._execute, work, self._clock()), None  # a single statement undoes itself
+        except (*_ONE_IS_WRONG, LeaseLostError) as error:
+            return future, None, error
+
+    def _carry_out_one(self, work: Any, future: Answer, *, apart: bool) -> Outcome:
         if _is_ordinary(work):
-            try:
-                return future, sqlite_transition.append(self._execute, work, self._clock()), None  # a single statement undoes itself
-            except (*_ONE_IS_WRONG, LeaseLostError) as error:
-                return future, None, error
-        execute("SAVEPOINT one")
+            return self._append_one(work, future)
+        raw = self._raw
+        if apart:
+            raw.execute("SAVEPOINT one")
+        before = raw.total_changes
         try:
             result = self._transition(work) if type(work) is Transition else work(self._wire)
         except BaseException as error:
-            if not self._raw.in_transaction:
+            if not raw.in_transaction:
                 raise  # the disk is full or the file is broken: SQLite has undone everything by itself
-            execute("ROLLBACK TO one")
-            execute("RELEASE one")
+            if apart:
+                raw.execute("ROLLBACK TO one")
+                raw.execute("RELEASE one")
+            elif raw.total_changes != before:
+                raise _HalfWrittenError from error
             return future, None, error
-        execute("RELEASE one")
+        if apart:
+            raw.execute("RELEASE one")
         return future, result, None
 
     def _transition(self, work: Transition) -> Receipt:
@@ -109,7 +136,7 @@ def _is_ordinary(work: Any) -> TypeGuard[Transition]:
     return type(work) is Transition and work.change is None and len(work.rows) == 1
 
 
-def _together(jobs: list[Job[Any]]) -> Iterator[Sequence[Job[Any]]]:
+def _groups(jobs: list[Job[Any]]) -> Iterator[Sequence[Job[Any]]]:
     """The jobs in order, ordinary commits of different runs that follow each other in groups that share a statement."""
     waiting: dict[bytes, Job[Any]] = {}
     for job in jobs:

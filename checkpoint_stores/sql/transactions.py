@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from checkpoint_stores import attempts, effects
 from checkpoint_stores.chain import Chain
-from checkpoint_stores.deciding import find_ticket, is_known, judge, node_of, tickets_counting_for
+from checkpoint_stores.deciding import find_ticket, is_known, judge, needs_delegations, node_of, tickets_counting_for
 from checkpoint_stores.errors import (
     CheckpointCorruptError,
     LeaseHeldError,
     LeaseLostError,
+    NotAnApproverError,
+    NotDelegatedError,
     RunEndedError,
     RunExistsError,
     RunMovedError,
@@ -264,9 +267,14 @@ def decide(wire: Wire, scribe: Scribe, run_id: str, barrier: str, decision: Deci
     ticket = find_ticket(run, barrier, known, definitions[0][0] if definitions else None)
     counting = tickets_counting_for(ticket.ticket if isinstance(ticket, BarrierRecord) else ticket.name)
     cast = [decision_of(DecisionLine(*values)) for values in wire.fetch(statements.VOTES, line.run_id, *counting)]
-    handed_on = wire.fetch(statements.DELEGATIONS, run.tenant, node_of(barrier), decision.by)
-    delegations = [grant_of(GrantLine(*values)) for values in handed_on]
-    verdict = judge(run, ticket, cast, decision, now=clock, decision_id=new_id(clock), delegations=delegations)
+    judged = partial(judge, run, ticket, cast, decision, now=clock, decision_id=new_id(clock))
+    try:
+        verdict = judged()
+    except (NotAnApproverError, NotDelegatedError) as error:
+        if not needs_delegations(error, decision):
+            raise
+        handed_on = wire.fetch(statements.DELEGATIONS, run.tenant, node_of(barrier), decision.by)
+        verdict = judged(delegations=[grant_of(GrantLine(*values)) for values in handed_on])
     if not verdict.is_new:
         return verdict.record, False
     values = decision_line(verdict.record)
