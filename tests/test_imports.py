@@ -61,8 +61,6 @@ asyncio.run(main())
 MODELS = {"annotated_types", "orjson", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
 """What every state and every update passes through."""
 
-HEAVY = {"sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "sqlalchemy.orm"}
-"""Parts of SQLAlchemy that double what it costs to load."""
 
 DECIDED = """
 import asyncio, trailmark
@@ -183,11 +181,9 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("looks", LOOKS)
-def test_a_listing_on_sqlite_loads_the_core_of_sqlalchemy_and_no_orm_and_no_driver(sqlite_url: str, looks: str) -> None:
+def test_a_listing_on_sqlite_loads_no_sqlalchemy(sqlite_url: str, looks: str) -> None:
     others, _ = loaded(a_run(sqlite_url, LOOKS[looks]))
-    assert {"networkx", "sqlalchemy"} <= others
-    assert packages(others) <= MODELS | {"networkx", "sqlalchemy"}
-    assert not others & HEAVY
+    assert packages(others) <= MODELS | {"networkx"}
 
 
 WHERE = """
@@ -204,17 +200,10 @@ sys.meta_path.insert(0, Watches())
 """
 
 
-@pytest.mark.parametrize(
-    "looks",
-    [
-        "await store.runs()",
-        "await store.transaction(limit=None, begin=None, ended=lambda: None, check=lambda: None).open()",
-    ],
-    ids=["listing", "transaction of a step"],
-)
-def test_whoever_needs_sqlalchemy_on_sqlite_has_it_imported_in_a_thread_and_not_on_the_loop(sqlite_url: str, looks: str) -> None:
+def test_a_steps_own_transaction_on_sqlite_has_sqlalchemy_imported_in_a_thread_and_not_on_the_loop(sqlite_url: str) -> None:
+    opens = "await store.transaction(limit=None, begin=None, ended=lambda: None, check=lambda: None).open()"
     told = "\nassert IMPORTED_BY\nassert threading.main_thread() not in IMPORTED_BY"
-    loaded(WHERE + a_run(sqlite_url, looks) + told)
+    loaded(WHERE + a_run(sqlite_url, opens) + told)
 
 
 RARE = {
@@ -222,7 +211,6 @@ RARE = {
     "checkpoint_stores.memory": "another store",
     "checkpoint_stores.sql.migrate": "older tables",
     "checkpoint_stores.sql.postgres_database": "another database",
-    "checkpoint_stores.sql.queries": "listings",
     "checkpoint_stores.sql.schema": "tables in SQLAlchemy's words",
     "checkpoint_stores.sql.step_transaction": "steps with a transaction of their own",
     "engine.catalog": "events, which nobody watches",

@@ -21,8 +21,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import (
@@ -41,10 +39,9 @@ from checkpoint_stores.errors import (
     UnserialisableError,
 )
 from checkpoint_stores.records import Commit, DecisionRecord, Lease, Receipt, RunChange, Snapshot
-from checkpoint_stores.sql import postgres_statements, statements
+from checkpoint_stores.sql import listings, postgres_statements, statements
 from checkpoint_stores.sql.places import for_postgres, for_sqlite
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
-from checkpoint_stores.sql.queries import Queries
 from checkpoint_stores.sql.sqlite_database import SQLiteDatabase
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.store import SQLCheckpointStore
@@ -794,7 +791,7 @@ async def test_a_listing_that_takes_long_keeps_nobody_from_reading_and_writing_r
         assert isinstance(database, SQLiteDatabase)
         assert database._lister is not None
         database._lister._raw.create_function("long", 0, long)
-        listing = asyncio.create_task(database.read(lambda _: sa.text("SELECT long()")))
+        listing = asyncio.create_task(database.listed([("SELECT long()", ())]))
         await asyncio.to_thread(entered.wait, 30)
 
         await run.step()
@@ -802,7 +799,7 @@ async def test_a_listing_that_takes_long_keeps_nobody_from_reading_and_writing_r
         assert len(rows) == 3
         assert not listing.done()
         may_end.set()
-        assert (await listing)[0][0] == 1
+        assert await listing == [[(1,)]]
 
 
 async def test_the_first_listing_of_a_store_that_is_closing_is_answered_or_refused_and_leaves_no_thread(sqlite_url: str) -> None:
@@ -822,7 +819,7 @@ async def test_the_first_listing_of_a_store_that_is_closing_is_answered_or_refus
 async def test_a_listing_that_fails_is_told_and_the_next_one_is_answered(sqlite_url: str) -> None:
     async with SQLCheckpointStore(sqlite_url) as store:
         with pytest.raises(StoreUnavailableError, match="no such table"):
-            await store._database.read(lambda _: sa.text("SELECT * FROM nowhere"))
+            await store._database.listed([("SELECT * FROM nowhere", ())])
         assert await store.runs() == []
 
 
@@ -1029,9 +1026,9 @@ async def test_no_connection_of_ours_writes_a_line_of_a_run_there_is_not(sqlite_
     inserted out of its run's own line, and needs no reference for that."""
     async with SQLCheckpointStore(sqlite_url) as store:
         await new_run(store)
-        names = await store._database.read(lambda _: sa.text(f"SELECT name, type FROM pragma_table_info('{table}')"))
-        values = ", ".join("x'00'" if line.type.startswith("B") and line.type != "BIGINT" else "1" for line in names)
-        orphan = f"INSERT INTO {table} ({', '.join(line.name for line in names)}) VALUES ({values})"
+        ((*columns,),) = await store._database.fetch([(f"SELECT name, type FROM pragma_table_info('{table}')", ())])
+        values = ", ".join("x'00'" if kind.startswith("B") and kind != "BIGINT" else "1" for _, kind in columns)
+        orphan = f"INSERT INTO {table} ({', '.join(name for name, _ in columns)}) VALUES ({values})"
 
         def write(wire: Wire, _scribe: Any) -> None:
             wire.fetch(orphan)
@@ -1161,12 +1158,11 @@ async def test_what_people_ask_often_is_one_index_range(sqlite_url: str, questio
 async def test_a_listing_with_the_owners_lease_is_one_index_range_too(sqlite_url: str, chosen: dict[str, Any]) -> None:
     async with SQLCheckpointStore(sqlite_url):
         pass
-    given: dict[str, Any] = {"flow": None, "status": None, "before": None, "tenant": "", "limit": 50, **chosen}
-    asked = Queries(1).runs_newest_first(**given).compile(dialect=sqlite_dialect.dialect(), compile_kwargs={"render_postcompile": True})
-    values = [asked.params[name] for name in asked.positiontup or ()]
+    given: dict[str, Any] = {"flow": None, "status": None, "before": None, "tenant": "", "limit": 50, "now": 1, **chosen}
+    text, values = for_sqlite(*listings.runs_newest_first(**given))
     with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
-        plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {asked}", values))
-    assert "SEARCH runs USING INDEX" in plan
+        plan = " / ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {text}", values))
+    assert "SEARCH r USING INDEX" in plan
     assert "SCAN" not in plan
     assert "TEMP B-TREE" not in plan
 

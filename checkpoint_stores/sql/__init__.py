@@ -1,1 +1,1 @@
-"""The SQL store: SQLite and PostgreSQL behind one protocol.  A run on SQLite imports no SQLAlchemy; listings and PostgreSQL do."""
+"""The SQL store: SQLite and PostgreSQL behind one protocol.  On SQLite only migrations and steps' own transactions import SQLAlchemy."""

@@ -9,7 +9,7 @@ from checkpoint_stores.errors import RunMovedError, RunNotFoundError, StoreUnava
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import Amendment, BarrierRecord, DecisionRecord, Inbox, Receipt, RunRecord, SignalRecord
 from checkpoint_stores.signalling import apart
-from checkpoint_stores.sql import faults, statements, transactions
+from checkpoint_stores.sql import faults, listings, statements, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, barrier_of, decision_of, id_of, inbox_of, key_of
 from checkpoint_stores.sql.matters import Asked, Looking
@@ -39,8 +39,8 @@ class Asking:
 
     async def barriers(self, *, run_id: str | None, status: str | None, tenant: str, limit: int) -> list[BarrierRecord]:
         if run_id is None:
-            listed = await self._database.read(lambda ask: ask.barriers_oldest_first(status=status, tenant=tenant, limit=limit))
-            return [barrier_of(line) for line in listed]
+            asked = listings.barriers_oldest_first(status=status, tenant=tenant, limit=limit)
+            return [barrier_of(BarrierLine(*line)) for line in (await self._database.listed([asked]))[0]]
         found = (await self._database.fetch([(statements.BARRIERS_OF_RUN, (key_of(run_id), status, limit))]))[0]
         if not found:
             await self._reading.run(run_id)

@@ -22,9 +22,6 @@ from checkpoint_stores.sql.wires import Wire
 from checkpoint_stores.watching import LocalWatches
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from checkpoint_stores.sql.queries import Question
     from checkpoint_stores.sql.step_transaction import StepTransaction
 
 T = TypeVar("T")
@@ -133,17 +130,15 @@ class Database(ABC):
         return None
 
     # --- reading ----------------------------------------------------------------------------------------------------
-    async def read(self, question: Question) -> Sequence[sa.Row[Any]]:
-        """All lines of the query that ``question`` chooses."""
-        if not self.is_open:
-            await self.open()
-        return await self._read(question)
-
     async def fetch(self, wanted: Wanted) -> list[list[Any]]:
         """Bare tuples from the bare driver, all from one moment of the database."""
         if not self.is_open:
             await self.open()
         return await self._fetch(wanted)
+
+    async def listed(self, wanted: Wanted) -> list[list[Any]]:
+        """The same for listings, which may take long: nobody who drives a run waits for them."""
+        return await self.fetch(wanted)
 
     async def fetch_through(self, wanted: Wanted, sift: Callable[[Found], T]) -> T:
         """What ``sift`` makes of what `fetch` would give; where that is much, it is called in a thread, so that nobody blocks the loop."""
@@ -174,7 +169,5 @@ class Database(ABC):
     async def _write(self, work: Callable[[Wire], T]) -> T: ...
     @abstractmethod
     async def _vacuum(self) -> None: ...
-    @abstractmethod
-    async def _read(self, question: Question) -> Sequence[sa.Row[Any]]: ...
     @abstractmethod
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]: ...

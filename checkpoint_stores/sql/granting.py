@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import Grant
-from checkpoint_stores.sql import allowing
+from checkpoint_stores.sql import allowing, listings
 from checkpoint_stores.sql.database import Database
-from checkpoint_stores.sql.lines import grant_of, key_of
+from checkpoint_stores.sql.lines import GrantLine, grant_of, key_of
 
 
 class Granting:
@@ -50,8 +50,9 @@ class Granting:
 
     async def grants(self, *, flow: str | None, run_id: str | None, tenant: str, live: bool, limit: int) -> list[Grant]:
         key = key_of(run_id) if run_id is not None else None
-        found = await self._database.read(lambda ask: ask.grants_oldest_first(flow=flow, run_id=key, tenant=tenant, live=live, limit=limit))
-        return [grant_of(line) for line in found]
+        now = self._database.scribe.time()
+        asked = listings.grants_oldest_first(flow=flow, run_id=key, tenant=tenant, live=live, limit=limit, now=now)
+        return [grant_of(GrantLine(*line)) for line in (await self._database.listed([asked]))[0]]
 
     async def revoke(self, grant_id: str, *, by: str, reason: str) -> Grant:
         return await self._database.transact(allowing.revoke, grant_id, by, reason)

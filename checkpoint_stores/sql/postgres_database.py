@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -24,7 +24,6 @@ from checkpoint_stores.sql.postgres_desk import PostgresDesk
 from checkpoint_stores.sql.postgres_step import PostgresStep
 from checkpoint_stores.sql.postgres_wire import PostgresWire
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
-from checkpoint_stores.sql.queries import Queries, Question
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.sql.watches import PostgresListener
@@ -148,15 +147,6 @@ class PostgresDatabase(Database):
         async with self._engine.connect() as connection:
             for table in statements.TABLES:
                 await connection.execute(sa.text(f"VACUUM (ANALYZE) {table}"))
-
-    async def _read(self, question: Question) -> Sequence[sa.Row[Any]]:
-        statement = question(Queries(self.scribe.time()))
-
-        async def read() -> Sequence[sa.Row[Any]]:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement)).all()
-
-        return await self._once_more(read)
 
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]:
         texts = [(for_postgres(text), values) for text, values in wanted]

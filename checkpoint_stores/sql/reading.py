@@ -10,9 +10,10 @@ from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNotFoundError
 from checkpoint_stores.records import Inbox, Problem, Row, RunRecord, Snapshot, Standing
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
-from checkpoint_stores.sql import stamp, statements
+from checkpoint_stores.sql import listings, stamp, statements
 from checkpoint_stores.sql.database import Database, Found
 from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, span_of, stored_of, tail_of, watched_run_of
+from checkpoint_stores.sql.listings import Listing
 
 _PAGE: Final = 500
 
@@ -40,11 +41,14 @@ class Reading:
     async def _fitting(self, part: str) -> list[Any]:
         """Runs whose id begins with ``part``, or else ends with it."""
         span = span_of(part)
-        found = [] if span is None else await self._database.read(lambda ask: ask.runs_between(*span))
+        found = [] if span is None else await self._runs(listings.runs_between(*span, self._time()))
         if not found and (tail := tail_of(part)):
-            ending = await self._database.read(lambda ask: ask.runs_ending(tail))
+            ending = await self._runs(listings.runs_ending(tail, self._time()))
             found = [line for line in ending if id_of(line.run_id).endswith(part.lower())]
-        return list(found)
+        return found
+
+    async def _runs(self, listing: Listing) -> list[Any]:
+        return [WatchedLine(*line) for line in (await self._database.listed([listing]))[0]]
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str) -> RunRecord | None:
         found = (await self._database.fetch([(statements.RUN_BY_KEY, (tenant, self._time(), flow, run_key))]))[0]
@@ -55,10 +59,8 @@ class Reading:
         if before is not None:
             last = await self.run(before)
             position = (last.created_at, key_of(last.run_id))
-        found = await self._database.read(
-            lambda ask: ask.runs_newest_first(flow=flow, status=status, tenant=tenant, limit=limit, before=position)
-        )
-        return [watched_run_of(line) for line in found]
+        asked = listings.runs_newest_first(flow=flow, status=status, tenant=tenant, limit=limit, before=position, now=self._time())
+        return [watched_run_of(line) for line in await self._runs(asked)]
 
     # --- what is written of one -------------------------------------------------------------------------------------
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
@@ -140,9 +142,9 @@ class Reading:
         return [*problems_of(self._chain, stored), *(Problem(stored.run_id, snapshot.seq, edited) for snapshot in unsound)]
 
     async def stats(self) -> dict[str, Any]:
-        by_status = {line.status: line.number for line in await self._database.read(lambda ask: ask.runs_by_status())}
-        counts = (await self._database.read(lambda ask: ask.counts()))[0]._asdict()
-        return {"runs": by_status, **counts, "bytes": await self._database.bytes_taken(), "schema": stamp.HEAD}
+        by_status, counts = await self._database.listed([listings.RUNS_BY_STATUS, listings.COUNTS])
+        counted = dict(zip(listings.COUNTED, counts[0], strict=True))
+        return {"runs": dict(map(tuple, by_status)), **counted, "bytes": await self._database.bytes_taken(), "schema": stamp.HEAD}
 
 
 def _is_enough(stored: Stored, upto: int | None) -> bool:

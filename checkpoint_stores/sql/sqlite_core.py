@@ -1,4 +1,4 @@
-"""SQLAlchemy over a bare SQLite connection, for listings and migrations.  Importing it imports SQLAlchemy."""
+"""SQLAlchemy over a bare SQLite connection, for migrations.  Importing it imports SQLAlchemy."""
 
 from __future__ import annotations
 

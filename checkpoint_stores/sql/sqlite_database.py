@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
@@ -19,7 +19,7 @@ from checkpoint_stores.sql import faults, sqlite_schema, stamp, statements
 from checkpoint_stores.sql.addresses import Address
 from checkpoint_stores.sql.database import Database, Found, Wanted
 from checkpoint_stores.sql.places import for_sqlite
-from checkpoint_stores.sql.sqlite_reader import SQLiteLister, SQLiteReader
+from checkpoint_stores.sql.sqlite_reader import SQLiteReader
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Transition
@@ -27,10 +27,8 @@ from checkpoint_stores.sql.watches import SQLitePoller
 from checkpoint_stores.sql.wires import Wire
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from checkpoint_stores.sql.queries import Question
     from checkpoint_stores.sql.step_transaction import StepTransaction
 
 T = TypeVar("T")
@@ -65,7 +63,7 @@ class SQLiteDatabase(Database):
         self._steps_in_line = asyncio.Lock()
         self.writer: SQLiteWriter
         self.reader: SQLiteReader
-        self._lister: SQLiteLister | None = None
+        self._lister: SQLiteReader | None = None
         self._finding_lister = asyncio.Lock()
         self._engine: AsyncEngine | None = None
 
@@ -75,7 +73,7 @@ class SQLiteDatabase(Database):
         writer = SQLiteWriter(self.url, self.connect_writer, self.scribe.now)
         await writer.open()
         self.writer = writer
-        self.reader = SQLiteReader(self.url, self.connect_reader)
+        self.reader = SQLiteReader(self.url, self.connect_reader, name="trailmark-sqlite-reader")
         await self.reader.open()
         self.outside = SQLitePoller(self._connect, self.scribe.now, writer)
         writer.unheard = self.outside.watches.wake_all
@@ -121,12 +119,14 @@ class SQLiteDatabase(Database):
         result: T = await self.writer.submit(work)
         return result
 
-    async def _read(self, question: Question) -> Sequence[sa.Row[Any]]:
+    async def listed(self, wanted: Wanted) -> list[list[Any]]:
+        if not self.is_open:
+            await self.open()
         with faults.typed_errors(self.url):
             if self._lister is None:
                 await self._open_lister()
             assert self._lister is not None  # noqa: S101 - it was just opened
-            found: Sequence[sa.Row[Any]] = await self._lister.submit(question)
+            found: list[list[Any]] = await self._lister.submit(partial(_all, wanted))
             return found
 
     async def _open_lister(self) -> None:
@@ -135,14 +135,13 @@ class SQLiteDatabase(Database):
             if self._is_closed:
                 raise StoreUnavailableError(self.url, "this store is closed")
             if self._lister is None:
-                assert self.scribe.now is not None  # noqa: S101 - as above
-                lister = SQLiteLister(self.url, self._connect, self.scribe.now)
+                lister = SQLiteReader(self.url, self._connect, name="trailmark-sqlite-lister")
                 await lister.open()
                 self._lister = lister
 
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]:
         with faults.typed_errors(self.url):
-            found: list[list[Any]] = await self.reader.submit(lambda raw: [raw.execute(*for_sqlite(*asked)).fetchall() for asked in wanted])
+            found: list[list[Any]] = await self.reader.submit(partial(_all, wanted))
             return found
 
     async def fetch_through(self, wanted: Wanted, sift: Callable[[Found], T]) -> T:
@@ -224,6 +223,10 @@ def _exclusively(raw: sqlite3.Connection) -> Iterator[None]:
         if raw.in_transaction:
             raw.execute("ROLLBACK")
         raise
+
+
+def _all(wanted: Wanted, raw: sqlite3.Connection) -> list[list[Any]]:
+    return [raw.execute(*for_sqlite(*asked)).fetchall() for asked in wanted]
 
 
 def _sifted(wanted: Wanted, sift: Callable[[Found], T], raw: sqlite3.Connection) -> T:

@@ -1,7 +1,7 @@
 """Every statement of the SQL store that is text for the bare drivers: functions and texts, no connection, no execution.
 
 All that a run takes while it is driven, decided and resumed is here, and what a worker asks: SQLAlchemy's execution would cost more
-than the commit itself, and importing it as much as a first run.  Listings are SQLAlchemy Core, in `queries`.  What tables and columns are called is read from
+than the commit itself, and importing it as much as a first run.  Listings are put together in `listings`.  What tables and columns are called is read from
 `columns`; how the places ``%1``, ``%2`` ... are said to each driver is the business of `checkpoint_stores.sql.places`.
 """
 
@@ -35,12 +35,18 @@ _WATCHED: Final = (
     f"SELECT {', '.join(f'r.{name}' for name in RUN_COLUMNS)}, {', '.join(f'w.{name}' for name in OWNER_COLUMNS)}, {{now:2}}"
     " FROM runs r LEFT JOIN workers w ON w.worker_id = r.owner"
 )
-"""Lines of ``runs``, each with its owner's line of ``workers`` and the clock, all from one moment; see `lines.watched_run_of`."""
 
-RUN_BY_ID: Final = f"{_WATCHED} WHERE r.run_id = %1"
+
+def watched(which: str) -> str:
+    """Lines of ``runs``, each with its owner's line of ``workers`` and the clock (the second value), all from one moment; see
+    `lines.watched_run_of`."""
+    return f"{_WATCHED} {which}"
+
+
+RUN_BY_ID: Final = watched("WHERE r.run_id = %1")
 """(run_id, now): a run and its owner; asked for with every taking."""
 
-RUN_BY_KEY: Final = f"{_WATCHED} WHERE r.tenant = %1 AND r.flow = %3 AND r.run_key = %4"
+RUN_BY_KEY: Final = watched("WHERE r.tenant = %1 AND r.flow = %3 AND r.run_key = %4")
 """(tenant, now, flow, run_key): the same of the run of that name."""
 
 # --- what is due ----------------------------------------------------------------------------------------------------
@@ -52,13 +58,13 @@ def runs_due(flows: int, aside: int) -> str:
     """Runs that nobody owns and whose time has come, the oldest time first: (limit, now, *flows, *aside), so many of these."""
     # As a subquery the clock is asked once; PostgreSQL would ask it for each line, and could use no index.
     idle = f"r.wake_at <= (SELECT {{now:2}}) AND r.owner IS NULL AND r.status IN ({_IDLE})"
-    return f"{_WATCHED} WHERE {idle}{_wanted(3, flows, aside)} ORDER BY r.wake_at LIMIT %1"
+    return watched(f"WHERE {idle}{_wanted(3, flows, aside)} ORDER BY r.wake_at LIMIT %1")
 
 
 @cache
 def runs_of_owners(owners: int, flows: int, aside: int) -> str:
     """Runs that name one of these owners: (limit, now, *owners, *flows, *aside), so many of these."""
-    return f"{_WATCHED} WHERE r.owner IN {_among(3, owners)}{_wanted(3 + owners, flows, aside)} LIMIT %1"
+    return watched(f"WHERE r.owner IN {_among(3, owners)}{_wanted(3 + owners, flows, aside)} LIMIT %1")
 
 
 def _wanted(first: int, flows: int, aside: int) -> str:
