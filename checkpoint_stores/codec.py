@@ -241,7 +241,7 @@ def _plain(value: Any, room: int) -> Any:
         return _plain_parts(copy, enumerate(copy), room - 1)
     if kind is dict:
         fields = value.copy()
-        return fields if _EXACT.issuperset(map(type, value.values())) else _plain_parts(fields, fields.items(), room - 1)
+        return fields if _EXACT.issuperset(map(type, fields.values())) else _plain_parts(fields, fields.items(), room - 1)
     if kind in _EXACT or (kind is float and isfinite(value)):
         return value
     return None

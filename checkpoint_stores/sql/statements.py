@@ -303,7 +303,7 @@ GIVE_BACK: Final = (
     " head_seq = coalesce((SELECT k.seq FROM checkpoints k WHERE k.run_id = %1 ORDER BY k.seq DESC LIMIT 1), head_seq),"
     " head_digest = coalesce((SELECT k.digest FROM checkpoints k WHERE k.run_id = %1 ORDER BY k.seq DESC LIMIT 1), head_digest),"
     f" status = CASE WHEN status IN ({_DRIVEN}) THEN 'ready' ELSE status END,"
-    f" wake_at = CASE WHEN status IN ({_DRIVEN}) THEN {{now:4}} ELSE wake_at END"
+    f" wake_at = CASE WHEN status IN ({_DRIVEN}) THEN {{now:4}} ELSE wake_at END, updated_at = {{now:4}}"
     " WHERE run_id = %1 AND epoch = %2 AND owner = %3 RETURNING run_id"
 )
 """(run_id, epoch, owner, now).  No line where the lease is lost."""
