@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError, StoreUnavailableError
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore, takes_up
 from checkpoint_stores.records import Receipt, Resumption
+from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from checkpoint_stores.tenancy import TenantStore
 from engine.decisions import Decision
@@ -21,13 +24,14 @@ from engine.flow import Flow
 from engine.graph import FlowGraph
 from engine.observing import Committed
 from engine.plan import END
+from trailmark.testing.clock import settled
 
 APPROVE = Decision.approve(by="ana", reason="seen")
 
 
 def asking(reached: Callable[[], object] = lambda: None, **barrier: Any) -> FlowGraph:
     """A barrier, and a node behind it that says when it begins."""
-    flow = Flow("asking", {"n": int})
+    flow = Flow("asking", {"n": int}).add_signal("news")
 
     @flow.node
     async def behind(state: Any) -> dict[str, Any]:
@@ -239,6 +243,63 @@ async def test_a_run_whose_taking_is_cancelled_from_outside_is_given_back(sqlite
             await executor.attach(run_id)
         assert (await other.run(run_id)).owner is None
         assert (await GraphExecutor(asking(), store=other).resume(run_id)).status == "completed"
+
+
+class EndedBehindAnother(EndedWithTheLoop):
+    """Of two runs that it takes up, the task of the second is cancelled, and what was begun first keeps the database busy."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked = asyncio.Event()
+        self.given_back: list[str] = []
+        self.first: str | None = None
+
+    async def take_up(self, resumption: Resumption) -> Receipt:
+        asyncio.get_running_loop().call_soon(self.asked.set)
+        if self.first is None:
+            self.first = resumption.commit.run_id
+            return await SQLCheckpointStore.take_up(self, resumption)
+        return await super().take_up(resumption)
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        self.given_back.append(run_id)
+        await super().release(run_id, epoch)
+
+
+@pytest.mark.parametrize("is_overtaken", [False, True])
+async def test_on_postgresql_a_run_whose_taking_is_cancelled_is_given_back_behind_its_own_commit(
+    postgres_url: str, is_overtaken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it would be taken after it was given back, and nobody drove it for as long as this process lives."""
+    async with EndedBehindAnother(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
+        executor = GraphExecutor(asking(), store=store)
+        first, second = [(await executor.execute({"n": 1})).run_id for _ in range(2)]
+        for run_id in (first, second):
+            await store.decide(run_id, "ask", APPROVE)
+        somebody = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+        holding = somebody.transaction()
+        await holding.start()
+        await somebody.execute("SELECT 1 FROM runs WHERE run_id = $1 FOR UPDATE", key_of(first))
+        asks = []
+        for run_id in (first, second):
+            asks.append(asyncio.create_task(executor.attach(run_id)))
+            await store.asked.wait()
+            await settled()
+            store.asked.clear()
+        too_early = list(store.given_back)
+        if is_overtaken:
+            await other.signal(second, "news")
+        await holding.rollback()
+        await somebody.close()
+        await asyncio.wait(asks)
+        assert asks[1].cancelled()
+        assert (too_early, store.given_back) == ([], [second])
+        left = await other.run(second)
+        assert (left.status, left.owner) == ("waiting" if is_overtaken else "ready", None)
+        assert (await GraphExecutor(asking(), store=other).resume(second)).status == "completed"
+        asks.clear()
+        gc.collect()
+        assert not caplog.records  # what nobody waited for any more is nobody's failure
 
 
 class CutOff(MemoryCheckpointStore):

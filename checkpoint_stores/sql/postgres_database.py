@@ -94,7 +94,8 @@ class PostgresDatabase(Database):
     # --- together with others ---------------------------------------------------------------------------------------
     async def commit(self, work: Transition) -> Receipt:
         # None: a ticket that it opens may be decided already, which takes a transaction of its own.
-        receipt: Receipt | None = await self.writer.submit(work)
+        written = self.writer.submit(work)
+        receipt: Receipt | None = await (written if work.taking is None else _outlasted(written))
         return receipt if receipt is not None else await self.transact(postgres_opening.commit, work)
 
     async def at_once(self, matter: Matter) -> Any:
@@ -172,6 +173,18 @@ class PostgresDatabase(Database):
                     raise
             await self._engine.dispose()
             return await read()
+
+
+async def _outlasted(taking: asyncio.Future[T]) -> T:
+    """What a taking comes to.  Who is cancelled meanwhile comes back behind it: what gives the run back goes over another connection, and
+    would find nothing to give back yet."""
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        await asyncio.wait([taking])
+        if not taking.cancelled():
+            taking.exception()  # asked for, so that nobody is warned that nobody asked
+        raise
 
 
 async def _within(transaction: Any, connection: AsyncConnection, work: Callable[[sa.Connection], T]) -> T:
