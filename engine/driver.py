@@ -450,10 +450,13 @@ class RunDriver:
         self._listening = self._loop.call_later(WATCH_AFTER.total_seconds(), self._begin_to_listen)
 
     def _begin_to_listen(self) -> None:
-        """Listen for outsiders; not yet while commits follow each other, since each brings back whether anybody wrote to the inbox."""
+        """Listen for outsiders; not yet while commits follow each other, since each brings back whether anybody wrote to the inbox.
+
+        Where a policy holds rows back, they may be saved beside the steps (`checkpoint`), and the drive hears nothing of that.
+        """
         durable, before = self.live.head, self._told_at
         self._told_at = durable
-        if durable != before or (durable < self._walk.state.seq and not self._committer.holds_back):
+        if not self._committer.holds_back and (durable != before or durable < self._walk.state.seq):
             self._listen_later()
         else:
             self._listener = asyncio.create_task(self._watch_inbox())

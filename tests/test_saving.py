@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 
 from checkpoint_stores.errors import ArgumentError, LeaseLostError, StoreUnavailableError
-from checkpoint_stores.memory import MemoryCheckpointStore
+from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.records import Commit, Receipt
 from engine.conditions import approved
 from engine.decisions import Decision
@@ -23,6 +23,7 @@ from engine.plan import END
 from engine.saving import SavePolicy
 from reducers.builtin import append
 from trailmark.testing import VirtualClock
+from trailmark.testing.clock import settled
 
 
 class CountingStore(MemoryCheckpointStore):
@@ -220,6 +221,37 @@ async def test_who_suspends_or_cancels_loses_nothing() -> None:
 def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         SavePolicy(**options)
+
+
+async def test_who_saves_a_run_again_and_again_does_not_keep_it_from_hearing_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is saved beside the steps tells the drive nothing of who wrote to the inbox."""
+    monkeypatch.setattr("engine.driver.WATCH_AFTER", timedelta(days=1))
+    database = MemoryDatabase()
+    store, another = MemoryCheckpointStore(database=database), MemoryCheckpointStore(database=database)
+    begun: asyncio.Queue[int] = asyncio.Queue()
+    may_end = asyncio.Semaphore(0)
+    flow = Flow("saved", {"n": int})
+
+    @flow.node
+    async def count(state: Any) -> dict[str, Any]:
+        begun.put_nowait(state["n"])
+        await may_end.acquire()
+        return {"n": state["n"] + 1}
+
+    flow.set_entry("count").add_edge("count", "count", when=lambda state: state["n"] < 5, name="more").add_edge("count", END)
+    executor = GraphExecutor(flow.compile(), store=store, saving=SavePolicy(when="manual"))
+    handle = await executor.start({"n": 0})
+    driver = executor._drives.driver(handle.run_id)
+    assert driver is not None
+    await another.request_cancel(handle.run_id, actor="ana")
+    while not handle.done() and await begun.get() < 4:
+        may_end.release()
+        await settled()
+        await handle.checkpoint()
+        driver._begin_to_listen()  # as often as anybody saves
+        await settled()
+    may_end.release()
+    assert (await handle.result()).status == "cancelled"
 
 
 async def test_an_effect_is_never_known_of_without_the_steps_before_it() -> None:
