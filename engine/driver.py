@@ -293,7 +293,7 @@ class RunDriver:
     async def _concluded(self, batch: Batch) -> RunChange | None:
         """What this batch, after which nothing is in flight, makes of the run as a whole; None while it can go on here."""
         walk, committer = self._walk, self._committer
-        if walk.starved and not walk.stopped:
+        if walk.starved and not walk.stopped and not self._mailbox:
             batch.rows += walk.stop_at_limit(self._clock.now()).rows
         leaving = self._leaving if not self._mailbox else None
         if leaving is not None and leaving.event == "suspend" and not walk.stopped:

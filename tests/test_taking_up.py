@@ -129,6 +129,28 @@ async def test_what_is_stored_is_the_same_however_many_commits_it_took(in_parts:
     assert await memory.verify(run.run_id) == []
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_what_was_said_to_a_run_at_its_step_limit_is_used_before_it_stops_there_again(in_parts: bool) -> None:
+    memory = MemoryCheckpointStore()
+    store: Any = InParts(memory) if in_parts else memory
+    asks, works = Flow("asks", {"n": int}).add_barrier("ask").set_entry("ask").add_edge("ask", END), Flow("works", {"n": int})
+
+    @works.node
+    async def work(state: Any) -> None:
+        pass
+
+    works.set_entry("work").add_edge("work", END, when=lambda state: state["n"] > 1, name="enough").add_edge("work", "work")
+    flow = Flow("both", {"n": int}).add_parallel("both", {"asks": asks, "works": works}).set_entry("both").add_edge("both", END)
+    executor = GraphExecutor(flow.compile(), store=store, max_steps=4)
+    run = await executor.execute({"n": 1})
+    assert run.status == "limit_reached"
+    await store.decide(run.run_id, "ask", APPROVE)
+    assert (await executor.resume(run.run_id)).status == "limit_reached"
+    assert [each.status for each in await store.barriers(run_id=run.run_id, status=None)] == ["resolved"]
+    kinds = [row.kind async for row in memory.history(run.run_id)]
+    assert kinds[-3:] == ["attempt", "decision", "limit"]
+
+
 async def test_an_observer_is_told_what_happened_and_nothing_of_who_took_the_run() -> None:
     told: list[Committed] = []
     executor = GraphExecutor(asking(), store=MemoryCheckpointStore(), observers=[told.append])
