@@ -119,6 +119,8 @@ class Taker:
         record = None
         try:
             standing = await store.standing(run_id)
+            if standing.run.run_id != run_id:
+                return None  # a part of its id finds a run, and decides nothing
             record = decided(standing, barrier, decision)
             if record is None or standing.run.flow != self._graph.name or not self._may_take_up(standing):
                 return None

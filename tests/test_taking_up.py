@@ -11,7 +11,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from checkpoint_stores.errors import DecisionConflictError, LeaseHeldError, NotAnApproverError, RunEndedError, StoreUnavailableError
+from checkpoint_stores.errors import (
+    DecisionConflictError,
+    LeaseHeldError,
+    NotAnApproverError,
+    RunEndedError,
+    RunNotFoundError,
+    StoreUnavailableError,
+)
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore, takes_up
 from checkpoint_stores.records import Receipt, Resumption
@@ -149,6 +156,17 @@ async def test_what_was_said_to_a_run_at_its_step_limit_is_used_before_it_stops_
     assert [each.status for each in await store.barriers(run_id=run.run_id, status=None)] == ["resolved"]
     kinds = [row.kind async for row in memory.history(run.run_id)]
     assert kinds[-3:] == ["attempt", "decision", "limit"]
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_a_decision_names_its_run_by_the_whole_id_however_many_commits_it_takes(in_parts: bool) -> None:
+    memory = MemoryCheckpointStore()
+    store: Any = InParts(memory) if in_parts else memory
+    executor = GraphExecutor(asking(), store=store)
+    run_id = (await executor.execute({"n": 1})).run_id
+    with pytest.raises(RunNotFoundError):
+        await executor.open(run_id[:-4]).decide("ask", APPROVE)
+    assert ((await store.run(run_id)).status, await store.decisions(run_id)) == ("waiting", [])
 
 
 async def test_an_observer_is_told_what_happened_and_nothing_of_who_took_the_run() -> None:
