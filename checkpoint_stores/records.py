@@ -155,6 +155,7 @@ class BarrierRecord:
     on_timeout: str | None = None
     opened_at: int = 0
     opened_seq: int = 0
+    """By which checkpoint."""
     nudges: tuple[tuple[int, tuple[str, ...]], ...] = ()
     """When nobody has decided until then (microseconds), in order: who may then decide as well (an escalation); nobody: a reminder."""
     nudged: int = 0

@@ -22,8 +22,8 @@ from engine.plan import BarrierPlan, NodePlan
 from reducers.changes import ABSENT
 
 
-def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord:
-    """The ticket that the scope opens at this barrier.  Raises NodeError where the prompt cannot be written."""
+def opened(run_id: str, node: NodePlan, scope: Scope, now: int, *, seq: int) -> BarrierRecord:
+    """The ticket that the scope opens at this barrier with checkpoint ``seq``.  Raises NodeError where the prompt cannot be written."""
     barrier = node.barrier
     assert barrier is not None  # noqa: S101
     prompt, payload = worded(node, scope)
@@ -34,7 +34,7 @@ def opened(run_id: str, node: NodePlan, scope: Scope, now: int) -> BarrierRecord
         run_id=run_id, ticket=ticket, node=node.name, path=scope.path, status="open", prompt=prompt, payload=payload,
         digest=payload_digest(prompt, payload), form=barrier.form, approvers=barrier.approvers, quorum=barrier.quorum,
         early=barrier.early, targets=targets, deadline=deadline, on_timeout=barrier.on_timeout if barrier.timeout else None,
-        opened_at=now, nudges=tuple((later(now, after), who) for after, who in barrier.nudges),
+        opened_at=now, opened_seq=seq, nudges=tuple((later(now, after), who) for after, who in barrier.nudges),
     )  # fmt: skip
 
 

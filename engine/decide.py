@@ -270,7 +270,7 @@ def _begun(plan: Plan, here: Plan, state: RunState, scope: Scope, node: NodePlan
 
 def _open_barrier(plan: Plan, state: RunState, scope: Scope, node: NodePlan, now: int) -> Decision:
     try:
-        record = barriers.opened(state.run_id, node, scope, now)
+        record = barriers.opened(state.run_id, node, scope, now, seq=state.seq + 1)
     except NodeError as error:
         return give_up(plan, state, scope, node, error, now)
     commands: tuple[Command, ...] = (OpenBarrier(record),)

@@ -31,7 +31,7 @@ from engine.flow import Flow
 from engine.graph import FlowGraph
 from engine.observing import Committed
 from engine.plan import END
-from trailmark.testing.clock import settled
+from trailmark.testing.clock import VirtualClock, settled
 
 APPROVE = Decision.approve(by="ana", reason="seen")
 
@@ -178,6 +178,36 @@ async def test_an_observer_is_told_what_happened_and_nothing_of_who_took_the_run
     await run.result()
     assert [each.row.kind for each in told] == ["barrier", "decision", "step"]
     assert all(each.took is not None for each in told)
+
+
+def in_branches(*names: str) -> FlowGraph:
+    """A barrier in each branch, and one behind them."""
+    flow = Flow("asking", {"n": int})
+    branches = {name: Flow(name, {"n": int}).add_barrier("ask").set_entry("ask").add_edge("ask", END) for name in names}
+    flow.add_parallel("checks", branches).add_barrier("last").set_entry("checks")
+    return flow.add_edge("checks", "last").add_edge("last", END).compile()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite_url", "postgres_url"])
+async def test_a_ticket_says_which_checkpoint_opened_it_and_its_name_means_the_latest_on_every_store(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    clock = VirtualClock()
+    store: Any = (
+        MemoryCheckpointStore(now=clock.now) if kind == "memory" else SQLCheckpointStore(request.getfixturevalue(kind), now=clock.now)
+    )
+    async with store:
+        run = await GraphExecutor(in_branches("one", "two", "three"), store=store, clock=clock).start({"n": 1})
+        await run.result()
+        opened = {row.path: row.seq async for row in store.history(run.run_id) if row.kind == "barrier"}
+        assert {each.path: each.opened_seq for each in await store.barriers(run_id=run.run_id)} == opened
+        people = ("ana", "ben", "cid")
+        for index, person in enumerate(people):
+            await run.decide(f"checks[{index}].ask", Decision.approve(by=person))
+        again = await run.decide("ask", Decision.approve(by="cid"))
+        assert again.ticket == "checks[2].ask#1"
+        with pytest.raises(DecisionConflictError):
+            await run.decide("ask", APPROVE)
 
 
 # --- somebody else was there --------------------------------------------------------------------------------------------

@@ -60,30 +60,30 @@ def test_a_ticket_shows_the_declared_keys_and_offers_the_ways_that_are_no_fallba
     node = barrier(
         prompt="Pay {vendor} {amount:.2f}?", show=("vendor", "amount", "missing"), timeout=timedelta(hours=1), on_timeout="reject"
     )
-    record = opened("r", node, standing(vendor="ACME", amount=9.5, secret=1), 1_000)
+    record = opened("r", node, standing(vendor="ACME", amount=9.5, secret=1), 1_000, seq=3)
     assert (record.prompt, record.payload) == ("Pay ACME 9.50?", {"vendor": "ACME", "amount": 9.5})
     assert (record.ticket, record.targets, record.deadline, record.on_timeout) == ("review#1", ("pay", "notify"), 3_600_001_000, "reject")
     assert record.digest == payload_digest(record.prompt, record.payload)
 
 
 def test_the_digest_tells_what_was_seen() -> None:
-    one, other = (opened("r", barrier(prompt="{n}", show=("n",)), standing(n=n), 0).digest for n in (1, 2))
+    one, other = (opened("r", barrier(prompt="{n}", show=("n",)), standing(n=n), 0, seq=1).digest for n in (1, 2))
     assert one != other
-    assert one == opened("r2", barrier(prompt="{n}", show=("n",)), standing(n=1), 99).digest
+    assert one == opened("r2", barrier(prompt="{n}", show=("n",)), standing(n=1), 99, seq=2).digest
 
 
 @pytest.mark.parametrize("prompt", ["{missing}", "{n.real.nothing}", "{n:%Y}"])
 def test_a_prompt_that_cannot_be_written_is_the_nodes_error(prompt: str) -> None:
     with pytest.raises(NodeError, match="prompt of node 'review' cannot be written"):
-        opened("r", barrier(prompt=prompt, show=("n", "missing")), standing(n=1), 0)
+        opened("r", barrier(prompt=prompt, show=("n", "missing")), standing(n=1), 0, seq=1)
 
 
 def test_a_ticket_can_be_made_again_from_what_the_checkpoint_keeps() -> None:
     node = barrier(prompt="{n}", show=("n",), approvers=("ana", "finance"), quorum=2, timeout=timedelta(days=1), early=False)
     scope = standing(n=1)
-    record = opened("r", node, scope, 7)
+    record = opened("r", node, scope, 7, seq=5)
     scope.detail = [record.ticket, details_of(record)]
-    assert record_of("r", scope, seq=0) == record
+    assert record_of("r", scope, seq=5) == record
 
 
 def test_a_deadlines_decision_is_nobodys() -> None:
