@@ -408,11 +408,9 @@ class MemoryCheckpointStore:
         if verdict.is_new:
             # Through the codec like everywhere else: what is no data is refused, and nobody can change it afterwards.
             held.decisions[verdict.record.id] = replace(verdict.record, edits=decode(encode(verdict.record.edits)))
-            held.inbox_rev += 1
             if isinstance(ticket, BarrierRecord):
                 held.set_barrier(ticket.ticket, verdict.status)
-                if verdict.status == "decided":
-                    self._make_due(held, now)
+            held.told(now, moves=isinstance(ticket, BarrierRecord) and verdict.status == "decided")
             self._watches.wake(run_id)
         return held.decisions[verdict.record.id]
 
@@ -424,8 +422,7 @@ class MemoryCheckpointStore:
         record, is_new = judge_signal(held.record, name, payload, definition, held.decisions.get(known), by=by, signal_id=known, now=now)
         if is_new:
             held.decisions[record.id] = record
-            held.inbox_rev += 1
-            self._make_due(held, now)
+            held.told(now, moves=True)
             self._watches.wake(run_id)
         return signal_of(record)
 
@@ -527,8 +524,7 @@ class MemoryCheckpointStore:
             raise RunEndedError(run_id, held.record.status)
         if held.cancel is None:
             held.cancel = CancelRequest(actor, reason, self._now())
-            held.inbox_rev += 1
-            self._make_due(held, held.cancel.requested_at)
+            held.told(held.cancel.requested_at, moves=True)
             self._watches.wake(run_id)
         return self._record(held)
 
@@ -614,10 +610,6 @@ class MemoryCheckpointStore:
 
     def watch_due(self) -> LocalWatch:
         return self._watches.watch(EVERY_RUN)
-
-    def _make_due(self, held: HeldRun, now: int) -> None:
-        if held.record.status == "waiting":
-            held.record = replace(held.record, wake_at=now)
 
     # --- inside -----------------------------------------------------------------------------------------------------
     def _record(self, held: HeldRun) -> RunRecord:

@@ -89,6 +89,14 @@ class HeldRun:
         change = commit.change
         if change is not None and change.release_at_rev in (None, self.inbox_rev):
             self._change_record(change, now)
+        else:
+            self.record = replace(self.record, updated_at=now)
+
+    def told(self, now: int, *, moves: bool) -> None:
+        """An outsider has written to the inbox; ``moves``: something that lets a waiting run go on."""
+        self.inbox_rev += 1
+        wake_at = now if moves and self.record.status == "waiting" else self.record.wake_at
+        self.record = replace(self.record, updated_at=now, wake_at=wake_at)
 
     def is_still(self, resumption: Resumption) -> bool:
         """Whether nobody owns the run, and nobody has written to it since the resumption's maker read it."""
@@ -143,7 +151,7 @@ class HeldRun:
     def give_back(self, now: int) -> None:
         """Nobody owns it any more; anybody may drive it on."""
         head = self.rows[-1]
-        self.record = replace(self.record, owner=None, head_seq=head.seq, head_digest=head.digest)
+        self.record = replace(self.record, owner=None, head_seq=head.seq, head_digest=head.digest, updated_at=now)
         if self.record.status in DRIVEN:
             self.record = replace(self.record, status="ready", wake_at=now)
 

@@ -108,6 +108,7 @@ def give_back(run_id: bytes, epoch: int, owner: str, now: int | None) -> sa.Upda
             head_digest=sa.func.coalesce(sa.select(newest.c.digest).scalar_subquery(), runs.c.head_digest),
             status=sa.case((runs.c.status.in_(DRIVEN), "ready"), else_=runs.c.status),
             wake_at=sa.case((runs.c.status.in_(DRIVEN), clock(now)), else_=runs.c.wake_at),
+            updated_at=clock(now),
         )
     )
 

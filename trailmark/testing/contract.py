@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -1283,6 +1283,24 @@ class StoreContract:
         assert (await store.run(run.run_id)).wake_at is None
         await store.decide(run.run_id, "review", Verdict(by="ben"))
         assert (await store.run(run.run_id)).wake_at is not None
+
+    async def test_a_runs_line_says_when_it_last_changed_whoever_changed_it(self, store_factory: StoreFactory) -> None:
+        clock = SetClock()
+        async with store_factory(now=clock) as store:
+            run = await new_run(store)
+
+            async def changed_by(doing: Awaitable[object]) -> bool:
+                clock.advance(timedelta(seconds=1))
+                await doing
+                return (await store.run(run.run_id)).updated_at == clock.now
+
+            assert not await changed_by(run.step())
+            assert await changed_by(run.open_barrier(quorum=2, park=False))
+            assert await changed_by(store.signal(run.run_id, "paid", 7))
+            assert await changed_by(store.decide(run.run_id, "review", Verdict()))
+            assert await changed_by(store.request_cancel(run.run_id, actor="ana"))
+            assert await changed_by(store.release(run.run_id, run.epoch))
+            assert await changed_by(store.amend(Amendment(replace_epoch(run, run.epoch + 1), 3)))
 
     async def test_a_vote_for_what_is_not_open_yet_makes_no_run_due(self, store: CheckpointStore) -> None:
         run = await new_run(store)
