@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -37,7 +38,7 @@ APPROVE = Decision.approve(by="ana", reason="seen")
 
 def asking(reached: Callable[[], object] = lambda: None, **barrier: Any) -> FlowGraph:
     """A barrier, and a node behind it that says when it begins."""
-    flow = Flow("asking", {"n": int})
+    flow = Flow("asking", {"n": int}).add_signal("news")
 
     @flow.node
     async def behind(state: Any) -> dict[str, Any]:
@@ -335,7 +336,10 @@ class EndedBehindAnother(EndedWithTheLoop):
         await super().release(run_id, epoch)
 
 
-async def test_on_postgresql_a_run_whose_taking_is_cancelled_is_given_back_behind_its_own_commit(postgres_url: str) -> None:
+@pytest.mark.parametrize("is_overtaken", [False, True])
+async def test_on_postgresql_a_run_whose_taking_is_cancelled_is_given_back_behind_its_own_commit(
+    postgres_url: str, is_overtaken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """Else it would be taken after it was given back, and nobody drove it for as long as this process lives."""
     async with EndedBehindAnother(postgres_url) as store, SQLCheckpointStore(postgres_url) as other:
         executor = GraphExecutor(asking(), store=store)
@@ -353,14 +357,19 @@ async def test_on_postgresql_a_run_whose_taking_is_cancelled_is_given_back_behin
             await settled()
             store.asked.clear()
         too_early = list(store.given_back)
+        if is_overtaken:
+            await other.signal(second, "news")
         await holding.rollback()
         await somebody.close()
         await asyncio.wait(asks)
         assert asks[1].cancelled()
         assert (too_early, store.given_back) == ([], [second])
         left = await other.run(second)
-        assert (left.status, left.owner) == ("ready", None)
+        assert (left.status, left.owner) == ("waiting" if is_overtaken else "ready", None)
         assert (await GraphExecutor(asking(), store=other).resume(second)).status == "completed"
+        asks.clear()
+        gc.collect()
+        assert not caplog.records  # what nobody waited for any more is nobody's failure
 
 
 class CutOff(MemoryCheckpointStore):

@@ -178,8 +178,9 @@ async def _outlasted(taking: asyncio.Future[T]) -> T:
     try:
         return await asyncio.shield(taking)
     except asyncio.CancelledError:
-        if not taking.done():
-            await asyncio.wait([taking])
+        await asyncio.wait([taking])
+        if not taking.cancelled():
+            taking.exception()  # asked for, so that nobody is warned that nobody asked
         raise
 
 
