@@ -268,7 +268,7 @@ class MemoryCheckpointStore:
 
     async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
         held = self._runs.get(snapshot.run_id)
-        if held is not None and held.epoch == epoch:
+        if held is not None and held.epoch == epoch and held.rows[0].seq <= snapshot.seq:
             held.snapshots = sorted([*(kept for kept in held.snapshots if kept.seq != snapshot.seq), snapshot], key=lambda kept: kept.seq)
 
     async def release(self, run_id: str, epoch: int) -> None:

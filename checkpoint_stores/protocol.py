@@ -170,7 +170,8 @@ class CheckpointStore(Protocol):
         ...
 
     async def put_snapshot(self, snapshot: Snapshot, epoch: int) -> None:
-        """Keep a snapshot; refused silently where the epoch is no longer current (a snapshot is never needed for truth)."""
+        """Keep a snapshot; refused silently where the epoch is no longer current, or its checkpoint was pruned meanwhile (a snapshot is
+        never needed for truth)."""
         ...
 
     async def release(self, run_id: str, epoch: int) -> None:

@@ -248,7 +248,7 @@ async def test_who_saves_a_run_again_and_again_does_not_keep_it_from_hearing_oth
         may_end.release()
         await settled()
         await handle.checkpoint()
-        driver._begin_to_listen()  # as often as anybody saves
+        driver._begin_to_listen(timedelta(0))  # as often as anybody saves
         await settled()
     may_end.release()
     assert (await handle.result()).status == "cancelled"

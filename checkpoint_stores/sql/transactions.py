@@ -242,10 +242,12 @@ def change_over(wire: Wire, scribe: Scribe, changeover: Changeover) -> Receipt:
 
 
 def put_snapshot(wire: Wire, scribe: Scribe, snapshot: Snapshot, epoch: int) -> None:
-    """Keep a snapshot while the epoch is current."""
-    seal = scribe.chain.seal_snapshot(snapshot)
-    line = (key_of(snapshot.run_id), snapshot.seq, snapshot.digest, seal, snapshot.payload)
-    wire.fetch(statements.PUT_SNAPSHOT, *line, epoch)
+    """Keep a snapshot while the epoch is current, and its checkpoint is there: behind a pruning it would be one without the rows behind it."""
+    key = key_of(snapshot.run_id)
+    # The run's line is locked against a pruning that is under way.
+    if wire.fetch(statements.LOCK_RUN, key, scribe.time()) and wire.fetch(statements.ROW_DIGEST, key, snapshot.seq):
+        seal = scribe.chain.seal_snapshot(snapshot)
+        wire.fetch(statements.PUT_SNAPSHOT, key, snapshot.seq, snapshot.digest, seal, snapshot.payload, epoch)
 
 
 def put_graph(wire: Wire, _scribe: Scribe, graph_hash: str, definition: str) -> None:

@@ -1056,6 +1056,20 @@ class StoreContract:
         assert [row.seq for row in rows] == [3]
         assert [problem.seq for problem in await store.verify(run.run_id)] == [3]
 
+    async def test_a_snapshot_of_what_was_pruned_meanwhile_is_dropped_in_silence(
+        self, store: CheckpointStore, other: CheckpointStore
+    ) -> None:
+        run = await new_run(store)
+        early = Snapshot(run.run_id, 1, b"written beside the steps", run.digest)
+        for _ in range(4):
+            await run.step()
+        kept = Snapshot(run.run_id, 5, b"the oldest that is left", run.digest)
+        await run.step()
+        assert await other.drop_before(kept) == 5
+        await store.put_snapshot(early, 1)
+        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id)]] == [(kept, [6])]
+        assert await other.verify(run.run_id) == []
+
     async def test_a_snapshot_of_a_stale_owner_is_dropped_in_silence(self, store: CheckpointStore, other: CheckpointStore) -> None:
         run = await new_run(store)
         await other.acquire(run.run_id, takeover=True)
