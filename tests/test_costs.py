@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from itertools import pairwise
 from types import FrameType
@@ -388,6 +389,47 @@ async def test_a_run_that_is_over_leaves_nothing_to_the_garbage_collector(
             gc.garbage.clear()
             gc.enable()
     assert not left
+
+
+class Request:
+    """Something that belongs to one of many who ask."""
+
+
+ASKED_FOR: ContextVar[Request] = ContextVar("asked_for")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_store_keeps_nothing_of_whoever_used_it_first(kind: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a store begins for one and goes on with for others begins in a context of its own.  (A socket that asyncio opens keeps the
+    context of whoever it was opened for: those of PostgreSQL's pool do.)"""
+    monkeypatch.setattr("engine.driver.WATCH_AFTER", timedelta(0))
+    store: CheckpointStore = MemoryCheckpointStore() if kind == "memory" else SQLCheckpointStore(sqlite_url)
+    listened = asyncio.Event()
+    flow = Flow("listened", Journal)
+
+    @flow.node
+    async def wait(state: Journal) -> dict[str, Any]:
+        await listened.wait()
+        return {"n": 1}
+
+    async def asks() -> None:
+        ASKED_FOR.set(Request())
+        handle = await executor.start({})
+        watch = store.watch(handle.run_id)
+        changed = asyncio.create_task(watch.changed())
+        await store.signal(handle.run_id, "news", None)
+        await changed
+        watch.close()
+        listened.set()
+        await handle.result()
+
+    graph = flow.set_entry("wait").add_edge("wait", END).add_signal("news").compile()
+    async with store, GraphExecutor(graph, store=store) as executor:
+        await asyncio.create_task(asks())
+        for _ in range(3):
+            await asyncio.sleep(0)  # what was cancelled is over
+        gc.collect()
+        assert not [each for each in gc.get_objects() if type(each) is Request or type(each) is RunState]
 
 
 @contextmanager

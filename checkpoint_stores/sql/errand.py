@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextvars import copy_context
+from contextvars import Context
 from typing import Any
 
 
@@ -26,7 +26,7 @@ class Errand:
     def __init__(self, coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
         self._coroutine = coroutine
         self._loop = loop
-        self._context = copy_context()
+        self._context = Context()  # that of whoever begins it would be kept for as long as it goes on
         self.ended: asyncio.Future[None] = loop.create_future()
         """How it ended."""
         self._go_on()

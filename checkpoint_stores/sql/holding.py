@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextvars import Context
 
 from checkpoint_stores.errors import StoreError
 from checkpoint_stores.sql import transactions
@@ -73,7 +74,7 @@ class Holding:
     def hold(self, run_id: str) -> None:
         self._runs.add(run_id)
         if self._beating is None or self._beating.done():
-            self._beating = asyncio.get_running_loop().create_task(self._keep_beating(), name="trailmark-heartbeat")
+            self._beating = asyncio.get_running_loop().create_task(self._keep_beating(), name="trailmark-heartbeat", context=Context())
 
     def drop(self, run_id: str) -> None:
         self._runs.discard(run_id)

@@ -18,6 +18,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextvars import Context
 from typing import Any, Final, Protocol
 
 from checkpoint_stores.sql import statements
@@ -206,7 +207,7 @@ class PostgresListener:
         if watch.steps and watch.run_id not in self._ringing:
             self._news.set()
         if self._task is None:
-            self._task = self._loop.create_task(self._listen(), name="trailmark-postgres-listener")
+            self._task = self._loop.create_task(self._listen(), name="trailmark-postgres-listener", context=Context())
 
     def _on_idle(self) -> None:
         if self._task is not None:

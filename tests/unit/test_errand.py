@@ -43,7 +43,7 @@ async def test_an_answer_has_it_go_on_before_the_answer_returns_within_a_task_as
     assert (done, errand.ended.done()) == ([7], True)
 
 
-async def test_it_keeps_the_context_it_was_begun_in_and_leaves_that_of_others_alone() -> None:
+async def test_it_has_a_context_of_its_own_and_leaves_that_of_others_alone() -> None:
     loop, seen = asyncio.get_running_loop(), []
     waiting = Answer(loop=loop)
 
@@ -57,7 +57,7 @@ async def test_it_keeps_the_context_it_was_begun_in_and_leaves_that_of_others_al
     Errand(work(), loop)
     WHERE.set("where it is answered")
     waiting.answer(None, None)
-    assert [*seen, WHERE.get()] == ["where it began", "in the errand", "where it is answered"]
+    assert [*seen, WHERE.get()] == ["nowhere", "in the errand", "where it is answered"]
 
 
 async def test_what_it_waits_for_in_vain_is_raised_in_it() -> None:
