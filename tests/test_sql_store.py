@@ -816,6 +816,33 @@ async def test_the_first_listing_of_a_store_that_is_closing_is_answered_or_refus
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("trailmark-sqlite")]
 
 
+async def test_a_store_that_is_closed_keeps_no_file_open(sqlite_url: str) -> None:
+    async def once(url: str) -> None:
+        async with SQLCheckpointStore(url) as store:
+            run = await walked(store)
+            assert len(await store.runs()) > 0
+            await store.load(run.run_id)
+            watch = store.watch(run.run_id)
+            waiting = asyncio.create_task(watch.changed())
+            await asyncio.sleep(0)
+            watch.close()
+            await waiting
+
+    async def never(url: str) -> None:
+        with pytest.raises(StoreUnavailableError):
+            async with SQLCheckpointStore(url):
+                pass
+
+    await once(sqlite_url)
+    await asyncio.sleep(0)
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(3):
+        await once(sqlite_url)
+        await never(f"{sqlite_url}.d/no/such/folder")
+        await asyncio.sleep(0)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
 async def test_a_listing_that_fails_is_told_and_the_next_one_is_answered(sqlite_url: str) -> None:
     async with SQLCheckpointStore(sqlite_url) as store:
         with pytest.raises(StoreUnavailableError, match="no such table"):

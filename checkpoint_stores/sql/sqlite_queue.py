@@ -108,31 +108,31 @@ class SQLiteQueue(ABC, Generic[Work]):
             self._deliver([(self._opened, None, error)])
             return
         self._deliver([(self._opened, None, None)])
-        take, take_now = self._jobs.get, self._jobs.get_nowait
+        take, none_waits = self._jobs.get, self._jobs.empty
         is_open = True
-        jobs: list[Job[Work]] = []
-        looks: list[Look] = []
         while is_open:
             job = take()
-            try:
-                while job is not None:
-                    if isinstance(job, Look):
-                        looks.append(job)
-                    else:
-                        jobs.append(job)
-                    if len(jobs) >= JOBS_AT_ONCE:
-                        break
-                    job = take_now()
+            jobs: list[Job[Work]] = []
+            looks: list[Look] = []
+            while job is not None:
+                if isinstance(job, Look):
+                    looks.append(job)
                 else:
-                    is_open = False
-            except queue.Empty:
-                pass
-            if jobs:
-                self._deliver(self._carry_out(jobs))
+                    jobs.append(job)
+                if len(jobs) >= JOBS_AT_ONCE or none_waits():
+                    break
+                job = take()
+            else:
+                is_open = False
+            outcomes = self._carry_out(jobs) if jobs else []
             for look in looks:
                 look.take(self._raw)
             # Who waited has it: nothing of it is kept until somebody asks again.
             job, jobs, looks = None, [], []
+            if outcomes:
+                # Last of all, since it wakes the loop, which would have to wait for whatever else this thread does.
+                self._deliver(outcomes)
+                outcomes = []
         with contextlib.suppress(sqlite3.Error):
             self._raw.close()
 
