@@ -7,6 +7,7 @@ nothing.  What happened is handed back as an event.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
@@ -118,6 +119,8 @@ class Bodies:
     def retire(self) -> None:
         """The run is no longer driven here: a body that comes back later has nobody to tell."""
         self.task = None
+        for cause in self._causes.values():
+            _leave_to_the_author(cause)
         self._causes.clear()
         self._post = self._stop = self._warn = _nobody
         self._facts = self._facts._replace(warn=_nobody)
@@ -490,6 +493,18 @@ def _from_the_author(seen: TracebackType | None) -> TracebackType | None:
     while seen is not None and seen.tb_next is not None and seen.tb_frame.f_globals.get("__name__", "").startswith("engine."):
         seen = seen.tb_next
     return seen
+
+
+def _leave_to_the_author(cause: BaseException | None) -> None:
+    """Empty the frames of ours that called what raised ``cause``: from Python 3.12 on a frame keeps those that called it."""
+    while cause is not None:
+        seen = cause.__traceback__
+        frame = None if seen is None else seen.tb_frame.f_back
+        while frame is not None and frame.f_globals.get("__name__", "").startswith(("engine.", "checkpoint_stores.")):
+            with contextlib.suppress(RuntimeError):  # it is not over yet
+                frame.clear()
+            frame = frame.f_back
+        cause = cause.__cause__
 
 
 def _nobody(_told: object) -> None:

@@ -429,7 +429,7 @@ async def test_a_store_keeps_nothing_of_whoever_used_it_first(kind: str, sqlite_
         for _ in range(3):
             await asyncio.sleep(0)  # what was cancelled is over
         gc.collect()
-        assert not [each for each in gc.get_objects() if type(each) is Request or type(each) is RunState]
+        assert not [each for each in gc.get_objects() if type(each) is Request]
 
 
 @contextmanager
