@@ -259,7 +259,7 @@ async def test_a_step_in_memory_takes_as_few_bytecodes_late_as_early() -> None:
 
 async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None:
     taken = {}
-    for branches in (20, 200):
+    for branches in (2, 20, 200):  # some Pythons count a function only from its second call on
         graph = adding(branches)
         async with MemoryCheckpointStore() as store:
             with bytecodes() as count:
