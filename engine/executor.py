@@ -274,11 +274,13 @@ class GraphExecutor:
                 run = replace(run, supersedes=exists.run_id)
 
     async def _already_there(self, exists: RunExistsError, run: Beginning, if_exists: IfExists, by: str) -> RunRecord | None:
-        """The run that has the key; None where it has ended and is to give the key up."""
+        """The run that has the key; None where it has ended and is to give the key up, or has given it up meanwhile."""
         record = await self.store.run(exists.run_id)
         tenant = getattr(self.store, "tenant", run.tenant)
         if (record.tenant, record.flow, record.run_key) != (tenant, self.graph.name, run.run_key):
-            raise exists  # the run id is taken, by a run of another name
+            if record.run_id == run.run_id:
+                raise exists  # the run id is taken, by a run of another name
+            return None
         try:
             await check_same_input(self.store, record, run.given)
             if if_exists == "join" or record.status not in ("failed", "cancelled"):

@@ -170,6 +170,24 @@ async def test_rivals_that_supersede_leave_one_run_that_has_the_key(store: Check
     assert {run.status for run in runs if run.run_key is None} == {"cancelled"}
 
 
+async def test_a_key_that_goes_over_to_another_run_while_it_is_looked_at_is_asked_for_again(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = store.run
+
+    async def overtaken(run_id: str) -> Any:
+        monkeypatch.setattr(store, "run", look)
+        await other.execute({"amount": 502}, run_key="k", if_exists="supersede")
+        return await look(run_id)
+
+    async with GraphExecutor(gated([]), store=store) as one, GraphExecutor(gated([]), store=store) as other:
+        await one.execute({"amount": 500}, run_key="k")
+        monkeypatch.setattr(store, "run", overtaken)
+        run = await one.execute({"amount": 501}, run_key="k", if_exists="supersede")
+    assert {each.run_id: each.status for each in await store.runs() if each.run_key == "k"} == {run.run_id: "waiting"}
+    assert [each.status for each in await store.runs() if each.run_key is None] == ["cancelled", "cancelled"]
+
+
 async def test_a_run_whose_process_is_gone_is_gone_on_with() -> None:
     bodies: list[int] = []
     opened = partial(MemoryCheckpointStore, database=MemoryDatabase())
