@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
@@ -496,8 +497,12 @@ def _from_the_author(seen: TracebackType | None) -> TracebackType | None:
 
 
 def _leave_to_the_author(cause: BaseException | None) -> None:
-    """Empty the frames of ours that called what raised ``cause``: from Python 3.12 on a frame keeps those that called it."""
-    while cause is not None:
+    """Empty the frames of ours that called what raised ``cause``: from Python 3.12 on a frame keeps those that called it, and all they know.
+
+    Among them may be one that only waits, and serves others as well.  Python 3.13 refuses to empty that; 3.12 would end it, so there
+    the run is free when garbage is next collected.
+    """
+    while cause is not None and sys.version_info >= (3, 13):
         seen = cause.__traceback__
         frame = None if seen is None else seen.tb_frame.f_back
         while frame is not None and frame.f_globals.get("__name__", "").startswith(("engine.", "checkpoint_stores.")):
