@@ -22,11 +22,15 @@ def new_id(now: int) -> str:
     chance = int.from_bytes(os.urandom(8))
     # The 12 bits beside the milliseconds hold the microseconds, so that ids made within one millisecond sort as well.
     high = (millis & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | micros << 2 | chance >> 62
-    text = f"{high:016x}{0b10 << 62 | chance & _LOW:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return dashed(f"{high:016x}{0b10 << 62 | chance & _LOW:016x}")
 
 
 _LOW: Final = (1 << 62) - 1
+
+
+def dashed(digits: str) -> str:
+    """A UUID's 32 hexadecimal digits in canonical text."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_worker_id() -> str:

@@ -16,6 +16,7 @@ from checkpoint_stores.errors import StoreUnavailableError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults
 from checkpoint_stores.sql.matters import Matter
+from checkpoint_stores.sql.places import Question
 from checkpoint_stores.sql.transactions import Scribe
 from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.sql.wires import Wire
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 P = ParamSpec("P")
 
-Wanted = Sequence[tuple[str, tuple[Any, ...]]]
-"""Texts for the bare driver (see `places`), each with its values."""
+Wanted = Sequence[Question]
 
 Found = Sequence[Iterable[Any]]
 """The lines that each text gave; they can be gone through once."""

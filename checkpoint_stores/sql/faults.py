@@ -83,7 +83,7 @@ def typed(url: str, error: BaseException) -> StoreError:
 
 
 class _TypedErrors:
-    """A context; a class, since a generator that is one costs a step ten times as much."""
+    """A context; a class, since a generator that is one takes several times the instructions, at every commit."""
 
     __slots__ = ("_url",)
 

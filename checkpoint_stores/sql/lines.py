@@ -14,6 +14,7 @@ from typing import Any, Final
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.errors import ArgumentError, CodecError, RunNotFoundError
+from checkpoint_stores.ids import dashed
 from checkpoint_stores.records import (
     UNDRIVEN,
     BarrierRecord,
@@ -89,8 +90,7 @@ def id_of(key: bytes) -> str:
     >>> id_of(bytes(15) + bytes([255]))
     '00000000-0000-0000-0000-0000000000ff'
     """
-    text = key.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return dashed(key.hex())
 
 
 def span_of(beginning: str) -> tuple[bytes, bytes] | None:

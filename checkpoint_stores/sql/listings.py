@@ -5,14 +5,12 @@ What is not asked for is not in the text, so that every listing is one range of 
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from checkpoint_stores.addressing import MOST_CANDIDATES
 from checkpoint_stores.sql.columns import COLUMNS
+from checkpoint_stores.sql.places import Question
 from checkpoint_stores.sql.statements import GRANTS, watched
-
-Listing: TypeAlias = tuple[str, tuple[Any, ...]]
-"""A text, and the values of its places."""
 
 _BARRIERS: Final = ", ".join(COLUMNS["barriers"])
 
@@ -27,18 +25,18 @@ class _Given(list[Any]):
 
 
 # --- runs: each with its owner, and the clock, which is the second value; see `statements.watched` ------------------
-def runs_between(least: bytes, greatest: bytes, now: int | None) -> Listing:
+def runs_between(least: bytes, greatest: bytes, now: int | None) -> Question:
     return watched(f"WHERE r.run_id BETWEEN %1 AND %3 LIMIT {MOST_CANDIDATES}"), (least, now, greatest)
 
 
-def runs_ending(tail: bytes, now: int | None) -> Listing:
+def runs_ending(tail: bytes, now: int | None) -> Question:
     """Reads the whole table: only for what a person typed, where nothing else fits."""
     return watched(f"WHERE substr(r.run_id, {17 - len(tail)}) = %1 LIMIT {10 * MOST_CANDIDATES}"), (tail, now)
 
 
 def runs_newest_first(
     *, flow: str | None, status: str | None, tenant: str, limit: int, before: tuple[int, bytes] | None, now: int | None
-) -> Listing:
+) -> Question:
     given = _Given([tenant, now])
     chosen = ["r.tenant = %1"]
     if flow is not None:
@@ -51,13 +49,13 @@ def runs_newest_first(
 
 
 # --- barriers and grants --------------------------------------------------------------------------------------------
-def barriers_oldest_first(*, status: str | None, tenant: str, limit: int) -> Listing:
+def barriers_oldest_first(*, status: str | None, tenant: str, limit: int) -> Question:
     given = _Given([tenant])
     chosen = "tenant = %1" if status is None else f"tenant = %1 AND status = {given(status)}"
     return f"SELECT {_BARRIERS} FROM barriers WHERE {chosen} ORDER BY opened_at, run_id, ticket LIMIT {given(limit)}", tuple(given)
 
 
-def grants_oldest_first(*, flow: str | None, run_id: bytes | None, tenant: str, live: bool, limit: int, now: int | None) -> Listing:
+def grants_oldest_first(*, flow: str | None, run_id: bytes | None, tenant: str, live: bool, limit: int, now: int | None) -> Question:
     given = _Given([tenant])
     chosen = ["tenant = %1"]
     if flow is not None:
@@ -72,7 +70,7 @@ def grants_oldest_first(*, flow: str | None, run_id: bytes | None, tenant: str, 
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
-RUNS_BY_STATUS: Listing = ("SELECT status, count(*) FROM runs GROUP BY status", ())
+RUNS_BY_STATUS: Question = ("SELECT status, count(*) FROM runs GROUP BY status", ())
 
 COUNTED: Final = ("checkpoints", "snapshots", "barriers_open", "decisions")
 
@@ -83,5 +81,5 @@ _NUMBERS: Final = (
     "count(*) FROM decisions",
 )
 
-COUNTS: Listing = (f"SELECT {', '.join(f'(SELECT {number})' for number in _NUMBERS)}", ())
+COUNTS: Question = (f"SELECT {', '.join(f'(SELECT {number})' for number in _NUMBERS)}", ())
 """What `COUNTED` names."""

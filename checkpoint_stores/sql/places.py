@@ -16,6 +16,9 @@ from typing import Any, Final, TypeAlias
 
 Values: TypeAlias = tuple[Any, ...]
 
+Question: TypeAlias = tuple[str, Values]
+"""A text as we write it, and the values of its places."""
+
 POSTGRES_CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _PLACE: Final = re.compile(r"%(\d+)")
 _NOW: Final = re.compile(r"\{now:(\d+)\}")

@@ -67,10 +67,9 @@ class PostgresQueue(ABC, Generic[Work]):
             raise StoreUnavailableError(self._url, "this store is closed")
         waiting = Answer(loop=self._loop)
         self._waiting.append((work, waiting))
+        self._wake()
         if self._errand is None or self._errand.ended.done():
             self._errand = Errand(self._work(), self._loop)
-        else:
-            self._wake()
         return waiting
 
     # --- what a subclass says ---------------------------------------------------------------------------------------
@@ -88,15 +87,15 @@ class PostgresQueue(ABC, Generic[Work]):
 
     # --- the errand -------------------------------------------------------------------------------------------------
     def _wake(self) -> None:
-        if self._idle is not None:
-            self._idle.answer(None, None)
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.answer(None, None)
 
     async def _work(self) -> None:
         while not (self._is_closed and not self._waiting):
             if not self._waiting:
                 self._idle = Answer(loop=self._loop)
                 await self._idle
-                self._idle = None
             batches = deque(self._batches())
             while batches:
                 batch = batches.popleft()

@@ -13,7 +13,7 @@ from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_
 from checkpoint_stores.sql import listings, stamp, statements
 from checkpoint_stores.sql.database import Database, Found
 from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, span_of, stored_of, tail_of, watched_run_of
-from checkpoint_stores.sql.listings import Listing
+from checkpoint_stores.sql.places import Question
 
 _PAGE: Final = 500
 
@@ -47,8 +47,8 @@ class Reading:
             found = [line for line in ending if id_of(line.run_id).endswith(part.lower())]
         return found
 
-    async def _runs(self, listing: Listing) -> list[Any]:
-        return [WatchedLine(*line) for line in (await self._database.listed([listing]))[0]]
+    async def _runs(self, question: Question) -> list[Any]:
+        return [WatchedLine(*line) for line in (await self._database.listed([question]))[0]]
 
     async def run_by_key(self, flow: str, run_key: str, *, tenant: str) -> RunRecord | None:
         found = (await self._database.fetch([(statements.RUN_BY_KEY, (tenant, self._time(), flow, run_key))]))[0]

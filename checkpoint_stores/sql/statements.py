@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from checkpoint_stores.records import DRIVEN, ENDED, UNDRIVEN
 from checkpoint_stores.sql.columns import COLUMNS
-from checkpoint_stores.sql.places import places
+from checkpoint_stores.sql.places import Question, places
 
 CHANNEL: Final = "trailmark_runs"
 """Where PostgreSQL tells that a run changed; the payload is the run id in hexadecimal."""
@@ -213,12 +213,12 @@ LOAD_ROWS_FROM_SNAPSHOT: Final = (
 LOAD_ANCHOR: Final = "SELECT genesis, parent_run_id, head_seq, head_digest FROM runs WHERE run_id = %1"
 
 
-def newest_part(key: bytes, last: int) -> list[tuple[str, tuple[Any, ...]]]:
+def newest_part(key: bytes, last: int) -> list[Question]:
     """What tells of a run up to ``last`` from its newest snapshot on: the anchor, the snapshot, the rows; see `lines.stored_of`."""
     return [(LOAD_ANCHOR, (key,)), (LOAD_NEWEST_SNAPSHOT, (key, last)), (LOAD_ROWS_FROM_SNAPSHOT, (key, last))]
 
 
-def whole_part(key: bytes, last: int) -> list[tuple[str, tuple[Any, ...]]]:
+def whole_part(key: bytes, last: int) -> list[Question]:
     """All that tells of a run up to ``last``."""
     return [(LOAD_ANCHOR, (key,)), (LOAD_SNAPSHOTS, (key, last)), (LOAD_ROWS_UPTO, (key, last))]
 
@@ -233,7 +233,7 @@ PENDING_DECISIONS: Final = (
 )
 
 
-def standing(key: bytes, now: int | None) -> list[tuple[str, tuple[Any, ...]]]:
+def standing(key: bytes, now: int | None) -> list[Question]:
     """All that tells how a run stands: its line with its owner's, its newest snapshot, the rows from there on, its inbox."""
     _, *stored = newest_part(key, NEWEST)
     return [(RUN_BY_ID, (key, now)), *stored, (LIVE_BARRIERS, (key,)), (PENDING_DECISIONS, (key,))]
