@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -12,12 +13,12 @@ import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import pytest
@@ -48,8 +49,10 @@ from checkpoint_stores.sql.store import SQLCheckpointStore
 from checkpoint_stores.sql.watches import SQLitePoller
 from checkpoint_stores.sql.wires import Wire
 from checkpoint_stores.watching import EVERY_RUN
-from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
+from trailmark.testing.contract import DEFINITION, OwnedRun, SetClock, Verdict, new_run
 from trailmark.testing.resumption_contract import resumption
+
+T = TypeVar("T")
 
 
 def file_of(url: str) -> str:
@@ -257,13 +260,37 @@ async def test_a_read_only_database_is_told(sqlite_url: str) -> None:
             await new_run(store)
 
 
-async def test_what_fails_behind_something_it_wrote_is_undone_and_what_was_written_beside_it_stays(sqlite_url: str) -> None:
+@asynccontextmanager
+async def busy(store: SQLCheckpointStore) -> AsyncIterator[SQLiteWriter]:
+    """While this is open the store's writing thread is busy: what is asked of it meanwhile waits, and goes together at the end."""
     free, held = threading.Event(), threading.Event()
 
     def holds(_wire: Wire) -> None:
         held.set()
         free.wait()
 
+    await store.now()
+    writer = store._database.writer
+    assert isinstance(writer, SQLiteWriter)
+    first = writer.submit(holds)
+    await asyncio.to_thread(held.wait)
+    try:
+        yield writer
+    finally:
+        free.set()
+        await first
+
+
+async def at_once(store: SQLCheckpointStore, asked: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+    """What each of those gets that share the writer's next turn."""
+    async with busy(store):
+        tasks = [asyncio.create_task(each) for each in asked]
+        for _ in range(5):  # until each has come to where it waits for the thread
+            await asyncio.sleep(0)
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_fails_behind_something_it_wrote_is_undone_and_what_was_written_beside_it_stays(sqlite_url: str) -> None:
     def writes(name: str, fails: str = "") -> Callable[[Wire], str]:
         def work(wire: Wire) -> str:
             if fails == "before":
@@ -276,15 +303,10 @@ async def test_what_fails_behind_something_it_wrote_is_undone_and_what_was_writt
         return work
 
     async with SQLCheckpointStore(sqlite_url) as store:
-        writer = store._database.writer
-        assert isinstance(writer, SQLiteWriter)
-        first = writer.submit(holds)
-        await asyncio.to_thread(held.wait)
-        # The thread is busy: what is asked for meanwhile shares one transaction.
+        # What is asked for while the thread is busy shares one transaction.
         works = [writes("one"), writes("half", "behind"), writes("two"), writes("nothing", "before"), writes("three")]
-        told = asyncio.gather(*map(writer.submit, works), return_exceptions=True)
-        free.set()
-        await first
+        async with busy(store) as writer:
+            told = asyncio.gather(*map(writer.submit, works), return_exceptions=True)
         outcomes = await told
     assert [str(outcome) for outcome in outcomes] == ["one", "half", "two", "nothing", "three"]
     assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False, True, False]
@@ -1065,7 +1087,7 @@ async def test_no_connection_of_ours_writes_a_line_of_a_run_there_is_not(sqlite_
         assert "FOREIGN KEY" in str(refused.value.__cause__)
 
 
-@pytest.mark.parametrize("number", [2, 15, 16, 17, 64, 100])
+@pytest.mark.parametrize("number", [2, 15, 16, 17, 64, 100, 300])
 async def test_of_commits_that_share_a_statement_each_gets_its_own_answer(sqlite_url: str, number: int) -> None:
     """Every third has lost its lease, every fifth leaves a hole, every seventh is there already, one cannot be kept at all."""
     async with SQLCheckpointStore(sqlite_url) as store:
@@ -1085,11 +1107,82 @@ async def test_of_commits_that_share_a_statement_each_gets_its_own_answer(sqlite
                 wrong = False
             commits.append(Commit(run.run_id, row.epoch, (row,)))
             expected.append(wrong)
-        answers = await asyncio.gather(*(store.commit(commit) for commit in commits), return_exceptions=True)
+        answers = await at_once(store, map(store.commit, commits))
         assert [not isinstance(answer, Receipt) for answer in answers] == expected
         for run, wrong in zip(runs, expected, strict=True):
             assert len((await store.load(run.run_id))[1]) == (1 if wrong else 2)
             assert await store.verify(run.run_id) == []
+
+
+@pytest.mark.parametrize("number", [2, 33, 300])
+async def test_each_of_many_receipts_tells_of_its_own_inbox(sqlite_url: str, number: int) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        runs = [await new_run(store) for _ in range(number)]
+        for index, run in enumerate(runs):
+            for call in range(index % 4):
+                await store.signal(run.run_id, "ping", signal_id=f"{index}-{call}")
+        random.Random(number).shuffle(runs)
+        revs = [(await store.inbox(run.run_id)).rev for run in runs]
+        steps = [run.next_commit() for run in runs]
+        assert [answer.inbox_rev for answer in await at_once(store, map(store.commit, steps))] == revs  # type: ignore[union-attr]
+    assert len(set(revs)) == min(number, 4)
+
+
+async def test_of_runs_that_end_together_one_that_may_not_keeps_no_other_from_it(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        runs = [await new_run(store) for _ in range(9)]
+        lost, moved = runs[3], runs[6]
+        lost.epoch = 9
+        await store.signal(moved.run_id, "ping")
+        ends = [run.next_commit(change=RunChange(status="completed", release=True)) for run in runs]
+        parks = RunChange(status="waiting", release=True, release_at_rev=0)
+        ends[6] = Commit(moved.run_id, 1, ends[6].rows, parks)
+        answers = await at_once(store, map(store.commit, ends))
+        assert [type(answer) for answer in answers] == [LeaseLostError if run is lost else Receipt for run in runs]
+        records = [await store.run(run.run_id) for run in runs]
+        # Of the one whose inbox has moved the row is in, and whoever drives it looks again.
+        assert [record.status for record in records] == ["running" if run in (lost, moved) else "completed" for run in runs]
+        assert [record.owner is None for record in records] == [run not in (lost, moved) for run in runs]
+        assert [len((await store.load(run.run_id))[1]) for run in runs] == [1 if run is lost else 2 for run in runs]
+        assert [record.head_seq for record in records] == [1 if run is lost else 2 for run in runs]
+        assert [await store.verify(run.run_id) for run in runs] == [[]] * 9
+
+
+async def test_of_runs_that_are_created_together_one_whose_name_is_taken_keeps_no_other_from_it(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        there = await new_run(store, run_key="a")
+        parts: list[dict[str, Any]] = [{}, {"run_key": "a"}, {"run_key": "b"}, {"run_key": "b"}, {"run_id": there.run_id}, {}]
+        answers = await at_once(store, (new_run(store, **each) for each in parts))
+        assert [type(answer) for answer in answers] == [OwnedRun, RunExistsError, OwnedRun, RunExistsError, RunExistsError, OwnedRun]
+        made = [answer for answer in answers if isinstance(answer, OwnedRun)]
+        assert {run.run_id for run in await store.runs()} == {there.run_id, *(run.run_id for run in made)}
+        for run in (there, *made):
+            await run.step()
+            assert await store.verify(run.run_id) == []
+            assert (await store.run(run.run_id)).created_at > 0
+        assert await store.graph("g" * 64) == DEFINITION
+
+
+async def test_what_many_runs_want_at_once_takes_the_statements_of_one(sqlite_url: str, told_to_sqlite: list[str]) -> None:
+    """Python's lock is given up at each statement, and at each line that comes back, and the loop that is busy with these very runs has it."""
+
+    def said() -> list[str]:
+        found = [re.search(r"^(?:WITH given .*?(?=UPDATE))?(INSERT INTO \w+|UPDATE \w+|\w+)", text, re.DOTALL) for text in told_to_sqlite]
+        return [match[1].replace("WITH", "SELECT") for match in found if match is not None and match[1] != "PRAGMA"]
+
+    async with SQLCheckpointStore(sqlite_url) as store:
+        await new_run(store)
+        told_to_sqlite.clear()
+        runs: Any = await at_once(store, (new_run(store) for _ in range(200)))
+        assert said() == ["BEGIN", "COMMIT", "BEGIN", "INSERT INTO runs", "INSERT INTO checkpoints", "SELECT", "COMMIT"]
+        steps = [run.next_commit() for run in runs]
+        told_to_sqlite.clear()
+        assert all(isinstance(answer, Receipt) for answer in await at_once(store, map(store.commit, steps)))
+        assert said() == ["BEGIN", "COMMIT", "INSERT INTO checkpoints", "SELECT"]
+        ends = [run.next_commit(change=RunChange(status="completed", release=True)) for run in runs]
+        told_to_sqlite.clear()
+        assert all(isinstance(answer, Receipt) for answer in await at_once(store, map(store.commit, ends)))
+        assert said() == ["BEGIN", "COMMIT", "BEGIN", "UPDATE runs", "INSERT INTO checkpoints", "SELECT", "COMMIT"]
 
 
 async def test_commits_of_one_run_that_wait_together_follow_each_other(sqlite_url: str) -> None:
@@ -1270,3 +1363,16 @@ async def test_processes_that_died_long_ago_and_own_nothing_are_forgotten(kind: 
         (left,) = await store._database.fetch([("SELECT worker_id FROM workers", ())])
         assert {line[0] for line in left} == {store.worker_id, gone.worker_id}
         assert [record.run_id for record in await store.due()] == [run.run_id]
+
+
+@pytest.mark.parametrize("statement", [
+    statements.sqlite_append_many, statements.sqlite_first_rows, statements.sqlite_change_many, statements.sqlite_told,
+])  # fmt: skip
+async def test_what_many_runs_want_at_once_goes_by_their_ids(sqlite_url: str, statement: Callable[[int], str]) -> None:
+    async with SQLCheckpointStore(sqlite_url):
+        pass
+    with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+        text = statement(100)
+        plan = [line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?"))]
+    assert [line for line in plan if "SEARCH r" in line], plan
+    assert [line for line in plan if line.startswith("SCAN")] == ["SCAN 100 CONSTANT ROWS", "SCAN given"]

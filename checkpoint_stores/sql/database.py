@@ -63,8 +63,6 @@ class Database(ABC):
 
     size: ClassVar[str]
     """The text that asks how many ``bytes`` it takes."""
-    answers_together: ClassVar[bool]
-    """Whether what many ask at once has a shorter way than a transaction each: see `at_once` and `create_at_once`."""
 
     def __init__(self, url: str, scribe: Scribe) -> None:
         self.url = url
@@ -125,9 +123,9 @@ class Database(ABC):
         """Answer together with what others ask at this moment; None: not so, go the long way of a transaction or a reading."""
         return None
 
+    @abstractmethod
     async def create_at_once(self, new: Creation) -> int | None:
         """Create a run together with others; when it was created, or None: go the long way, which says what is wrong."""
-        return None
 
     # --- reading ----------------------------------------------------------------------------------------------------
     async def fetch(self, wanted: Wanted) -> list[list[Any]]:

@@ -47,7 +47,7 @@ class Owning:
 
     async def _create_at_once(self, run: NewRun, first: Row, *, store_graph: bool) -> Lease | None:
         database = self._database
-        if not database.answers_together or run.parent_run_id is not None or run.supersedes is not None:
+        if run.parent_run_id is not None or run.supersedes is not None:
             return None
         if not database.is_open:
             await database.open()

@@ -40,7 +40,6 @@ class PostgresDatabase(Database):
     """A database of a server."""
 
     size = statements.POSTGRES_SIZE
-    answers_together = True
 
     def __init__(self, address: Address, scribe: Scribe) -> None:
         super().__init__(address.url, scribe)

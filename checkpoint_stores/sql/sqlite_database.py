@@ -22,7 +22,7 @@ from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.sqlite_reader import SQLiteReader
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
 from checkpoint_stores.sql.transactions import Scribe
-from checkpoint_stores.sql.transitions import Transition
+from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.sql.watches import SQLitePoller
 from checkpoint_stores.sql.wires import Wire
 
@@ -54,7 +54,6 @@ class SQLiteDatabase(Database):
     """A file at an address; ``synchronous`` is its PRAGMA."""
 
     size = statements.SQLITE_SIZE
-    answers_together = False
 
     def __init__(self, address: Address, scribe: Scribe, *, synchronous: str) -> None:
         super().__init__(address.url, scribe)
@@ -114,6 +113,11 @@ class SQLiteDatabase(Database):
 
     def commit(self, work: Transition) -> Awaitable[Receipt]:
         return self.writer.submit(work)
+
+    async def create_at_once(self, new: Creation) -> int | None:
+        with faults.typed_errors(self.url):
+            created_at: int | None = await self.writer.submit(new)
+            return created_at
 
     async def _write(self, work: Callable[[Wire], T]) -> T:
         result: T = await self.writer.submit(work)

@@ -108,27 +108,19 @@ class SQLiteQueue(ABC, Generic[Work]):
             self._deliver([(self._opened, None, error)])
             return
         self._deliver([(self._opened, None, None)])
-        take, none_waits = self._jobs.get, self._jobs.empty
+        take, waiting = self._jobs.get, self._jobs.qsize
         is_open = True
         while is_open:
-            job = take()
-            jobs: list[Job[Work]] = []
-            looks: list[Look] = []
-            while job is not None:
-                if isinstance(job, Look):
-                    looks.append(job)
-                else:
-                    jobs.append(job)
-                if len(jobs) >= JOBS_AT_ONCE or none_waits():
-                    break
-                job = take()
-            else:
-                is_open = False
+            taken = [take()]
+            taken += [take() for _ in range(min(waiting(), JOBS_AT_ONCE - 1))]
+            jobs = [job for job in taken if type(job) is tuple]
+            looks = [job for job in taken if type(job) is Look] if len(jobs) < len(taken) else []
+            is_open = len(jobs) + len(looks) == len(taken)
             outcomes = self._carry_out(jobs) if jobs else []
             for look in looks:
                 look.take(self._raw)
             # Who waited has it: nothing of it is kept until somebody asks again.
-            job, jobs, looks = None, [], []
+            taken, jobs, looks = [], [], []
             if outcomes:
                 # Last of all, since it wakes the loop, which would have to wait for whatever else this thread does.
                 self._deliver(outcomes)

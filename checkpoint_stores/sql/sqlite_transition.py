@@ -7,18 +7,13 @@ transaction does it on that step's.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import TypeVar
 
 from checkpoint_stores.errors import LeaseLostError, RunMovedError
-from checkpoint_stores.records import Receipt, new_tuple
-from checkpoint_stores.sql import statements
+from checkpoint_stores.records import Receipt
+from checkpoint_stores.sql import sqlite_together, statements
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.transitions import Transition
 from checkpoint_stores.sql.wires import Execute
-
-T = TypeVar("T")
 
 
 def append(execute: Execute, work: Transition, now: int) -> Receipt:
@@ -30,17 +25,6 @@ def append(execute: Execute, work: Transition, now: int) -> Receipt:
     if not inserted:
         raise lost(execute, work)
     return Receipt(inserted[0][0], now)
-
-
-def append_many(execute: Execute, works: Sequence[Transition], now: int) -> list[Receipt | LeaseLostError]:
-    """One row each of as many runs, by one statement: what each gets, in order.  Raises the driver's error where one of them is wrong in itself."""
-    values = [*chain.from_iterable([work.rows[0] for work in works]), now]
-    rev_of = dict(execute(statements.sqlite_append_many(len(works)), values)).get
-    receipts: list[Receipt | LeaseLostError] = []
-    for work in works:
-        rev = rev_of(work.key)
-        receipts.append(lost(execute, work) if rev is None else new_tuple(Receipt, (rev, now)))
-    return receipts
 
 
 def write(execute: Execute, work: Transition, now: int) -> Receipt:
@@ -85,19 +69,9 @@ def _append_all(execute: Execute, work: Transition, now: int) -> int:
     if not inserted or any(row[1] != first[1] + place for place, row in enumerate(others, 1)):
         raise refused(execute, work)
     # Nobody else writes before this transaction ends: what holds of the first row holds of those behind it.
-    for together in in_groups(others):
-        execute(statements.sqlite_insert_many(len(together)), [*chain.from_iterable(together), now])
+    sqlite_together.follow(execute, others, now)
     inbox_rev: int = inserted[0][0]
     return inbox_rev
-
-
-def in_groups(parts: Sequence[T]) -> Iterator[Sequence[T]]:
-    """What may share a statement, of sizes for which there is one."""
-    first = 0
-    for size in (*statements.APPENDED_TOGETHER, 1):
-        while len(parts) - first >= size:
-            yield parts[first : first + size]
-            first += size
 
 
 def refused(execute: Execute, work: Transition) -> LeaseLostError | RunMovedError:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias, TypeGuard
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
-from checkpoint_stores.sql import sqlite_transition
+from checkpoint_stores.sql import sqlite_together, sqlite_transition, statements
 from checkpoint_stores.sql.allowing import with_uses
 from checkpoint_stores.sql.settling import Answer, Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
-from checkpoint_stores.sql.transitions import Transition
+from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.sql.wires import SQLiteWire, Wire
 
 _ONE_IS_WRONG: Final = (sqlite3.IntegrityError, UnicodeError, OverflowError)
@@ -27,14 +27,15 @@ _ONE_IS_WRONG: Final = (sqlite3.IntegrityError, UnicodeError, OverflowError)
 
 
 class _HalfWrittenError(Exception):
-    """A job failed behind something that it had written.  Never leaves the writer."""
+    """A job failed behind something that it, or one of those it shared a statement with, had written.  Never leaves the writer."""
 
 
-Written: TypeAlias = Transition | Callable[[Wire], Any]
+Written: TypeAlias = Transition | Creation | Callable[[Wire], Any]
 
 
 class SQLiteWriter(SQLiteQueue[Written]):
-    """Takes a `Transition`, answers with its `Receipt`; takes any function to be run in a transaction, answers with what it returns.
+    """Takes a `Transition`, answers with its `Receipt`; takes a `Creation`, answers when it was created, or None where the name is taken;
+    takes any function to be run in a transaction, answers with what it returns.
 
     Args:
         connect: opens the connection (autocommit mode); called in the thread.
@@ -47,13 +48,13 @@ class SQLiteWriter(SQLiteQueue[Written]):
         self._wire = SQLiteWire(self._execute)
 
     def _carry_out(self, jobs: list[Job[Written]]) -> list[Outcome]:
-        work, future = jobs[0]
-        if len(jobs) == 1 and _is_ordinary(work):
+        rows = _rows_alone(jobs)
+        if len(rows) == len(jobs) <= statements.MOST_TOGETHER:
             try:
-                # The ordinary step alone: one statement, which is its own transaction.
-                return [(future, sqlite_transition.append(self._execute, work, self._clock()), None)]
-            except BaseException as error:  # noqa: BLE001 - the caller gets it
-                return [(future, None, error)]
+                # Ordinary steps and nothing else: one statement, which is its own transaction.
+                return self._append(jobs, rows)
+            except BaseException as error:  # noqa: BLE001 - the callers get it
+                return [(waiting, None, error) for _, waiting in jobs]
         try:
             return self._together(jobs, apart=False)
         except _HalfWrittenError:
@@ -68,11 +69,13 @@ class SQLiteWriter(SQLiteQueue[Written]):
         outcomes: list[Outcome] = []
         try:
             self._raw.execute("BEGIN IMMEDIATE")
-            for group in _groups(jobs):
-                if len(group) > 1:
-                    outcomes += self._append(group)
+            for kind, group in _groups(jobs):
+                if kind is _ROW:
+                    outcomes += self._append(group, _rows_alone(group))
+                elif apart or len(group) == 1:
+                    outcomes += [self._carry_out_one(*job, apart=apart) for job in group]
                 else:
-                    outcomes.append(self._carry_out_one(*group[0], apart=apart))
+                    outcomes += self._carry_out_alike(kind, group)
             self._raw.execute("COMMIT")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
@@ -82,16 +85,17 @@ class SQLiteWriter(SQLiteQueue[Written]):
             return [(waiting, None, error) for _, waiting in jobs]  # nothing of the batch was written; every caller gets it
         return outcomes
 
-    def _append(self, jobs: Sequence[Job[Any]]) -> list[Outcome]:
-        """Ordinary commits of different runs by one statement: Python is asked for once, however busy the loop keeps it."""
+    # --- ordinary commits -------------------------------------------------------------------------------------------
+    def _append(self, jobs: Sequence[Job[Any]], rows: Mapping[bytes, tuple[Any, ...]]) -> list[Outcome]:
+        """Ordinary commits of different runs by one statement."""
+        if len(jobs) == 1:
+            return [self._append_one(*jobs[0])]
+        now = self._clock()
         try:
-            answers = sqlite_transition.append_many(self._execute, [work for work, _ in jobs], self._clock())
+            revs = sqlite_together.append(self._execute, rows, now)
         except _ONE_IS_WRONG:
             return [self._append_one(*job) for job in jobs]
-        outcomes: list[Outcome] = []
-        for (_, future), told in zip(jobs, answers, strict=True):
-            outcomes.append((future, None, told) if isinstance(told, LeaseLostError) else (future, told, None))
-        return outcomes
+        return self._receipts(jobs, revs, now)
 
     def _append_one(self, work: Transition, future: Answer) -> Outcome:
         try:
@@ -99,15 +103,37 @@ class SQLiteWriter(SQLiteQueue[Written]):
         except (*_ONE_IS_WRONG, LeaseLostError) as error:
             return future, None, error
 
+    def _receipts(self, jobs: Sequence[Job[Any]], revs: Sequence[int | None], now: int) -> list[Outcome]:
+        receipts = {rev: Receipt(rev, now) for rev in set(revs) if rev is not None}
+        if None not in revs:
+            return [(future, receipts[rev], None) for (_, future), rev in zip(jobs, revs, strict=True)]  # type: ignore[index]
+        return [
+            (future, None, sqlite_transition.lost(self._execute, work)) if rev is None else (future, receipts[rev], None)
+            for (work, future), rev in zip(jobs, revs, strict=True)
+        ]
+
+    # --- all else ---------------------------------------------------------------------------------------------------
+    def _carry_out_alike(self, kind: object, jobs: Sequence[Job[Any]]) -> list[Outcome]:
+        """What is alike by the same statements; raises _HalfWrittenError where one of it cannot be."""
+        now = self._clock()
+        works = [work for work, _ in jobs]
+        try:
+            if kind is _CREATION:
+                if sqlite_together.create(self._execute, works, now):
+                    return [(future, now, None) for _, future in jobs]
+            elif revs := sqlite_together.change(self._execute, works, now):
+                return self._receipts(jobs, revs, now)
+        except _ONE_IS_WRONG as error:
+            raise _HalfWrittenError from error
+        raise _HalfWrittenError
+
     def _carry_out_one(self, work: Any, future: Answer, *, apart: bool) -> Outcome:
-        if _is_ordinary(work):
-            return self._append_one(work, future)
         raw = self._raw
         if apart:
             raw.execute("SAVEPOINT one")
         before = raw.total_changes
         try:
-            result = self._transition(work) if type(work) is Transition else work(self._wire)
+            result = self._result(work)
         except BaseException as error:
             if not raw.in_transaction:
                 raise  # the disk is full or the file is broken: SQLite has undone everything by itself
@@ -121,6 +147,18 @@ class SQLiteWriter(SQLiteQueue[Written]):
             raw.execute("RELEASE one")
         return future, result, None
 
+    def _result(self, work: Any) -> Any:
+        if type(work) is Creation:
+            return self._creation(work)
+        return self._transition(work) if type(work) is Transition else work(self._wire)
+
+    def _creation(self, work: Creation) -> int | None:
+        now = self._clock()
+        try:
+            return now if sqlite_together.create(self._execute, [work], now) else None
+        except sqlite3.IntegrityError:
+            return None  # there is such a run, down to its first row
+
     def _transition(self, work: Transition) -> Receipt:
         now = self._clock()
         if work.asks is not None:
@@ -131,23 +169,51 @@ class SQLiteWriter(SQLiteQueue[Written]):
         return self._raw.execute(statement, values).fetchall()
 
 
-def _is_ordinary(work: Any) -> TypeGuard[Transition]:
-    """Whether it is a commit of one row and nothing else."""
-    return type(work) is Transition and work.change is None and len(work.rows) == 1
+_ROW: Final = "an ordinary commit"
+_CREATION: Final = "a new run"
+_CHANGE: Final = "a row, and what the run comes to with it"
 
 
-def _groups(jobs: list[Job[Any]]) -> Iterator[Sequence[Job[Any]]]:
-    """The jobs in order, ordinary commits of different runs that follow each other in groups that share a statement."""
+def _kind(work: Any) -> str | None:
+    """What a job has in common with those that may share its statements; None where it shares them with nobody."""
+    if type(work) is Creation:
+        return _CREATION
+    if work.change is None:
+        return _ROW if len(work.rows) == 1 else None
+    is_all = not any(work[_BEHIND_CHANGE:])
+    return _CHANGE if len(work.rows) == 1 and is_all else None
+
+
+_BEHIND_CHANGE: Final = Transition._fields.index("change") + 1
+
+
+def _rows_alone(jobs: Sequence[Job[Any]]) -> dict[bytes, tuple[Any, ...]]:
+    """The rows of the ordinary commits by run; as many as there are jobs where there is nothing else, and no run twice."""
+    return {work[0]: work[2][0] for work, _ in jobs if type(work) is Transition and work[3] is None and len(work[2]) == 1}
+
+
+def _groups(jobs: Sequence[Job[Any]]) -> Iterator[tuple[str | None, Sequence[Job[Any]]]]:
+    """The jobs, those of one run in their order, what is alike together."""
     waiting: dict[bytes, Job[Any]] = {}
     for job in jobs:
-        work = job[0]
-        is_ordinary = _is_ordinary(work)
-        if is_ordinary and work.key not in waiting:
-            waiting[work.key] = job
-            continue
-        if waiting:
-            yield from sqlite_transition.in_groups(list(waiting.values()))
-        waiting = {work.key: job} if is_ordinary else {}
-        if not is_ordinary:
-            yield [job]
-    yield from sqlite_transition.in_groups(list(waiting.values()))
+        key = job[0].key if type(job[0]) in (Transition, Creation) else None
+        if key is None or key in waiting:
+            yield from _alike(waiting.values())
+            waiting = {}
+        if key is None:
+            yield None, [job]
+        else:
+            waiting[key] = job
+    yield from _alike(waiting.values())
+
+
+def _alike(jobs: Iterable[Job[Any]]) -> Iterator[tuple[str | None, Sequence[Job[Any]]]]:
+    """Jobs of different runs, which may be carried out in any order."""
+    by_kind: dict[str | None, list[Job[Any]]] = {}
+    for job in jobs:
+        by_kind.setdefault(_kind(job[0]), []).append(job)
+    for job in by_kind.pop(None, ()):
+        yield None, [job]
+    for kind, alike in by_kind.items():
+        for first in range(0, len(alike), statements.MOST_TOGETHER):
+            yield kind, alike[first : first + statements.MOST_TOGETHER]

@@ -144,44 +144,108 @@ SQLITE_APPEND: Final = (
 )
 """One row; parameters are its columns in order.  Returns inbox_rev, or no line where the lease is lost."""
 
-APPENDED_TOGETHER: Final = (64, 16, 4)
-"""How many ordinary commits share a statement on SQLite, where so many wait: few different texts, so that each stays prepared."""
+# --- what many runs want at once, on SQLite ---------------------------------------------------------------------------
+# Made for up to so many lines; a line whose run is null is none.  No such statement returns lines but `sqlite_told`, and that one returns
+# one: the driver gives up Python's lock before each, and gets it back behind a loop that is busy.
+
+MOST_TOGETHER: Final = 256
+"""How many lines a statement is made for at the most: what is prepared for them takes 2.5 KB a line, of each such text."""
+
+
+def room_for(number: int) -> int:
+    """For how many lines the statement is made that takes ``number`` of them: few different texts, so that each stays prepared.
+
+    >>> room_for(1), room_for(5), room_for(70), room_for(256)
+    (1, 8, 128, 256)
+    """
+    return 1 << (number - 1).bit_length()
 
 
 @cache
 def sqlite_append_many(number: int) -> str:
-    """So many rows, each of another run; parameters are their columns but the last in order, row after row, and that one once, behind them.
+    """One row of each run; parameters are the rows' columns but the last, row after row, and that one once, behind them.
 
-    Returns (run_id, inbox_rev) of those that are in; of a run whose lease is lost, or whose row does not follow, there is no line.
+    Nothing is written of a run whose lease is lost, or whose row does not follow.
     """
     return (
-        f"{_given(number)} INSERT INTO checkpoints ({ROWS}) SELECT given.*, ? FROM given CROSS JOIN runs r"
+        f"INSERT INTO checkpoints ({ROWS}) {_given(number, *ROW_COLUMNS[:-1])} SELECT given.*, ? FROM given CROSS JOIN runs r"
         f" WHERE r.run_id = given.run_id AND r.epoch = given.epoch AND {extends_head('given.run_id', 'given.seq')}"
-        " RETURNING run_id, (SELECT r.inbox_rev FROM runs r WHERE r.run_id = checkpoints.run_id)"
     )
 
 
 @cache
 def sqlite_insert_many(number: int) -> str:
-    """So many rows behind one that was appended in the same transaction, of the same run; parameters as those of `sqlite_append_many`."""
-    return f"{_given(number)} INSERT INTO checkpoints ({ROWS}) SELECT given.*, ? FROM given"
+    """Rows behind one that was appended in the same transaction, of the same run; parameters as those of `sqlite_append_many`."""
+    given = _given(number, *ROW_COLUMNS[:-1])
+    return f"INSERT INTO checkpoints ({ROWS}) {given} SELECT given.*, ? FROM given WHERE given.run_id IS NOT NULL"
 
 
-def _given(number: int) -> str:
-    own = ROW_COLUMNS[:-1]
-    row = f"({', '.join('?' * len(own))})"
-    return f"WITH given ({', '.join(own)}) AS (VALUES {', '.join([row] * number)})"
+@cache
+def sqlite_create_many(number: int) -> str:
+    """Runs, but those whose id or run_key is taken; parameters are the columns of a new run, run after run, and when it is, twice."""
+    new = RUN_COLUMNS[: -len(TIMES)]
+    return (
+        f"INSERT INTO runs ({RUN}) {_given(number, *new)} SELECT given.*, ?, ? FROM given WHERE given.run_id IS NOT NULL"
+        " ON CONFLICT DO NOTHING"
+    )
 
 
+@cache
+def sqlite_first_rows(number: int) -> str:
+    """The first row of each run that has just been created; parameters as those of `sqlite_append_many`."""
+    return (
+        f"INSERT INTO checkpoints ({ROWS}) {_given(number, *ROW_COLUMNS[:-1])} SELECT given.*, ? FROM given CROSS JOIN runs r"
+        " WHERE r.run_id = given.run_id AND r.head_digest = given.digest"
+    )
+
+
+@cache
+def sqlite_change_many(number: int) -> str:
+    """What becomes of runs that bring a row of their own; parameters are those of `SQLITE_CHANGE_RUN`, run after run, when it is once."""
+    return f"{_given(number, *_CHANGED)} UPDATE runs SET {_change_of_run('?', **_CHANGE_GIVEN)} FROM given WHERE runs.run_id = given.run_id AND runs.epoch = given.epoch"
+
+
+@cache
+def sqlite_told(number: int) -> str:
+    """How many rows the statement before has written, and the inbox_rev of each run in the order given, comma-separated."""
+    return (
+        f"{_given(number, 'run_id')} SELECT changes(), group_concat(coalesce(r.inbox_rev, ''))"
+        " FROM given LEFT JOIN runs r ON r.run_id = given.run_id"
+    )
+
+
+def _given(number: int, *columns: str) -> str:
+    line = f"({', '.join('?' * len(columns))})"
+    return f"WITH given ({', '.join(columns)}) AS (VALUES {', '.join([line] * number)})"
+
+
+SQLITE_IS_IN: Final = "SELECT 1 FROM checkpoints WHERE run_id = %1 AND seq = %2 AND digest = %3"
+"""Whether a row is in, and is this very one."""
+
+
+def _change_of_run(
+    now: str, *, status: str, wake_at: str, clears: str, error: str, gives_back: str, seq: str, digest: str, at_rev: str
+) -> str:
+    return (
+        f"status = CASE WHEN {in_time(at_rev, 'runs.inbox_rev')} THEN coalesce({status}, runs.status) ELSE runs.status END,"
+        f" wake_at = CASE WHEN NOT {in_time(at_rev, 'runs.inbox_rev')} THEN runs.wake_at WHEN {clears} THEN NULL"
+        f" ELSE coalesce({wake_at}, runs.wake_at) END, error = coalesce({error}, runs.error),"
+        f" owner = CASE WHEN {gives_back} AND {in_time(at_rev, 'runs.inbox_rev')} THEN NULL ELSE runs.owner END,"
+        f" head_seq = coalesce({seq}, runs.head_seq), head_digest = coalesce({digest}, runs.head_digest), updated_at = {now}"
+    )
+
+
+_CHANGED: Final = ("run_id", "epoch", "status", "wake_at", "clears", "error", "gives_back", "seq", "digest", "at_rev")
+_CHANGE_GIVEN: Final = {name: f"given.{name}" for name in _CHANGED[2:]}
+_CHANGE_ALONE: Final = {name: f"%{place}" for place, name in enumerate(_CHANGED[2:], 3)} | {
+    # Where it brings no row of its own (its rows' last one was given otherwise).
+    anchor: f"%{place}, {newest_row(anchor, '%1', '%3', '%7')}"
+    for place, anchor in ((8, "seq"), (9, "digest"))
+}
 SQLITE_CHANGE_RUN: Final = (
-    f"UPDATE runs SET status = CASE WHEN {in_time('%10', 'inbox_rev')} THEN coalesce(%3, status) ELSE status END,"
-    f" wake_at = CASE WHEN NOT {in_time('%10', 'inbox_rev')} THEN wake_at WHEN %5 THEN NULL ELSE coalesce(%4, wake_at) END,"
-    " error = coalesce(%6, error),"
-    f" owner = CASE WHEN %7 AND {in_time('%10', 'inbox_rev')} THEN NULL ELSE owner END,"
-    f" head_seq = coalesce(%8, {newest_row('seq', '%1', '%3', '%7')}, head_seq),"
-    f" head_digest = coalesce(%9, {newest_row('digest', '%1', '%3', '%7')}, head_digest), updated_at = %11"
-    " WHERE run_id = %1 AND epoch = %2 RETURNING inbox_rev, tenant"
+    f"UPDATE runs SET {_change_of_run('%11', **_CHANGE_ALONE)} WHERE run_id = %1 AND epoch = %2 RETURNING inbox_rev, tenant"
 )
+"""(run_id, epoch, what is left of a `Transition`'s change, now).  Returns (inbox_rev, tenant), or no line where the lease is lost."""
 SQLITE_TAKE_UP: Final = (
     "UPDATE runs SET epoch = %2, attempt = attempt + 1, status = 'running', owner = %3, wake_at = NULL,"
     " max_steps = coalesce(%5, max_steps), head_seq = %6, head_digest = %7, inbox_rev = inbox_rev + %8, updated_at = %9"
