@@ -23,7 +23,7 @@ from typing import Any, Final, cast
 from checkpoint_stores.errors import LeaseLostError, StoreError, TransactionOverError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import Commit, Inbox, Row, RunChange, RunStatus
+from checkpoint_stores.records import BarrierRecord, Commit, Inbox, Row, RunChange, RunRecord, RunStatus
 from checkpoint_stores.statuses import after
 from engine.around import Around
 from engine.bodies import Bodies
@@ -48,6 +48,7 @@ from engine.events import (
 from engine.letters import Letters
 from engine.notices import TrailmarkWarning
 from engine.observing import Observer
+from engine.parked import MOST_BYTES, Parked
 from engine.saving import SavePolicy
 from engine.taking_up import TakingUp
 from engine.threads import NodeThreads
@@ -106,6 +107,8 @@ class RunDriver:
         self._telling: asyncio.Task[None] | None = None
         self._is_told = False
         """Whether the commit that lets the run go is on its way."""
+        self._asked: tuple[BarrierRecord, ...] = ()
+        """What people were asked with the commit that parked the run."""
         self._taken_with: Batch | None = None
         """What was committed with the taking of the run, where that was one commit; and whether nothing was left to do then."""
         self._is_over = False
@@ -187,6 +190,15 @@ class RunDriver:
         self._committer.retire()
         self._transacting.retire()
         self._effects.save_first = None
+
+    def parked(self, run: RunRecord) -> Parked | None:
+        """How the run stands that was taken as ``run``, where it has parked; None where what people are asked is not all known here."""
+        walk, asked = self._walk, self._asked
+        if self.status != "waiting" or not asked or self._letters.are_there or walk.state.stored > MOST_BYTES:
+            return None
+        if {scope.detail[0] for scope in walk.parked()} != {barrier.ticket for barrier in asked}:
+            return None
+        return Parked(run, walk.epoch, walk.state, asked, self._letters.rev)
 
     async def take_up(self, taking: TakingUp) -> None:
         """Take the run with the first commit of the drive, in which what people have said by now is used as well; `drive` goes on from there.
@@ -274,6 +286,7 @@ class RunDriver:
             await self._transacting.roll_back("its body was cancelled")
         if change is not None and (change.status != "waiting" or not moved):
             self.status = change.status or self.status
+            self._asked = batch.opened
             return True
         if moved:
             self._read(await self._store.inbox(state.run_id))

@@ -13,26 +13,35 @@ from typing import Any
 
 from checkpoint_stores.errors import RunMovedError, StoreError
 from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import ENDED
+from checkpoint_stores.records import ENDED, RunRecord
 from engine.driver import RunDriver
 from engine.driving import DriveTask, HandedOverError, goes_up
 from engine.notices import ResourceNotClosedWarning, TrailmarkWarning
+from engine.parked import Parked
 from engine.resources import Opened
 from engine.result import RunResult
 from engine.taking_up import NotAtOnceError, TakingUp
 
 
+class DriveEnd(asyncio.Future[RunResult]):
+    """How a drive will end, in whichever task that is."""
+
+    parked: Parked | None = None
+    """How the run stands then, where it parked."""
+
+
 class Drive:
     """One run that is driven here."""
 
-    __slots__ = ("driver", "ended", "epoch", "opened")
+    __slots__ = ("driver", "ended", "epoch", "opened", "run")
 
-    def __init__(self, driver: RunDriver, epoch: int, opened: Opened) -> None:
+    def __init__(self, driver: RunDriver, run: RunRecord, epoch: int, opened: Opened) -> None:
         self.driver = driver
+        self.run = run
+        """As it was taken."""
         self.epoch = epoch
         self.opened = opened
-        self.ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
-        """How it will end, in whichever task that is."""
+        self.ended = DriveEnd(loop=asyncio.get_running_loop())
 
 
 class Drives:
@@ -51,6 +60,8 @@ class Drives:
         self._tasks: set[DriveTask[RunResult | None]] = set()
         self._ended: weakref.WeakValueDictionary[str, asyncio.Future[RunResult]] = weakref.WeakValueDictionary()
         """Drives that ended, for as long as a handle is kept: what this process saw is more than what the store keeps."""
+        self._parked: weakref.WeakValueDictionary[str, DriveEnd] = weakref.WeakValueDictionary()
+        """The same of drives whose runs wait for people; no other is known not to have moved on."""
 
     def __len__(self) -> int:
         return len(self._by_run)
@@ -74,6 +85,11 @@ class Drives:
     def last_end(self, run_id: str) -> asyncio.Future[RunResult] | None:
         """The same, or how it ended, where this process saw that and anybody still keeps it."""
         return self.end(run_id) or self._ended.get(run_id)
+
+    def parked(self, run_id: str) -> Parked | None:
+        """How a run stands that has parked here, told once; None where nobody has kept its handle, or it is not all known."""
+        end = self._parked.pop(run_id, None)
+        return None if end is None else end.parked
 
     # --- beginning and ending ---------------------------------------------------------------------------------------
     def begin(self, drive: Drive) -> asyncio.Future[RunResult]:
@@ -186,6 +202,9 @@ class Drives:
         # Asking for the exception keeps a run that nobody waits for from warning about it.
         if not ended.cancelled() and (ended.exception() is not None or ended.result().status in ENDED):
             self._ended[run_id] = ended
+        elif not ended.cancelled() and (parked := drive.driver.parked(drive.run)) is not None:
+            ended.parked = parked
+            self._parked[run_id] = ended
         # Whoever listens is told last: the run can be taken again at once.
         error = RuntimeError(f"run {run_id} is no longer driven here: its task was cancelled") if ended.cancelled() else ended.exception()
         drive.driver.over(error)

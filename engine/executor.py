@@ -405,7 +405,7 @@ class GraphExecutor:
             facts=facts, hand_over=partial(self._drives.hand_over, state.run_id), around=self._around,
             before_completion=partial(self._contracts_kept, state, epoch) if self._strict else None, saving=self._saving,
         )  # fmt: skip
-        return Drive(driver, epoch, opened)
+        return Drive(driver, run, epoch, opened)
 
     def _begins(self, drive: Drive) -> None:
         if self._closing is not None:  # while the run was on its way here: no body of it begins

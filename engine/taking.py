@@ -115,11 +115,22 @@ class Taker:
 
     async def decide(self, store: TakesUp, run_id: str, barrier: str, decision: Decision) -> DecisionRecord | None:
         """Record a decision, take the run and go on with it in one transaction; None, and nothing is written, where that cannot be."""
-        record = None
+        parked = self._drives.parked(run_id)
+        if parked is not None:
+            record = await self._decide_on(store, parked.standing((await self._clock()).now()), barrier, decision)
+            if record is not None:
+                return record
         try:
             standing = await store.standing(run_id)
-            if standing.run.run_id != run_id:
-                return None  # a part of its id finds a run, and decides nothing
+        except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
+            return None
+        if standing.run.run_id != run_id:
+            return None  # a part of its id finds a run, and decides nothing
+        return await self._decide_on(store, standing, barrier, decision)
+
+    async def _decide_on(self, store: TakesUp, standing: Standing, barrier: str, decision: Decision) -> DecisionRecord | None:
+        record = None
+        try:
             record = decided(standing, barrier, decision)
             if record is None or standing.run.flow != self._graph.name or not self._may_take_up(standing):
                 return None
@@ -131,7 +142,7 @@ class Taker:
                 return None
             with contextlib.suppress(LeaseHeldError, RunEndedError, ExecutorClosedError):
                 await self.take(record.run_id, Said())
-        except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
+        except Exception:  # noqa: BLE001 - as above
             return None
         return record
 

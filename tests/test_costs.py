@@ -125,12 +125,19 @@ async def test_on_sqlite_a_decision_asks_for_what_it_needs_and_no_more(sqlite_ur
             await handle.decide("only", Decision.approve(by="ana"))
             await handle.result()
             gone_on = _begun(told_to_sqlite)
+            kept = await executor.start({})
+            await kept.result()
+            told_to_sqlite.clear()
+            await kept.decide("only", Decision.approve(by="ana"))
+            await kept.result()
+            parked_here = _begun(told_to_sqlite)
     assert decided == ["BEGIN IMMEDIATE", *3 * ["SELECT"], "INSERT INTO decisions", "UPDATE barriers", "UPDATE runs", "COMMIT"]
     assert gone_on == [
         *("BEGIN", *5 * ["SELECT"], "COMMIT"),
         *("BEGIN IMMEDIATE", "UPDATE runs", *2 * ["INSERT INTO checkpoints"], "UPDATE barriers", "INSERT INTO decisions", "COMMIT"),
         *("BEGIN IMMEDIATE", "UPDATE runs", "INSERT INTO checkpoints", "COMMIT"),
     ]
+    assert parked_here == gone_on[7:]
 
 
 def _begun(told: list[str]) -> list[str]:
