@@ -475,9 +475,13 @@ def _cut(state: RunState, scope: Scope, _op: Op) -> None:
 
 def _drop(state: RunState, scope: Scope) -> None:
     """Forget a scope and everything below it."""
-    for below in list(_walked(scope)):
-        del state.scopes[below.path]
-        state.stored -= sum(below.sizes.values()) + SCOPE_BYTES * below.begun
+    for below in _walked(scope):
+        _forget(state, below)
+
+
+def _forget(state: RunState, scope: Scope) -> None:
+    del state.scopes[scope.path]
+    state.stored -= sum(scope.sizes.values()) + SCOPE_BYTES * scope.begun
 
 
 def _fail(_state: RunState, scope: Scope, op: Op) -> None:
@@ -557,11 +561,11 @@ _INDEX: Final = attrgetter("index")
 
 
 def _close(state: RunState, scope: Scope, _op: Op) -> None:
-    for below in list(_walked(scope))[1:]:
-        # What was decided in a branch stays known after the join; of two branches the later declared one.
-        scope.decisions.update(below.decisions)
-    for child in scope.children:
-        _drop(state, child)
+    for below in _walked(scope)[1:]:
+        if below.decisions:
+            # What was decided in a branch stays known after the join; of two branches the later declared one.
+            scope.decisions.update(below.decisions)
+        _forget(state, below)
     scope.children = []
     scope.left = scope.lost = 0
 
@@ -657,7 +661,7 @@ def _shows(state: RunState, _scope: Scope, op: Op) -> None:
 
 def read_anew(state: RunState) -> None:
     """Let every scope forget what it has read of the values above it: somebody wrote there while it was open."""
-    for scope in list(_walked(state.root))[1:]:
+    for scope in _walked(state.root)[1:]:
         scope.cache.clear()
         if scope.lent is not None and scope.parent is not None:
             scope.lent = _lent(scope.parent, scope.index)
@@ -671,11 +675,16 @@ _POSITION: Final = {
 }  # fmt: skip
 
 
-def _walked(scope: Scope) -> Iterator[Scope]:
+def _walked(scope: Scope) -> list[Scope]:
     """The scope and everything below it, parents first, in declared order."""
-    yield scope
-    for child in scope.children:
-        yield from _walked(child)
+    found: list[Scope] = []
+    todo = [scope]
+    while todo:
+        next_one = todo.pop()
+        found.append(next_one)
+        if next_one.children:
+            todo += reversed(next_one.children)
+    return found
 
 
 def _leaves(scope: Scope) -> Iterator[Scope]:

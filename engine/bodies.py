@@ -155,8 +155,6 @@ class Bodies:
     def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
         takes, walk = node.takes, self._walk
         scope, plan = walk.state.scopes[start.path], walk.plan
-        if node.sees_state_alone:
-            return (plan.at(start.path).schema.view(scope.read),), None
         if takes == "nothing" and not node.streams:
             return (), None
         context = self._context(start)
@@ -289,7 +287,11 @@ class Bodies:
     def launch(self, start: StartBody) -> None:
         plan = self._walk.plan.at(start.path)
         node = plan.nodes[start.node]
-        arguments, context = self._arguments(node, start)
+        if node.sees_state_alone:
+            arguments: tuple[Any, ...] = (plan.schema.view(self._walk.state.scopes[start.path].read),)
+            context = None
+        else:
+            arguments, context = self._arguments(node, start)
         if context is None and not node.is_async:
             context = self._context(start)  # made here: its thread is not to read what the loop may be changing
         body = _Body(start, context, self._clock.now())

@@ -114,7 +114,7 @@ def _merged_key(schema: StateSchema, node: NodePlan, scope: Scope, key: str, wri
     if reducer.independent:
         # The ops say the same over any base: refer to them, store nothing twice.
         takes: list[Op] = [["take", child.path, key] for _name, child in writers]
-        if not reducer.builtin or any(op[0] in _MAY_CLASH for _name, child in writers for op in child.ops[key]):
+        if not reducer.builtin or _may_clash(scope.read(key), [op for _name, child in writers for op in child.ops[key]]):
             _check_taken(node, scope, key, takes, writers)
         return takes
     current = scope.read(key)
@@ -143,8 +143,16 @@ def _is_edit(op: Op) -> bool:
     return op[0] == "set" and len(op) == VALUE_ALONE
 
 
+def _may_clash(current: Any, ops: list[Op]) -> bool:
+    """Whether ops of several branches need not go together: a person may have set what another branch appends to, and numbers are of kinds."""
+    kinds = {type(op[2]) if op[0] == "increment" else None for op in ops if op[0] in _MAY_CLASH}
+    if kinds and current is not ABSENT and current is not None:
+        kinds.add(type(current))
+    return bool(kinds) and kinds not in _SURE_TO_ADD
+
+
 _MAY_CLASH: Final = frozenset({"increment", "set"})
-"""Ops of a branch that need not go together with those of another: a person may have set what the other appends to."""
+_SURE_TO_ADD: Final = ({int}, {float})
 
 
 def _check_taken(node: NodePlan, scope: Scope, key: str, takes: list[Op], writers: list[tuple[str, Scope]]) -> None:
