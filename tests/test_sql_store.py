@@ -1163,6 +1163,17 @@ async def test_of_runs_that_are_created_together_one_whose_name_is_taken_keeps_n
         assert await store.graph("g" * 64) == DEFINITION
 
 
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_run_that_cannot_be_written_whole_is_not_begun(sqlite_url: str, number: int) -> None:
+    """A checkpoint is in its way that no run is left of."""
+    async with SQLCheckpointStore(sqlite_url) as store:
+        gone = await new_run(store)
+        tamper(sqlite_url, "DELETE FROM runs")
+        answers = await at_once(store, (new_run(store, run_id=run_id) for run_id in [gone.run_id, None, None][:number]))
+        assert [type(answer) for answer in answers] == [StoreUnavailableError, OwnedRun, OwnedRun][:number]
+        assert len(await store.runs()) == number - 1
+
+
 async def test_what_many_runs_want_at_once_takes_the_statements_of_one(sqlite_url: str, told_to_sqlite: list[str]) -> None:
     """Python's lock is given up at each statement, and at each line that comes back, and the loop that is busy with these very runs has it."""
 

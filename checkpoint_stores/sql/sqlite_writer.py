@@ -153,10 +153,12 @@ class SQLiteWriter(SQLiteQueue[Written]):
         return self._transition(work) if type(work) is Transition else work(self._wire)
 
     def _creation(self, work: Creation) -> int | None:
-        now = self._clock()
+        now, before = self._clock(), self._raw.total_changes
         try:
             return now if sqlite_together.create(self._execute, [work], now) else None
         except sqlite3.IntegrityError:
+            if self._raw.total_changes != before:
+                raise
             return None  # there is such a run, down to its first row
 
     def _transition(self, work: Transition) -> Receipt:
