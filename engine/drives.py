@@ -100,7 +100,9 @@ class Drives:
         return drive.ended
 
     def _know(self, drive: Drive) -> None:
-        self._by_run[drive.driver.state.run_id] = drive
+        run_id = drive.driver.state.run_id
+        self._by_run[run_id] = drive
+        self._parked.pop(run_id, None)  # it moves on
         drive.ended.add_done_callback(lambda _ended: self._forget(drive))
 
     async def take_up(self, drive: Drive, taking: TakingUp) -> asyncio.Future[RunResult]:
