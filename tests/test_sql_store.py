@@ -1174,6 +1174,26 @@ async def test_a_run_that_cannot_be_written_whole_is_not_begun(sqlite_url: str, 
         assert len(await store.runs()) == number - 1
 
 
+@pytest.mark.parametrize("what", ["steps", "ends", "new runs"])
+async def test_a_value_that_is_too_large_for_sqlite_is_told_to_its_own_run_alone(sqlite_url: str, what: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        runs = [await new_run(store) for _ in range(5)]
+        writer = store._database.writer
+        assert isinstance(writer, SQLiteWriter)
+        # SQLite's own limit is a thousand million bytes.
+        await writer.submit(lambda _wire: writer._raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000))
+        much, change = b"x" * 2_000_000, RunChange(status="completed", release=True) if what == "ends" else None
+        if what == "new runs":
+            answers: list[Any] = await at_once(store, (new_run(store, labels={"a": much.decode()} if n == 2 else {}) for n in range(5)))
+        else:
+            rows = [run.row(payload=much if n == 2 else None) for n, run in enumerate(runs)]
+            commits = [Commit(run.run_id, run.epoch, (row,), change) for run, row in zip(runs, rows, strict=True)]
+            answers = await at_once(store, map(store.commit, commits))
+            assert [len((await store.load(run.run_id))[1]) for run in runs] == [2, 2, 1, 2, 2]
+        assert [isinstance(answer, CodecError) for answer in answers] == [False, False, True, False, False]
+        assert sum(isinstance(answer, Receipt | OwnedRun) for answer in answers) == 4
+
+
 async def test_what_many_runs_want_at_once_takes_the_statements_of_one(sqlite_url: str, told_to_sqlite: list[str]) -> None:
     """Python's lock is given up at each statement, and at each line that comes back, and the loop that is busy with these very runs has it."""
 

@@ -22,7 +22,7 @@ from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.sql.wires import SQLiteWire, Wire
 
-_ONE_IS_WRONG: Final = (sqlite3.IntegrityError, UnicodeError, OverflowError)
+_ONE_IS_WRONG: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, UnicodeError, OverflowError)
 """What a statement raises for a row that is wrong in itself; the statement then has done nothing."""
 
 
