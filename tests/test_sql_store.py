@@ -337,6 +337,19 @@ async def test_a_full_disk_refuses_the_commit_and_keeps_the_run(sqlite_url: str)
         assert [len((await store.load(other.run_id))[1]) for other in others] == [1, 1, 1]
 
 
+async def test_of_steps_that_the_disk_had_no_room_for_none_is_in_though_one_beside_them_was_refused(sqlite_url: str) -> None:
+    """Where a row is refused the others are asked for one by one: the first of them would still find room."""
+    async with SQLCheckpointStore(sqlite_url) as store:
+        runs = [await new_run(store) for _ in range(6)]
+        await runs[0].step()
+        runs[0].seq -= 1  # what it appends now is there already
+        pages = await pragma(store, "page_count")
+        await pragma(store, f"max_page_count = {pages + 12}")
+        answers = await at_once(store, (run.step(b"x" * 20_000) for run in runs))
+        assert [type(answer) for answer in answers] == [StoreUnavailableError] * 6
+        assert [len((await store.load(run.run_id))[1]) for run in runs] == [2, 1, 1, 1, 1, 1]
+
+
 async def test_a_file_that_stays_locked_is_told(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("checkpoint_stores.sql.sqlite_database.BUSY_SECONDS", 0.05)
     async with SQLCheckpointStore(sqlite_url) as store:

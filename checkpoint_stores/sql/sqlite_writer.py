@@ -53,6 +53,8 @@ class SQLiteWriter(SQLiteQueue[Written]):
             try:
                 # Ordinary steps and nothing else: one statement, which is its own transaction.
                 return self._append(jobs, rows)
+            except _ONE_IS_WRONG:
+                pass  # one by one in one transaction: where the file fails half-way, nothing of what is told to have failed is in
             except BaseException as error:  # noqa: BLE001 - the callers get it
                 return [(waiting, None, error) for _, waiting in jobs]
         try:
@@ -71,7 +73,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
             self._raw.execute("BEGIN IMMEDIATE")
             for kind, group in _groups(jobs):
                 if kind is _ROW:
-                    outcomes += self._append(group, _rows_alone(group))
+                    outcomes += self._append_each(group)
                 elif apart or len(group) == 1:
                     outcomes += [self._carry_out_one(*job, apart=apart) for job in group]
                 else:
@@ -87,15 +89,18 @@ class SQLiteWriter(SQLiteQueue[Written]):
 
     # --- ordinary commits -------------------------------------------------------------------------------------------
     def _append(self, jobs: Sequence[Job[Any]], rows: Mapping[bytes, tuple[Any, ...]]) -> list[Outcome]:
-        """Ordinary commits of different runs by one statement."""
+        """Ordinary commits of different runs by one statement; raises what `sqlite_together.append` raises, then none of them is in."""
         if len(jobs) == 1:
             return [self._append_one(*jobs[0])]
         now = self._clock()
+        return self._receipts(jobs, sqlite_together.append(self._execute, rows, now), now)
+
+    def _append_each(self, jobs: Sequence[Job[Any]]) -> list[Outcome]:
+        """The same within a transaction; where one of them is wrong in itself, by a statement each."""
         try:
-            revs = sqlite_together.append(self._execute, rows, now)
+            return self._append(jobs, _rows_alone(jobs))
         except _ONE_IS_WRONG:
             return [self._append_one(*job) for job in jobs]
-        return self._receipts(jobs, revs, now)
 
     def _append_one(self, work: Transition, future: Answer) -> Outcome:
         try:
