@@ -100,9 +100,11 @@ class HeldRun:
 
     def is_still(self, resumption: Resumption) -> bool:
         """Whether nobody owns the run, and nobody has written to it since the resumption's maker read it."""
-        (_, epoch, rows, *_), inbox_rev, *_ = resumption
-        head = (self.epoch + 1, self.inbox_rev, self.rows[-1].seq + 1)
-        return head == (epoch, inbox_rev, rows[0].seq) and self.record.owner is None and self.record.status not in ENDED
+        (_, epoch, rows, *_), inbox_rev, *_, behind = resumption
+        newest = self.rows[-1]
+        head = (self.epoch + 1, self.inbox_rev, newest.seq + 1)
+        is_head = head == (epoch, inbox_rev, rows[0].seq) and behind in (None, newest.digest)
+        return is_head and self.record.owner is None and self.record.status not in ENDED
 
     def take_up(self, resumption: Resumption, *, owner: str, now: int) -> None:
         """All that a resumption changes beside what its commit writes."""

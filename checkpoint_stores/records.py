@@ -383,6 +383,9 @@ class Resumption(NamedTuple):
     """The run's step limit from now on, where it gets another one."""
     said: int = 0
     """How many of the decisions it writes people have just made: by so much the inbox is newer behind it, and before its change is judged."""
+    behind: bytes | None = None
+    """The digest of the row that its first one follows; None: whichever stands there.  A run that was deleted, and made again under the
+    same id, may stand under the same numbers."""
 
 
 class CancelRequest(NamedTuple):

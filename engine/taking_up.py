@@ -31,10 +31,11 @@ class NotAtOnceError(Exception):
 class TakingUp:
     """How a run is taken: the attempt's row, and what was said in the very moment."""
 
-    __slots__ = ("_decided", "_inbox_rev", "_max_steps", "row")
+    __slots__ = ("_behind", "_decided", "_inbox_rev", "_max_steps", "row")
 
-    def __init__(self, row: Row, inbox_rev: int, max_steps: int | None, decided: DecisionRecord | None) -> None:
+    def __init__(self, row: Row, behind: bytes, inbox_rev: int, max_steps: int | None, decided: DecisionRecord | None) -> None:
         self.row = row
+        self._behind = behind
         self._inbox_rev = inbox_rev
         self._max_steps = max_steps
         self._decided = decided
@@ -46,7 +47,7 @@ class TakingUp:
             if all(used != decided.id for used, _ in commit.consumed):
                 raise NotAtOnceError
             commit = commit._replace(voted=(*commit.voted, decided))
-        return Resumption(commit, self._inbox_rev, self._max_steps, 0 if decided is None else 1)
+        return Resumption(commit, self._inbox_rev, self._max_steps, 0 if decided is None else 1, self._behind)
 
 
 class Said(NamedTuple):
@@ -78,9 +79,10 @@ def attempted(
 ) -> TakingUp:
     """How the run at ``state`` is taken; ``state`` then is as behind the attempt.  Raises UnserialisableError."""
     given = {**details, "owner": owner}
+    behind = state.digest
     row = attempt_row(chain, run.run_id, (state.seq, state.digest, state.step), run.epoch + 1, run.attempt + 1, given)
     apply_row(state, row)
-    return TakingUp(row, run.inbox_rev, details.get("max_steps"), decided)
+    return TakingUp(row, behind, run.inbox_rev, details.get("max_steps"), decided)
 
 
 def decided(standing: Standing, barrier: str, decision: Decides) -> DecisionRecord | None:

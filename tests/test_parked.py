@@ -199,9 +199,16 @@ async def _quarantined(scene: Scene) -> None:
     await scene.store.commit(Commit(scene.run_id, lease.epoch, (), RunChange(status="quarantined", release=True)))
 
 
+async def _made_anew(scene: Scene) -> None:
+    await _cancelled(scene)
+    await scene.store.delete(scene.run_id)
+    run = await scene.elsewhere.start({"n": 7}, run_id=scene.run_id)
+    assert (await run.result()).status == "waiting"
+
+
 MEANWHILE: list[Callable[[Scene], Awaitable[None]]] = [
     _nothing, _approved, _rejected, _approved_by_the_same, _gone_on_with, _signalled, _asked_to_cancel, _cancelled, _edited, _driven,
-    _driven_twice, _held, _forked, _quarantined,
+    _driven_twice, _held, _forked, _quarantined, _made_anew,
 ]  # fmt: skip
 
 BARRIERS: list[dict[str, Any]] = [{}, {"quorum": 2}, {"approvers": {"bo"}}]

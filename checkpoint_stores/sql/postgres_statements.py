@@ -132,6 +132,7 @@ _TAKE_UP_FIELDS: Final = [
     ("last_seq", "integer"),
     ("last_digest", "bytea"),
     ("said", "integer"),
+    ("behind", "bytea"),
 ]
 RESUMPTION_PARTS: Final = (TRANSITION_PARTS[0], len(_TAKE_UP_FIELDS), *TRANSITION_PARTS[2:])
 """The same of `RESUMPTION`."""
@@ -164,7 +165,7 @@ def _taken_up(start: int, asked: str) -> str:
         f" owner = CASE WHEN c.gives_back AND {timely} THEN NULL ELSE c.owner END, max_steps = coalesce(c.max_steps, r.max_steps),"
         f" head_seq = c.last_seq, head_digest = c.last_digest, inbox_rev = r.inbox_rev + c.said, updated_at = {_NOW}"
         f" FROM {_unnested('c', _TAKE_UP_FIELDS, start)}"
-        f" WHERE r.run_id = c.run_id AND {still_free('r', 'c.epoch', 'c.inbox_rev')} AND {_extends_head('c.run_id', 'c.seq')} AND {asked}"
+        f" WHERE r.run_id = c.run_id AND {still_free('r', 'c.epoch', 'c.inbox_rev', 'c.behind')} AND {_extends_head('c.run_id', 'c.seq')} AND {asked}"
         " RETURNING r.run_id, r.inbox_rev, r.updated_at, true AS is_news"
     )
 

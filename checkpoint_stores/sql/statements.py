@@ -119,11 +119,11 @@ def extends_head(run_id: str, seq: str) -> str:
     )
 
 
-def still_free(run: str, epoch: str, inbox_rev: str) -> str:
+def still_free(run: str, epoch: str, inbox_rev: str, behind: str) -> str:
     """Whether nobody owns the run of the line ``run`` or has written to it since it was read, beside its rows; ``epoch`` is the one it
-    is to be taken under."""
+    is to be taken under, ``behind`` the digest of its head as it was read (null: any)."""
     ended = ", ".join(repr(status) for status in sorted(ENDED))
-    return f"{run}.epoch = {epoch} - 1 AND {run}.owner IS NULL AND {run}.inbox_rev = {inbox_rev} AND {run}.status NOT IN ({ended})"
+    return f"{run}.epoch = {epoch} - 1 AND {run}.owner IS NULL AND {run}.inbox_rev = {inbox_rev} AND {run}.status NOT IN ({ended}) AND {run}.head_digest = coalesce({behind}, {run}.head_digest)"
 
 
 def in_time(release_at_rev: str, inbox_rev: str) -> str:
@@ -248,10 +248,10 @@ SQLITE_CHANGE_RUN: Final = (
 """(run_id, epoch, what is left of a `Transition`'s change, now).  Returns (inbox_rev, tenant), or no line where the lease is lost."""
 SQLITE_TAKE_UP: Final = (
     "UPDATE runs SET epoch = %2, attempt = attempt + 1, status = 'running', owner = %3, wake_at = NULL,"
-    " max_steps = coalesce(%5, max_steps), head_seq = %6, head_digest = %7, inbox_rev = inbox_rev + %8, updated_at = %9"
-    f" WHERE run_id = %1 AND {still_free('runs', '%2', '%4')} RETURNING inbox_rev, tenant"
+    " max_steps = coalesce(%5, max_steps), head_seq = %6, head_digest = %7, inbox_rev = inbox_rev + %8, updated_at = %10"
+    f" WHERE run_id = %1 AND {still_free('runs', '%2', '%4', '%9')} RETURNING inbox_rev, tenant"
 )
-"""(run_id, epoch, owner, inbox_rev, max_steps, head_seq, head_digest, said, now).  No line where the run is not as it was read."""
+"""(run_id, epoch, owner, inbox_rev, max_steps, head_seq, head_digest, said, behind, now).  No line where the run is not as it was read."""
 BARRIERS: Final = COLUMNS["barriers"]
 DECISIONS: Final = COLUMNS["decisions"]
 BARRIER_AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in BARRIERS if name not in ("run_id", "ticket"))

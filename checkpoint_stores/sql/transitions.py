@@ -29,8 +29,8 @@ class Transition(NamedTuple):
     """(ticket, details)."""
     asks: str | None = None
     """The barriers it opens that allowances may decide, comma-separated; None where there are none."""
-    taking: tuple[str, int, int | None, int, bytes, int] | None = None
-    """(owner, inbox_rev, max_steps, head_seq, head_digest, said) of a run that this very commit takes; None where it is held already."""
+    taking: tuple[str, int, int | None, int, bytes, int, bytes | None] | None = None
+    """(owner, inbox_rev, max_steps, head_seq, head_digest, said, behind) of a run that this very commit takes; None where it is held already."""
 
 
 _NO_CHANGE: Final[tuple[Any, ...]] = (None, None, False, None, False, None, None, None)
@@ -77,7 +77,7 @@ def resumption_of(resumption: Resumption, key: bytes, owner: str) -> Transition:
     work = transition_of(resumption.commit, key)
     # Without a change of its own it changes nothing but the owner.
     last = resumption.commit.rows[-1]
-    taking = (owner, resumption.inbox_rev, resumption.max_steps, last.seq, last.digest, resumption.said)
+    taking = (owner, resumption.inbox_rev, resumption.max_steps, last.seq, last.digest, resumption.said, resumption.behind)
     return work._replace(change=work.change or _NO_CHANGE, taking=taking)
 
 

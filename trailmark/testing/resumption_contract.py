@@ -42,7 +42,7 @@ def resumption(
         last = rows[-1]
         payload = encode([["set", "n", last.seq]])
         rows.append(store.chain.seal(last.digest, run.run_id, last.seq + 1, epoch, last.step + 1, kind, "", "review", "next", payload, 7))
-    return Resumption(Commit(run.run_id, epoch, tuple(rows), **parts), run.inbox_rev, max_steps, said)
+    return Resumption(Commit(run.run_id, epoch, tuple(rows), **parts), run.inbox_rev, max_steps, said, head.digest)
 
 
 async def waiting_run(store: TakesUp) -> OwnedRun:
@@ -190,6 +190,24 @@ class ResumptionContract:
             await other.take_up(taking)
         assert (await store.run(run.run_id), await all_rows(store, run.run_id), await store.decisions(run.run_id)) == before
         assert not other.holds(run.run_id)
+        assert await store.verify(run.run_id) == []
+
+    async def test_another_run_that_was_made_under_the_same_id_is_not_taken_up_for_it(self, store: TakesUp, other: TakesUp) -> None:
+        async def waiting(run_id: str | None, what: bytes) -> OwnedRun:
+            run = await new_run(store, run_id=run_id)
+            await run.step(what)
+            await run.open_barrier()
+            return run
+
+        run = await waiting(None, encode([["set", "n", 1]]))
+        standing = await other.standing(run.run_id)
+        lease = await store.acquire(run.run_id)
+        await OwnedRun(store, lease).end()
+        await store.delete(run.run_id)
+        await waiting(run.run_id, encode([["set", "n", 2]]))
+        with pytest.raises(RunMovedError):
+            await other.take_up(resumption(other, standing, "decision"))
+        assert (await store.run(run.run_id)).status == "waiting"
         assert await store.verify(run.run_id) == []
 
     async def test_many_are_taken_up_at_once_and_one_that_cannot_be_harms_nobody(self, store: TakesUp, other: TakesUp) -> None:
