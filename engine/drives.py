@@ -89,7 +89,11 @@ class Drives:
     def parked(self, run_id: str) -> Parked | None:
         """How a run stands that has parked here, told once; None where nobody has kept its handle, or it is not all known."""
         end = self._parked.pop(run_id, None)
-        return None if end is None else end.parked
+        if end is None:
+            return None
+        # Whoever keeps the handle keeps how the drive ended, and it is of no more use to him.
+        parked, end.parked = end.parked, None
+        return parked
 
     # --- beginning and ending ---------------------------------------------------------------------------------------
     def begin(self, drive: Drive) -> asyncio.Future[RunResult]:
@@ -102,7 +106,7 @@ class Drives:
     def _know(self, drive: Drive) -> None:
         run_id = drive.driver.state.run_id
         self._by_run[run_id] = drive
-        self._parked.pop(run_id, None)  # it moves on
+        self.parked(run_id)  # it moves on
         drive.ended.add_done_callback(lambda _ended: self._forget(drive))
 
     async def take_up(self, drive: Drive, taking: TakingUp) -> asyncio.Future[RunResult]:

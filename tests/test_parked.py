@@ -105,6 +105,21 @@ async def test_nothing_is_kept_of_a_run_whose_handle_nobody_keeps() -> None:
         assert not executor._drives._parked
 
 
+@pytest.mark.parametrize("by", ["decide", "attach"])
+async def test_nothing_is_kept_of_how_a_run_stood_that_has_gone_on(by: str) -> None:
+    async with GraphExecutor(asking(), store=MemoryCheckpointStore()) as executor:
+        run = await executor.start({"n": 1})
+        await run.result()
+        if by == "decide":
+            await run.decide("ask", APPROVE)
+        else:
+            await executor.store.decide(run.run_id, "ask", APPROVE)
+            await executor.resume(run.run_id)
+        assert (await run.result()).status == "completed"
+        gc.collect()
+        assert [each for each in gc.get_objects() if type(each) is parked.Parked and each.run.run_id == run.run_id] == []
+
+
 async def test_a_large_state_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Read()
     async with GraphExecutor(asking(), store=store) as executor:
