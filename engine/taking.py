@@ -117,12 +117,17 @@ class Taker:
         """Record a decision, take the run and go on with it in one transaction; None, and nothing is written, where that cannot be."""
         parked = self._drives.parked(run_id)
         if parked is not None:
-            record = await self._decide_on(store, parked.standing((await self._clock()).now()), barrier, decision)
+            try:
+                # By the store's clock: this process may have slept since, and with it the one that its drives go by.
+                standing = parked.standing(await self._store.now())
+            except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
+                return None
+            record = await self._decide_on(store, standing, barrier, decision)
             if record is not None:
                 return record
         try:
             standing = await store.standing(run_id)
-        except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
+        except Exception:  # noqa: BLE001 - as above
             return None
         if standing.run.run_id != run_id:
             return None  # a part of its id finds a run, and decides nothing

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel
 
-from checkpoint_stores.errors import NotAnApproverError, TrailmarkError
+from checkpoint_stores.errors import BarrierClosedError, NotAnApproverError, TrailmarkError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore
@@ -26,6 +26,7 @@ from engine.graph import FlowGraph
 from engine.plan import END
 from reducers.builtin import append
 from trailmark.testing.clock import VirtualClock
+from trailmark.testing.contract import SetClock
 
 APPROVE = Decision.approve(by="ana", reason="seen")
 
@@ -294,3 +295,18 @@ async def test_a_decision_behind_the_deadline_is_judged_by_the_time_it_is_made(b
         async with scene.here, scene.elsewhere:
             outcomes.append(await decided(scene, a_day_later, remembers=remembers))
     assert outcomes[1] == outcomes[0]
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+async def test_a_deadline_is_the_stores_though_this_process_slept_over_it(remembers: bool) -> None:
+    """A machine that was asleep, or a virtual one that stood still: its monotonic clock has not gone on."""
+    clock = SetClock()
+    async with GraphExecutor(asking(timeout=timedelta(hours=1)), store=MemoryCheckpointStore(now=clock)) as executor:
+        run = await executor.start({"n": 1})
+        await run.result()
+        if not remembers:
+            executor._drives._parked.clear()
+        clock.advance(timedelta(hours=2))
+        with pytest.raises(BarrierClosedError, match="expired"):
+            await run.decide("ask", APPROVE)
+        assert await executor.store.decisions(run.run_id) == []
