@@ -1127,6 +1127,16 @@ async def test_of_commits_that_share_a_statement_each_gets_its_own_answer(sqlite
             assert await store.verify(run.run_id) == []
 
 
+async def test_who_repeats_a_step_of_a_run_he_has_lost_is_told_so_in_a_crowd_too(sqlite_url: str) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store, SQLCheckpointStore(sqlite_url) as other:
+        run, beside = await new_run(store), await new_run(store)
+        step = run.next_commit()
+        await store.commit(step)
+        await other.acquire(run.run_id, takeover=True)
+        answers = await at_once(store, map(store.commit, [step, beside.next_commit()]))
+        assert [type(answer) for answer in answers] == [LeaseLostError, Receipt]
+
+
 @pytest.mark.parametrize("number", [2, 33, 300])
 async def test_each_of_many_receipts_tells_of_its_own_inbox(sqlite_url: str, number: int) -> None:
     async with SQLCheckpointStore(sqlite_url) as store:

@@ -219,8 +219,8 @@ def _given(number: int, *columns: str) -> str:
     return f"WITH given ({', '.join(columns)}) AS (VALUES {', '.join([line] * number)})"
 
 
-SQLITE_IS_IN: Final = "SELECT 1 FROM checkpoints WHERE run_id = %1 AND seq = %2 AND digest = %3"
-"""Whether a row is in, and is this very one."""
+SQLITE_IS_IN: Final = "SELECT 1 FROM checkpoints WHERE run_id = %1 AND seq = %2 AND digest = %3 AND committed_at = %4"
+"""Whether a row is in, and is this very one, of this very time: the same may have been written before, by who has lost the run since."""
 
 
 def _change_of_run(
