@@ -38,6 +38,10 @@ class Taken(NamedTuple):
     """The checkpoint that took it."""
 
 
+class _NotReachedError(Exception):
+    """The store could not be reached, and nothing is written: to be said by the long way.  Never leaves this file."""
+
+
 class MakesDrive(Protocol):
     """Makes a run ready to be driven here under an epoch."""
 
@@ -122,7 +126,10 @@ class Taker:
                 standing = parked.standing(await self._store.now())
             except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
                 return None
-            record = await self._decide_on(store, standing, barrier, decision)
+            try:
+                record = await self._decide_on(store, standing, barrier, decision)
+            except _NotReachedError:
+                return None  # each try waits as long for a file that is locked
             if record is not None:
                 return record
         try:
@@ -131,9 +138,12 @@ class Taker:
             return None
         if standing.run.run_id != run_id:
             return None  # a part of its id finds a run, and decides nothing
-        return await self._decide_on(store, standing, barrier, decision)
+        with contextlib.suppress(_NotReachedError):
+            return await self._decide_on(store, standing, barrier, decision)
+        return None
 
     async def _decide_on(self, store: TakesUp, standing: Standing, barrier: str, decision: Decision) -> DecisionRecord | None:
+        """Raises _NotReachedError."""
         record = None
         try:
             record = decided(standing, barrier, decision)
@@ -144,7 +154,7 @@ class Taker:
         except StoreUnavailableError:
             # It may be in; then the run has been given back.
             if record is None or all(each.id != record.id for each in await store.decisions(record.run_id)):
-                return None
+                raise _NotReachedError from None
             with contextlib.suppress(LeaseHeldError, RunEndedError, ExecutorClosedError):
                 await self.take(record.run_id, Said())
         except Exception:  # noqa: BLE001 - as above

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel
 
-from checkpoint_stores.errors import BarrierClosedError, NotAnApproverError, TrailmarkError
+from checkpoint_stores.errors import BarrierClosedError, NotAnApproverError, StoreUnavailableError, TrailmarkError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
 from checkpoint_stores.protocol import CheckpointStore
@@ -129,6 +129,28 @@ async def test_a_large_state_is_read_again(monkeypatch: pytest.MonkeyPatch) -> N
         await run.decide("ask", APPROVE)
         assert (await run.result()).status == "completed"
     assert store.asked == 1
+
+
+async def test_where_the_store_cannot_be_reached_whoever_decides_waits_for_it_no_longer_than_if_the_run_were_read() -> None:
+    """Each try waits for a file that is locked."""
+
+    tried = []
+
+    class Locked(Read):
+        async def take_up(self, resumption: Any) -> Any:
+            tried.append("take up")
+            raise StoreUnavailableError(self.url, "locked")
+
+        async def decide(self, run_id: str, barrier: str, decision: Any) -> Any:
+            tried.append("decide")
+            raise StoreUnavailableError(self.url, "locked")
+
+    async with GraphExecutor(asking(), store=Locked()) as executor:
+        run = await executor.start({"n": 1})
+        await run.result()
+        with pytest.raises(StoreUnavailableError):
+            await run.decide("ask", APPROVE)
+    assert tried == ["take up", "decide"]
 
 
 async def test_what_is_asked_in_one_drive_and_still_open_behind_the_next_is_read_again() -> None:
