@@ -131,6 +131,28 @@ async def test_a_large_state_is_read_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert store.asked == 1
 
 
+@pytest.mark.parametrize("remembers", [False, True])
+async def test_what_was_stored_before_it_parked_counts_towards_the_next_snapshot(remembers: bool) -> None:
+    flow = Flow("rounds", Noted)
+
+    @flow.node
+    async def work(state: Noted) -> dict[str, Any]:
+        return {"n": state.n + 1, "much": "x" * 4_000}
+
+    flow.add_barrier("ask").set_entry("work").add_edge("work", "ask", when=lambda state: state.n == 14).add_edge("work", "work")
+    flow.add_edge("work", END, when=lambda state: state.n == 28).add_edge("ask", "work")
+    store = MemoryCheckpointStore()
+    async with GraphExecutor(flow.compile(), store=store, max_steps=100) as executor:
+        run = await executor.start({})
+        await run.result()
+        if not remembers:
+            executor._drives._parked.clear()
+        await run.decide("ask", APPROVE)
+        await run.result()
+        snapshot, _ = await store.load(run.run_id)
+        assert snapshot is not None
+
+
 async def test_where_the_store_cannot_be_reached_whoever_decides_waits_for_it_no_longer_than_if_the_run_were_read() -> None:
     """Each try waits for a file that is locked."""
 
