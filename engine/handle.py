@@ -115,11 +115,15 @@ class RunHandle:
 
     async def decide(self, barrier: str, decision: Decision) -> DecisionRecord:
         """Record a decision durably and let the run go on here.  Raises what `CheckpointStore.decide` raises."""
-        return await self._executor.decide(self.run_id, barrier, decision)
+        record = await self._executor.decide(self.run_id, barrier, decision)
+        self._keep_drive()
+        return record
 
     async def signal(self, name: str, payload: Any = None, *, by: str = "", signal_id: str | None = None) -> SignalRecord:
         """Tell the run of an event durably and let it go on here.  Raises what `CheckpointStore.signal` raises."""
-        return await self._executor.signal(self.run_id, name, payload, by=by, signal_id=signal_id)
+        record = await self._executor.signal(self.run_id, name, payload, by=by, signal_id=signal_id)
+        self._keep_drive()
+        return record
 
     async def cancel(self, *, by: str, reason: str = "") -> RunResult:
         """End the run as cancelled.  Idempotent: a run that has ended stays as it ended."""
@@ -136,7 +140,7 @@ class RunHandle:
         beside that.
         """
         started = await self._executor.begin(self.run_id)
-        self._drive = self._executor.drive_of(self.run_id) or self._drive
+        self._keep_drive()
         return started
 
     async def stop(self, reason: str = "", *, grace: timedelta = STOP_GRACE) -> RunResult:
@@ -179,6 +183,9 @@ class RunHandle:
     def done(self) -> bool:
         """Whether this process no longer drives the run."""
         return not self._executor.is_driving(self.run_id)
+
+    def _keep_drive(self) -> None:
+        self._drive = self._executor.drive_of(self.run_id) or self._drive
 
     def __repr__(self) -> str:
         return f"<RunHandle {self.run_id}>"

@@ -81,6 +81,24 @@ async def test_a_run_that_parked_here_is_decided_without_being_read() -> None:
         assert store.asked == 0
 
 
+async def test_a_run_that_parks_again_is_not_read_either() -> None:
+    flow = Flow("twice", Noted)
+
+    @flow.node
+    async def between(state: Noted) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"notes": ["between"]}
+
+    flow.add_barrier("first").add_barrier("second").set_entry("first").add_edge("first", "between").add_edge("between", "second")
+    store = Read()
+    async with GraphExecutor(flow.add_edge("second", END).compile(), store=store) as executor:
+        run = await executor.start({})
+        for barrier in ("first", "second"):
+            assert (await run.result()).waiting_for == (f"{barrier}#1",)
+            await run.decide(barrier, APPROVE)
+        assert ((await run.result()).status, store.asked) == ("completed", 0)
+
+
 async def test_whoever_has_the_result_of_a_run_that_parked_keeps_what_he_has_seen() -> None:
     async with GraphExecutor(asking(), store=MemoryCheckpointStore()) as executor:
         run = await executor.start({"n": 1})

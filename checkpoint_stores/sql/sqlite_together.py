@@ -30,7 +30,7 @@ def append(execute: Execute, rows: Mapping[bytes, tuple[Any, ...]], now: int) ->
     revs, are_in = _told(execute, rows, room)
     if not are_in:
         for place, (key, row) in enumerate(rows.items()):
-            if not execute(*for_sqlite(statements.SQLITE_IS_IN, (key, row[_SEQ], row[_DIGEST], now))):
+            if not execute(*for_sqlite(statements.SQLITE_IS_IN, (key, row[_SEQ], row[_DIGEST]))):
                 revs[place] = None
     return revs
 

@@ -123,7 +123,10 @@ def still_free(run: str, epoch: str, inbox_rev: str, behind: str) -> str:
     """Whether nobody owns the run of the line ``run`` or has written to it since it was read, beside its rows; ``epoch`` is the one it
     is to be taken under, ``behind`` the digest of its head as it was read (null: any)."""
     ended = ", ".join(repr(status) for status in sorted(ENDED))
-    return f"{run}.epoch = {epoch} - 1 AND {run}.owner IS NULL AND {run}.inbox_rev = {inbox_rev} AND {run}.status NOT IN ({ended}) AND {run}.head_digest = coalesce({behind}, {run}.head_digest)"
+    return (
+        f"{run}.epoch = {epoch} - 1 AND {run}.owner IS NULL AND {run}.inbox_rev = {inbox_rev} AND {run}.status NOT IN ({ended})"
+        f" AND {run}.head_digest = coalesce({behind}, {run}.head_digest)"
+    )
 
 
 def in_time(release_at_rev: str, inbox_rev: str) -> str:
@@ -219,8 +222,11 @@ def _given(number: int, *columns: str) -> str:
     return f"WITH given ({', '.join(columns)}) AS (VALUES {', '.join([line] * number)})"
 
 
-SQLITE_IS_IN: Final = "SELECT 1 FROM checkpoints WHERE run_id = %1 AND seq = %2 AND digest = %3 AND committed_at = %4"
-"""Whether a row is in, and is this very one, of this very time: the same may have been written before, by who has lost the run since."""
+SQLITE_IS_IN: Final = (
+    "SELECT 1 FROM checkpoints c JOIN runs r ON r.run_id = c.run_id AND r.epoch = c.epoch"
+    " WHERE c.run_id = %1 AND c.seq = %2 AND c.digest = %3"
+)
+"""Whether a row is in, is this very one, and its writer has the run: the same may have been written before, by who has lost it since."""
 
 
 def _change_of_run(
