@@ -20,6 +20,7 @@ from checkpoint_stores.records import Commit, RunChange
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine import parked
 from engine.decisions import Decision
+from engine.errors import RunFailedError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.graph import FlowGraph
@@ -97,6 +98,25 @@ async def test_a_run_that_parks_again_is_not_read_either() -> None:
             assert (await run.result()).waiting_for == (f"{barrier}#1",)
             await run.decide(barrier, APPROVE)
         assert ((await run.result()).status, store.asked) == ("completed", 0)
+
+
+async def test_what_a_drive_that_a_decision_began_has_seen_is_told_once_it_is_over() -> None:
+    flow = Flow("failing", Noted)
+
+    @flow.node
+    async def fails(state: Noted) -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    graph = flow.add_barrier("ask").set_entry("ask").add_edge("ask", "fails").add_edge("fails", END).compile()
+    async with GraphExecutor(graph, store=MemoryCheckpointStore()) as executor:
+        run = await executor.start({})
+        await run.result()
+        await run.decide("ask", APPROVE)
+        while not run.done():
+            await asyncio.sleep(0)
+        with pytest.raises(RunFailedError) as failed:
+            await run.result()
+    assert isinstance(failed.value.__cause__, ZeroDivisionError)
 
 
 async def test_whoever_has_the_result_of_a_run_that_parked_keeps_what_he_has_seen() -> None:
