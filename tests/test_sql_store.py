@@ -15,6 +15,7 @@ import uuid
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +51,7 @@ from checkpoint_stores.sql.watches import SQLitePoller
 from checkpoint_stores.sql.wires import Wire
 from checkpoint_stores.watching import EVERY_RUN
 from trailmark.testing.contract import DEFINITION, OwnedRun, SetClock, Verdict, new_run
-from trailmark.testing.resumption_contract import resumption
+from trailmark.testing.resumption_contract import resumption, waiting_run
 
 T = TypeVar("T")
 
@@ -1171,6 +1172,68 @@ async def test_of_runs_that_end_together_one_that_may_not_keeps_no_other_from_it
         assert [await store.verify(run.run_id) for run in runs] == [[]] * 9
 
 
+@pytest.mark.parametrize("is_overtaken", [False, True])
+async def test_runs_that_are_taken_together_are_taken_as_each_alone(tmp_path: Path, is_overtaken: bool) -> None:
+    """Some were decided before, some are by who takes them; some park again and some end with it; and of one somebody else has thought better."""
+
+    async def taken(*, together: bool) -> tuple[list[str], dict[str, list[list[Any]]]]:
+        url = f"sqlite+aiosqlite:///{tmp_path}/{together}.db"
+        names: dict[Any, str] = {}
+        async with SQLCheckpointStore(url, now=SetClock()) as store:
+            names[store.worker_id] = "owner"
+            takings = []
+            for number in range(30):
+                run = await new_run(store, run_id=f"018f0000-0000-7000-8000-{number:012x}")
+                await run.open_barrier()
+                parts: dict[str, Any] = {}
+                if number % 3:
+                    made = await store.decide(run.run_id, "review", Verdict(by=f"p{number}"))
+                    names[made.id] = f"decision {number}"
+                    parts = {"closed": (("review#1", "resolved"),), "consumed": ((made.id, 4),)}
+                    if number % 3 == 2:
+                        # As if who takes it had just decided.
+                        made = replace(made, id=f"said {number}", actor="ana")
+                        parts |= {"voted": (made,), "consumed": (*parts["consumed"], (made.id, 4)), "said": 1}
+                if number % 4 == 1:
+                    parts["change"] = RunChange(status="completed", clear_wake_at=True, release=True)
+                elif number % 4 == 2:
+                    parts["change"] = RunChange(status="waiting", release=True, release_at_rev=number % 5)
+                kinds = ("decision", "step", "step")[: number % 4]
+                takings.append(resumption(store, await store.standing(run.run_id), *kinds, max_steps=60 if number % 7 else None, **parts))
+            if is_overtaken:
+                await store.signal(takings[16].commit.run_id, "ping", signal_id="s")
+            if together:
+                answers = await at_once(store, map(store.take_up, takings))
+            else:
+                answers = [(await at_once(store, [store.take_up(taking)]))[0] for taking in takings]
+            for taking in takings:
+                assert await store.verify(taking.commit.run_id) == []
+            with closing(sqlite3.connect(file_of(url))) as raw:
+                shown = {
+                    "runs": "*",
+                    "checkpoints": "run_id, seq, epoch, step, kind, next, committed_at",
+                    "barriers": "*",
+                    "decisions": "*",
+                }
+                asked = {table: raw.execute(f"SELECT {columns} FROM {table}") for table, columns in shown.items()}
+                hidden = {place for place, column in enumerate(asked["runs"].description) if column[0] == "head_digest"}
+                tables = {
+                    table: sorted(
+                        [
+                            [names.get(value, value) for place, value in enumerate(line) if table != "runs" or place not in hidden]
+                            for line in lines
+                        ],
+                        key=repr,
+                    )
+                    for table, lines in asked.items()
+                }
+        return [f"{answer.inbox_rev}" if isinstance(answer, Receipt) else type(answer).__name__ for answer in answers], tables
+
+    alone, together = await taken(together=False), await taken(together=True)
+    assert alone[0].count("RunMovedError") == is_overtaken
+    assert together == alone
+
+
 async def test_of_runs_that_are_created_together_one_whose_name_is_taken_keeps_no_other_from_it(sqlite_url: str) -> None:
     async with SQLCheckpointStore(sqlite_url) as store:
         there = await new_run(store, run_key="a")
@@ -1237,6 +1300,15 @@ async def test_what_many_runs_want_at_once_takes_the_statements_of_one(sqlite_ur
         told_to_sqlite.clear()
         assert all(isinstance(answer, Receipt) for answer in await at_once(store, map(store.commit, ends)))
         assert said() == ["BEGIN", "COMMIT", "BEGIN", "UPDATE runs", "INSERT INTO checkpoints", "SELECT", "COMMIT"]
+        waiting = [await waiting_run(store) for _ in range(200)]
+        decided = {"closed": (("review#1", "resolved"),)}
+        takings = [resumption(store, await store.standing(run.run_id), "decision", **decided) for run in waiting]
+        told_to_sqlite.clear()
+        assert all(isinstance(answer, Receipt) for answer in await at_once(store, map(store.take_up, takings)))
+        assert said() == [
+            *("BEGIN", "COMMIT", "BEGIN", "UPDATE runs", "INSERT INTO checkpoints", "SELECT"),
+            *("INSERT INTO checkpoints", "UPDATE barriers", "COMMIT"),
+        ]
 
 
 async def test_commits_of_one_run_that_wait_together_follow_each_other(sqlite_url: str) -> None:
@@ -1421,6 +1493,7 @@ async def test_processes_that_died_long_ago_and_own_nothing_are_forgotten(kind: 
 
 @pytest.mark.parametrize("statement", [
     statements.sqlite_append_many, statements.sqlite_first_rows, statements.sqlite_change_many, statements.sqlite_told,
+    statements.sqlite_take_many, statements.sqlite_close_many, statements.sqlite_consume_many,
 ])  # fmt: skip
 async def test_what_many_runs_want_at_once_goes_by_their_ids(sqlite_url: str, statement: Callable[[int], str]) -> None:
     async with SQLCheckpointStore(sqlite_url):
@@ -1428,5 +1501,5 @@ async def test_what_many_runs_want_at_once_goes_by_their_ids(sqlite_url: str, st
     with closing(sqlite3.connect(file_of(sqlite_url))) as connection:
         text = statement(100)
         plan = [line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?"))]
-    assert [line for line in plan if "SEARCH r" in line], plan
+    assert [line for line in plan if re.match("SEARCH (r|runs|barriers|decisions) USING (COVERING )?INDEX", line)], plan
     assert [line for line in plan if line.startswith("SCAN")] == ["SCAN 100 CONSTANT ROWS", "SCAN given"]

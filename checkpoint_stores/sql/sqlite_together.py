@@ -7,7 +7,7 @@ each alone would be, or it is said that it was not; who is asked one by one then
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, Final
 
@@ -35,17 +35,37 @@ def append(execute: Execute, rows: Mapping[bytes, tuple[Any, ...]], now: int) ->
     return revs
 
 
-def change(execute: Execute, works: Sequence[Transition], now: int) -> list[int | None]:
-    """What each of as many runs comes to with its row: the inbox_rev of each, in order; nothing where not all of them are as they should be.
+def write(execute: Execute, works: Sequence[Transition], now: int) -> list[int | None]:
+    """What runs come to with their rows, or are taken with: the inbox_rev of each, in order; nothing where not all of them are as they should be.
 
-    Then what is written is to be undone.
+    Then what is written is to be undone.  Tickets that open are no part of it: they may be decided already.
     """
     room = statements.room_for(len(works))
-    changes = [(work.key, work.commit.epoch, *(work.change or ())) for work in works]
-    execute(statements.sqlite_change_many(room), [*_filled(changes, room), now])
+    taken = [(work.key, work.commit.epoch, *work.taking) for work in works if work.taking is not None]
+    _for_all(execute, statements.sqlite_take_many, taken, now)
+    changes = [(work.key, work.commit.epoch, *work.change) for work in works if work.change and (work.taking is None or work.commit.change)]
+    _for_all(execute, statements.sqlite_change_many, changes, now)
     execute(statements.sqlite_append_many(room), [*_filled([work.rows[0] for work in works], room), now])
     revs, are_in = _told(execute, [work.key for work in works], room)
-    return revs if are_in else []
+    if not are_in or any(row[_SEQ] != work.rows[0][_SEQ] + place for work in works for place, row in enumerate(work.rows)):
+        return []
+    _for_all(execute, statements.sqlite_insert_many, [row for work in works for row in work.rows[1:]], now)
+    _for_all(execute, statements.sqlite_close_many, [(work.key, *closed) for work in works for closed in work.closed])
+    _for_all(execute, statements.sqlite_vote_many, [_vote(vote, now) for work in works for vote in work.voted])
+    _for_all(execute, statements.sqlite_consume_many, [(work.key, *consumed) for work in works for consumed in work.consumed])
+    return revs
+
+
+def _vote(vote: Mapping[str, Any], now: int) -> list[Any]:
+    return [vote[name] or now if name == "decided_at" else vote[name] for name in statements.DECISIONS]
+
+
+def _for_all(execute: Execute, statement: Callable[[int], str], lines: Sequence[Sequence[Any]], *now: int) -> None:
+    """Carry a statement out for lines, however many there are."""
+    for first in range(0, len(lines), statements.MOST_TOGETHER):
+        part = lines[first : first + statements.MOST_TOGETHER]
+        room = statements.room_for(len(part))
+        execute(statement(room), [*_filled(part, room), *now])
 
 
 def create(execute: Execute, news: Sequence[Creation], now: int) -> bool:
@@ -66,10 +86,7 @@ def create(execute: Execute, news: Sequence[Creation], now: int) -> bool:
 
 def follow(execute: Execute, rows: Sequence[tuple[Any, ...]], now: int) -> None:
     """Rows of one run, behind one that was appended in the same transaction."""
-    for first in range(0, len(rows), statements.MOST_TOGETHER):
-        part = rows[first : first + statements.MOST_TOGETHER]
-        room = statements.room_for(len(part))
-        execute(statements.sqlite_insert_many(room), [*_filled(part, room), now])
+    _for_all(execute, statements.sqlite_insert_many, rows, now)
 
 
 def _filled(lines: Collection[Sequence[Any]], room: int) -> list[Any]:

@@ -126,7 +126,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
             if kind is _CREATION:
                 if sqlite_together.create(self._execute, works, now):
                     return [(future, now, None) for _, future in jobs]
-            elif revs := sqlite_together.change(self._execute, works, now):
+            elif revs := sqlite_together.write(self._execute, works, now):
                 return self._receipts(jobs, revs, now)
         except _ONE_IS_WRONG as error:
             raise _HalfWrittenError from error
@@ -178,7 +178,7 @@ class SQLiteWriter(SQLiteQueue[Written]):
 
 _ROW: Final = "an ordinary commit"
 _CREATION: Final = "a new run"
-_CHANGE: Final = "a row, and what the run comes to with it"
+_TRANSITION: Final = "rows, and what the run comes to with them"
 
 
 def _kind(work: Any) -> str | None:
@@ -187,11 +187,7 @@ def _kind(work: Any) -> str | None:
         return _CREATION
     if work.change is None:
         return _ROW if len(work.rows) == 1 else None
-    is_all = not any(work[_BEHIND_CHANGE:])
-    return _CHANGE if len(work.rows) == 1 and is_all else None
-
-
-_BEHIND_CHANGE: Final = Transition._fields.index("change") + 1
+    return None if work.opened or work.nudged or not work.rows else _TRANSITION
 
 
 def _rows_alone(jobs: Sequence[Job[Any]]) -> dict[bytes, tuple[Any, ...]]:

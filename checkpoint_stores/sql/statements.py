@@ -209,6 +209,33 @@ def sqlite_change_many(number: int) -> str:
 
 
 @cache
+def sqlite_take_many(number: int) -> str:
+    """Runs that are taken as they were read; parameters are those of `SQLITE_TAKE_UP`, run after run, when it is once."""
+    return f"{_given(number, *_TAKEN)} UPDATE runs SET {_taken_up('?', **_TAKE_GIVEN)} FROM given WHERE runs.run_id = given.run_id AND {_TAKE_FREE}"
+
+
+@cache
+def sqlite_close_many(number: int) -> str:
+    """What becomes of tickets; parameters are (run_id, ticket, status), ticket after ticket."""
+    given = _given(number, "run_id", "ticket", "status")
+    return f"{given} UPDATE barriers SET status = given.status FROM given WHERE barriers.run_id = given.run_id AND barriers.ticket = given.ticket"
+
+
+@cache
+def sqlite_vote_many(number: int) -> str:
+    """Decisions; parameters are their columns, decision after decision."""
+    given = _given(number, *DECISIONS)
+    return f"INSERT INTO decisions ({', '.join(DECISIONS)}) {given} SELECT given.* FROM given WHERE given.run_id IS NOT NULL"
+
+
+@cache
+def sqlite_consume_many(number: int) -> str:
+    """Which checkpoints use decisions; parameters are (run_id, id, seq), decision after decision."""
+    given = _given(number, "run_id", "id", "seq")
+    return f"{given} UPDATE decisions SET consumed_seq = given.seq FROM given WHERE decisions.run_id = given.run_id AND decisions.id = given.id"
+
+
+@cache
 def sqlite_told(number: int) -> str:
     """How many rows the statement before has written, and the inbox_rev of each run in the order given, comma-separated."""
     return (
@@ -252,10 +279,24 @@ SQLITE_CHANGE_RUN: Final = (
     f"UPDATE runs SET {_change_of_run('%11', **_CHANGE_ALONE)} WHERE run_id = %1 AND epoch = %2 RETURNING inbox_rev, tenant"
 )
 """(run_id, epoch, what is left of a `Transition`'s change, now).  Returns (inbox_rev, tenant), or no line where the lease is lost."""
+
+
+def _taken_up(now: str, *, epoch: str, owner: str, max_steps: str, seq: str, digest: str, said: str) -> str:
+    return (
+        f"epoch = {epoch}, attempt = runs.attempt + 1, status = 'running', owner = {owner}, wake_at = NULL,"
+        f" max_steps = coalesce({max_steps}, runs.max_steps), head_seq = {seq}, head_digest = {digest},"
+        f" inbox_rev = runs.inbox_rev + {said}, updated_at = {now}"
+    )
+
+
+_TAKEN: Final = ("run_id", "epoch", "owner", "inbox_rev", "max_steps", "seq", "digest", "said", "behind")
+_TAKE_SAYS: Final = ("epoch", "owner", "max_steps", "seq", "digest", "said")
+_TAKE_GIVEN: Final = {name: f"given.{name}" for name in _TAKE_SAYS}
+_TAKE_FREE: Final = still_free("runs", "given.epoch", "given.inbox_rev", "given.behind")
+_TAKE_ALONE: Final = {name: f"%{place}" for place, name in enumerate(_TAKEN, 1) if name in _TAKE_SAYS}
 SQLITE_TAKE_UP: Final = (
-    "UPDATE runs SET epoch = %2, attempt = attempt + 1, status = 'running', owner = %3, wake_at = NULL,"
-    " max_steps = coalesce(%5, max_steps), head_seq = %6, head_digest = %7, inbox_rev = inbox_rev + %8, updated_at = %10"
-    f" WHERE run_id = %1 AND {still_free('runs', '%2', '%4', '%9')} RETURNING inbox_rev, tenant"
+    f"UPDATE runs SET {_taken_up('%10', **_TAKE_ALONE)} WHERE run_id = %1 AND {still_free('runs', '%2', '%4', '%9')}"
+    " RETURNING inbox_rev, tenant"
 )
 """(run_id, epoch, owner, inbox_rev, max_steps, head_seq, head_digest, said, behind, now).  No line where the run is not as it was read."""
 BARRIERS: Final = COLUMNS["barriers"]
