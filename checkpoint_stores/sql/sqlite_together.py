@@ -1,4 +1,4 @@
-"""What many runs want of a SQLite file at once: a statement or two for all of them.
+"""What many runs want of a SQLite file at once: a few statements for all of them.
 
 The driver gives up Python's lock at each statement, and at each line that comes back, and gets it again behind a loop that is busy with
 the very runs whose work waits: so what is alike goes down as one statement, and comes back as one line.  Either all of it is written as

@@ -217,8 +217,7 @@ def sqlite_take_many(number: int) -> str:
 @cache
 def sqlite_close_many(number: int) -> str:
     """What becomes of tickets; parameters are (run_id, ticket, status), ticket after ticket."""
-    given = _given(number, "run_id", "ticket", "status")
-    return f"{given} UPDATE barriers SET status = given.status FROM given WHERE barriers.run_id = given.run_id AND barriers.ticket = given.ticket"
+    return _set_many(number, "barriers", "ticket", "status")
 
 
 @cache
@@ -231,8 +230,14 @@ def sqlite_vote_many(number: int) -> str:
 @cache
 def sqlite_consume_many(number: int) -> str:
     """Which checkpoints use decisions; parameters are (run_id, id, seq), decision after decision."""
-    given = _given(number, "run_id", "id", "seq")
-    return f"{given} UPDATE decisions SET consumed_seq = given.seq FROM given WHERE decisions.run_id = given.run_id AND decisions.id = given.id"
+    return _set_many(number, "decisions", "id", "consumed_seq")
+
+
+def _set_many(number: int, table: str, key: str, column: str) -> str:
+    return (
+        f"{_given(number, 'run_id', key, column)} UPDATE {table} SET {column} = given.{column} FROM given"
+        f" WHERE {table}.run_id = given.run_id AND {table}.{key} = given.{key}"
+    )
 
 
 @cache
