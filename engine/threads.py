@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from checkpoint_stores.hops import CallsIn, into_loop
 from engine.failures import beyond_exception
 from engine.outcomes import BodyHeld
 
@@ -25,12 +26,17 @@ class NodeThreads:
         self._idle: list[queue.SimpleQueue[ThreadCall | None]] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._call_in_loop: CallsIn
         self.running = 0
         """Functions that have not returned yet, abandoned ones included."""
 
     def start(self, function: Callable[[], Any]) -> ThreadCall:
         """Start ``function`` in a thread, in a copy of the caller's context."""
-        call = ThreadCall(asyncio.get_running_loop(), function, contextvars.copy_context())
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._call_in_loop = loop, into_loop(loop)
+        call = ThreadCall(loop, self._call_in_loop, function, contextvars.copy_context())
         with self._lock:
             self.running += 1
             inbox = self._idle.pop() if self._idle else None
@@ -63,10 +69,12 @@ class NodeThreads:
 class ThreadCall:
     """One function running in a thread."""
 
-    __slots__ = ("_loop", "answer", "context", "function", "over")
+    __slots__ = ("_call_in_loop", "answer", "context", "function", "over")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Any], context: contextvars.Context) -> None:
-        self._loop = loop
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, call_in_loop: CallsIn, function: Callable[[], Any], context: contextvars.Context
+    ) -> None:
+        self._call_in_loop = call_in_loop
         self.function = function
         self.context = context
         self.answer: asyncio.Future[Any] = loop.create_future()
@@ -76,11 +84,7 @@ class ThreadCall:
 
     def settle_soon(self, result: Any, error: BaseException | None) -> None:
         """Called in the thread: tell the loop what the function returned or raised."""
-        try:
-            self._loop.call_soon_threadsafe(self._settle, result, error)
-        except RuntimeError:
-            # The loop has been closed: nobody waits for this answer any more.
-            return
+        self._call_in_loop(self._settle, result, error)
 
     def _settle(self, result: Any, error: BaseException | None) -> None:
         if not self.over.done():

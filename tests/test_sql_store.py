@@ -368,6 +368,26 @@ async def test_a_file_that_stays_locked_is_told(sqlite_url: str, monkeypatch: py
         await run.step()
 
 
+async def test_whoever_is_cancelled_while_a_file_is_opened_leaves_no_thread_behind(sqlite_url: str) -> None:
+    with closing(sqlite3.connect(file_of(sqlite_url), isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (n)")
+        other.execute("BEGIN EXCLUSIVE")
+        store = SQLCheckpointStore(sqlite_url)
+        before = set(threading.enumerate())
+        opening = asyncio.create_task(store.runs())
+        while not (opened := set(threading.enumerate()) - before):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        other.execute("ROLLBACK")
+    for thread in opened:
+        await asyncio.to_thread(thread.join, 20)
+    assert [thread.name for thread in opened if thread.is_alive()] == []
+    async with store:
+        assert await store.runs() == []
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_a_text_the_database_cannot_hold_fails_its_own_commit_alone(request: pytest.FixtureRequest, kind: str) -> None:
     async with SQLCheckpointStore(request.getfixturevalue(f"{kind}_url")) as store:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar
 
 from checkpoint_stores.errors import StoreUnavailableError
+from checkpoint_stores.hops import into_loop
 from checkpoint_stores.sql.settling import JOBS_AT_ONCE, Answer, Outcome, answer
 
 Work = TypeVar("Work")
@@ -59,6 +60,7 @@ class SQLiteQueue(ABC, Generic[Work]):
         self._connect = connect
         self._jobs: queue.SimpleQueue[Job[Work] | Look | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._call_in_loop = into_loop(self._loop)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._opened = Answer(loop=self._loop)
         self._is_closed = False
@@ -69,7 +71,13 @@ class SQLiteQueue(ABC, Generic[Work]):
     async def open(self) -> None:
         """Start the thread; raises what opening the database raises."""
         self._thread.start()
-        await self._opened
+        try:
+            await self._opened
+        except BaseException:
+            # The thread is over, or it will be when it has opened what nobody wants any more.
+            self._is_closed = True
+            self._jobs.put(None)
+            raise
 
     async def close(self) -> None:
         """Carry out what is queued, then end the thread."""
@@ -129,5 +137,4 @@ class SQLiteQueue(ABC, Generic[Work]):
             self._raw.close()
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(answer, outcomes, self.unheard)
+        self._call_in_loop(answer, outcomes, self.unheard)
