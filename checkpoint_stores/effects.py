@@ -38,9 +38,9 @@ def begin(held: EffectRecord | None, wanted: EffectRecord, epoch: int, now: int,
     return (replace(held, status="in_doubt") if held.status == "started" else held), False
 
 
-def end(held: EffectRecord | None, ended: EffectRecord, now: int) -> EffectRecord | None:
+def end(held: EffectRecord, ended: EffectRecord, now: int) -> EffectRecord | None:
     """The record with what ``ended`` says of it; None where it was begun anew or settled meanwhile, so that this comes too late."""
-    if held is None or held.begun != ended.begun or held.by is not None or held.status not in ("started", "in_doubt"):
+    if held.begun != ended.begun or held.by is not None or held.status not in ("started", "in_doubt"):
         return None
     return replace(held, status=ended.status, outcome=ended.outcome, reason=ended.reason, ended_at=now)
 

@@ -30,6 +30,7 @@ from checkpoint_stores.errors import (
     RunNotEndedError,
     StoreUnavailableError,
     TransactionUnavailableError,
+    UnknownEffectError,
     UnknownGrantError,
 )
 from checkpoint_stores.grants import is_live
@@ -284,7 +285,9 @@ class MemoryCheckpointStore:
 
     async def end_effect(self, effect: EffectRecord, epoch: int) -> EffectRecord:
         held = self._owned(effect.run_id, epoch)
-        stored = held.effects[effect.key]
+        stored = held.effects.get(effect.key)
+        if stored is None:
+            raise UnknownEffectError(effect.run_id, effect.name, tuple(each.name for each in held.effects.values()))
         ended = effects.end(stored, replace(effect, outcome=decode(encode(effect.outcome))), self._now())
         if ended is not None:
             held.effects[effect.key] = ended

@@ -194,7 +194,7 @@ class CheckpointStore(Protocol):
 
         Returns the record as it stands; nothing is changed where it was begun anew or settled meanwhile.  The same again is harmless.
 
-        Raises LeaseLostError (nothing was written), StoreUnavailableError, UnserialisableError.
+        Raises LeaseLostError (nothing was written), UnknownEffectError (it was never begun), StoreUnavailableError, UnserialisableError.
         """
         ...
 

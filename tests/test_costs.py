@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from types import FrameType
@@ -28,8 +29,9 @@ from checkpoint_stores.fold import RunState
 from checkpoint_stores.hops import _Ear
 from engine.loading import apply_row
 from trailmark import END, Decision, Flow, FlowGraph, GraphExecutor, Retry, RunFailedError, StepContext
-from trailmark.checkpoint_stores import CheckpointStore, MemoryCheckpointStore, SQLCheckpointStore
+from trailmark.checkpoint_stores import CheckpointStore, EffectRecord, MemoryCheckpointStore, SQLCheckpointStore
 from trailmark.reducers import append, sum_
+from trailmark.testing.contract import new_run
 
 LINE = "x" * 100
 STEPS = 300
@@ -141,10 +143,51 @@ async def test_on_sqlite_a_decision_asks_for_what_it_needs_and_no_more(sqlite_ur
     assert parked_here == gone_on[7:]
 
 
+async def test_on_sqlite_side_effects_are_a_statement_to_begin_and_one_to_end_however_many_at_once(
+    sqlite_url: str, told_to_sqlite: list[str]
+) -> None:
+    async with SQLCheckpointStore(sqlite_url) as store:
+        runs = [await new_run(store) for _ in range(100)]
+        for some in (runs[:1], runs[1:]):
+            told_to_sqlite.clear()
+            started = await asyncio.gather(*(store.begin_effect(effect_of(run.run_id), run.epoch) for run in some))
+            ended = [store.end_effect(replace(record, status="done"), run.epoch) for run, (record, _) in zip(some, started, strict=True)]
+            await asyncio.gather(*ended)
+            transactions = _begun(told_to_sqlite)
+            # Of many the first may find the thread idle, and goes alone.
+            assert 2 <= transactions.count("COMMIT") <= (2 if len(some) == 1 else 4)
+            assert [each for each in transactions if each not in ("BEGIN IMMEDIATE", "COMMIT")] == [
+                *(transactions.count("INSERT INTO effects") * ["INSERT INTO effects"]),
+                *(transactions.count("UPDATE effects") * ["UPDATE effects"]),
+            ]
+            assert len(transactions) == 3 * transactions.count("COMMIT")
+
+
+async def test_on_postgresql_side_effects_that_are_begun_or_ended_at_once_share_transactions(postgres_url: str) -> None:
+    async def taken(*, with_effects: bool) -> int:
+        before = await transactions(asyncpg.connect, postgres_url)
+        async with SQLCheckpointStore(postgres_url) as store:
+            runs = [await new_run(store) for _ in range(100)]
+            if with_effects:
+                started = await asyncio.gather(*(store.begin_effect(effect_of(run.run_id), run.epoch) for run in runs))
+                done = [replace(record, status="done") for record, _ in started]
+                await asyncio.gather(*(store.end_effect(record, run.epoch) for run, record in zip(runs, done, strict=True)))
+        return await transactions(asyncpg.connect, postgres_url) - before
+
+    await taken(with_effects=False)  # its tables are made
+    assert await taken(with_effects=True) - await taken(with_effects=False) <= 40
+
+
+def effect_of(run_id: str) -> EffectRecord:
+    return EffectRecord(run_id, 64 * "e", "debit", "pay", "", 1)
+
+
 def _begun(told: list[str]) -> list[str]:
     """How statements begin: what they do to which table."""
     found = [
-        re.search(r"^(?:WITH given .*?(?=INSERT))?(INSERT INTO \w+|UPDATE \w+|SELECT|BEGIN IMMEDIATE|BEGIN|COMMIT|\w+)", text, re.DOTALL)
+        re.search(
+            r"^(?:WITH given .*?(?=INSERT|UPDATE))?(INSERT INTO \w+|UPDATE \w+|SELECT|BEGIN IMMEDIATE|BEGIN|COMMIT|\w+)", text, re.DOTALL
+        )
         for text in told
     ]
     return [match[1] for match in found if match is not None and match[1] != "PRAGMA"]

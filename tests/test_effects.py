@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from trailmark import (
     END,
@@ -22,6 +23,7 @@ from trailmark import (
     StepContext,
     StoreUnavailableError,
     branch,
+    register_type,
 )
 from trailmark.checkpoint_stores import (
     EffectNotInDoubtError,
@@ -49,6 +51,13 @@ class Bank:
         self.begun.set()
         await self.answers.wait()
         return {"receipt": len(self.debits)}
+
+
+@register_type(name="receipt on paper")
+class Receipt(BaseModel):
+    """What may be an outcome because it is registered."""
+
+    number: int
 
 
 def paying(pay: Any, **options: Any) -> FlowGraph:
@@ -494,3 +503,20 @@ async def test_what_once_returns_live_is_what_it_returns_after_a_resume(sqlite_u
     assert len(seen) == 2
     assert seen[0] == seen[1]
     assert type(seen[0]["pair"]) is type(seen[1]["pair"])
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+async def test_an_outcome_of_a_registered_type_comes_back_as_one(kind: str, request: pytest.FixtureRequest) -> None:
+    told: list[Any] = []
+
+    async def pay(state: dict[str, Any], ctx: StepContext) -> dict[str, Any]:
+        told.append(await ctx.once("debit", lambda: Receipt(number=state["amount"])))
+        if len(told) == 1:
+            raise ConnectionError
+        return {"receipt": told[-1].number}
+
+    store: Any = MemoryCheckpointStore() if kind == "memory" else SQLCheckpointStore(request.getfixturevalue(f"{kind}_url"))
+    async with store:
+        result = await once(store, paying(pay, retry=AT_ONCE))
+        assert result.values["receipt"] == 7
+        assert told == [Receipt(number=7)] * 2

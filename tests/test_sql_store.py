@@ -1023,7 +1023,19 @@ async def test_on_a_held_connection_every_statement_goes_by_keys_even_in_empty_t
         pass
     connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
     await connection.execute(postgres_statements.PLANNING)
-    for name in ("APPEND_ONE", "APPEND_MANY", "TRANSITION", "CREATE", "READ_CASES", "DECIDE", "READ_FREE", "TAKE", "READ_INBOXES"):
+    for name in (
+        "APPEND_ONE",
+        "APPEND_MANY",
+        "TRANSITION",
+        "CREATE",
+        "READ_CASES",
+        "DECIDE",
+        "READ_FREE",
+        "TAKE",
+        "READ_INBOXES",
+        "START_EFFECTS",
+        "END_EFFECTS",
+    ):
         text = getattr(postgres_statements, name)
         await connection.execute(f"PREPARE its_{name} AS {text}")
         places = max(int(place) for place in re.findall(r"\$(\d+)", text))
@@ -1514,6 +1526,7 @@ async def test_processes_that_died_long_ago_and_own_nothing_are_forgotten(kind: 
 @pytest.mark.parametrize("statement", [
     statements.sqlite_append_many, statements.sqlite_first_rows, statements.sqlite_change_many, statements.sqlite_told,
     statements.sqlite_take_many, statements.sqlite_close_many, statements.sqlite_consume_many,
+    statements.sqlite_start_effects, statements.sqlite_end_effects,
 ])  # fmt: skip
 async def test_what_many_runs_want_at_once_goes_by_their_ids(sqlite_url: str, statement: Callable[[int], str]) -> None:
     async with SQLCheckpointStore(sqlite_url):

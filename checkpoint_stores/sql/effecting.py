@@ -11,7 +11,8 @@ from checkpoint_stores.records import EffectRecord
 from checkpoint_stores.sql import statements, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.holding import Holding
-from checkpoint_stores.sql.lines import EffectLine, effect_of, key_of
+from checkpoint_stores.sql.lines import EffectLine, effect_line, effect_of, key_of
+from checkpoint_stores.sql.matters import Ending, Starting
 from checkpoint_stores.sql.reading import Reading
 
 
@@ -24,6 +25,11 @@ class Effecting:
         self._reading = reading
 
     async def begin(self, effect: EffectRecord, epoch: int, *, again: bool) -> tuple[EffectRecord, bool]:
+        # Nearly every effect is asked for once, by the owner of its run, and then all it takes is a new line.
+        first, _ = effects.begin(None, effect, epoch, 0, again=again)
+        started = await self._database.at_once(Starting(effect_line(first), first))
+        if started is not None:
+            return started, True
         try:
             return await self._database.transact(transactions.begin_effect, effect, epoch, again=again)
         except LeaseLostError:
@@ -32,6 +38,9 @@ class Effecting:
 
     async def end(self, effect: EffectRecord, epoch: int) -> EffectRecord:
         encode(effect.outcome, "outcome")  # what is no data is refused before anybody waits
+        ended: EffectRecord | None = await self._database.at_once(Ending(effect_line(effect), effect, epoch))
+        if ended is not None:
+            return ended
         try:
             return await self._database.transact(transactions.end_effect, effect, epoch)
         except LeaseLostError:

@@ -437,4 +437,9 @@ def effect_of(line: Any) -> EffectRecord:
     )  # fmt: skip
 
 
+def outcome_of(line: Any) -> Any:
+    """The outcome that a line of ``effects`` holds, as whoever reads it is told; None where it holds none."""
+    return decode(line.outcome) if line.outcome is not None else None
+
+
 _EFFECT_DETAILS = ("name", "node", "path", "visit", "by", "reason")

@@ -6,9 +6,12 @@ Questions only: who answers them, and how, is the desk's.  Knows no database.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from checkpoint_stores.protocol import Decides
+from checkpoint_stores.records import EffectRecord
+from checkpoint_stores.sql.lines import outcome_of
 
 
 class Asked(NamedTuple):
@@ -39,4 +42,40 @@ class AskingTime(NamedTuple):
     """Answered with the database's clock, microseconds."""
 
 
-Matter: TypeAlias = Asked | Taking | Looking | AskingTime
+class Starting(NamedTuple):
+    """A side effect that is about to be carried out, for the first time; answered with its record."""
+
+    line: Any
+    """The `EffectLine` of ``record``."""
+    record: EffectRecord
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """Which effect it is: of its run, its own."""
+        return self.line.run_id, self.line.key
+
+    def at(self, time: int) -> EffectRecord:
+        """The record as it is written at ``time``."""
+        return replace(self.record, started_at=time)
+
+
+class Ending(NamedTuple):
+    """What became of a side effect; answered with its record."""
+
+    line: Any
+    """The `EffectLine` of ``record``."""
+    record: EffectRecord
+    epoch: int
+    """The lease under which it is written, which may not be the one that it was started under."""
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """Which effect it is: of its run, its own."""
+        return self.line.run_id, self.line.key
+
+    def at(self, time: int) -> EffectRecord:
+        """The record as it is written at ``time``."""
+        return replace(self.record, ended_at=time, outcome=outcome_of(self.line))
+
+
+Matter: TypeAlias = Asked | Taking | Looking | AskingTime | Starting | Ending

@@ -21,8 +21,18 @@ from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Lease, Row, RunRecord
 from checkpoint_stores.sql import faults, postgres_statements
-from checkpoint_stores.sql.lines import BarrierLine, DecisionLine, RunLine, barrier_of, decision_line, decision_of, id_of, inbox_of, run_of
-from checkpoint_stores.sql.matters import Asked, AskingTime, Looking, Matter, Taking
+from checkpoint_stores.sql.lines import (
+    BarrierLine,
+    DecisionLine,
+    RunLine,
+    barrier_of,
+    decision_line,
+    decision_of,
+    id_of,
+    inbox_of,
+    run_of,
+)
+from checkpoint_stores.sql.matters import Asked, AskingTime, Ending, Looking, Matter, Starting, Taking
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import Answer, Outcome
@@ -49,6 +59,8 @@ class PostgresDesk(PostgresQueue[Matter]):
             Taking: self._transfer,
             Looking: self._look,
             AskingTime: self._tell_time,
+            Starting: self._start,
+            Ending: self._end,
         }
 
     async def _prepare_statements(self, connection: Any) -> None:
@@ -57,24 +69,27 @@ class PostgresDesk(PostgresQueue[Matter]):
         self._read_free = await connection.prepare(postgres_statements.READ_FREE)
         self._take = await connection.prepare(postgres_statements.TAKE)
         self._read_inboxes = await connection.prepare(postgres_statements.READ_INBOXES)
+        self._start_effects = await connection.prepare(postgres_statements.START_EFFECTS)
+        self._end_effects = await connection.prepare(postgres_statements.END_EFFECTS)
 
     def _batches(self) -> list[list[Job[Matter]]]:
-        """Take what waits: the decisions, the takings (these each run at most once), the inboxes."""
-        taken: dict[type, list[Job[Matter]]] = {Asked: [], Taking: [], Looking: [], AskingTime: []}
-        taking: set[bytes] = set()
+        """Take what waits: the decisions, the takings (these each run at most once), the inboxes, side effects (each at most once)."""
+        taken: dict[type, list[Job[Matter]]] = {kind: [] for kind in self._carry_out}
+        alone: set[tuple[Any, ...]] = set()
         rest = []
         number = 0
         for job in self._waiting:
             work, future = job
             if future.done():
                 continue  # whoever asked has gone, and nothing was done yet
-            if number >= _AT_ONCE or (isinstance(work, Taking) and work.key in taking):
+            name = _name_of(work)
+            if number >= _AT_ONCE or name in alone:
                 rest.append(job)
                 continue
             number += 1
             taken[type(work)].append(job)
-            if isinstance(work, Taking):
-                taking.add(work.key)
+            if name is not None:
+                alone.add(name)
         self._waiting = rest
         return [batch for batch in taken.values() if batch]
 
@@ -153,6 +168,16 @@ class PostgresDesk(PostgresQueue[Matter]):
             found = await self._connection.fetch(postgres_statements.TAKEN, list(rows), [row.digest for row in rows.values()])
         return [line[: len(RunLine._fields)] for line in map(tuple, found)]
 
+    # --- side effects -----------------------------------------------------------------------------------------------
+    async def _start(self, batch: list[Job[Starting]]) -> list[Outcome]:
+        found = await self._start_effects.fetch(self._scribe.time(), *zip(*(work.line for work, _ in batch), strict=True))
+        return _written(batch, found)
+
+    async def _end(self, batch: list[Job[Ending]]) -> list[Outcome]:
+        lines = ((*work.line, work.epoch) for work, _ in batch)
+        found = await self._end_effects.fetch(self._scribe.time(), *zip(*lines, strict=True))
+        return _written(batch, found)
+
     # --- the clock and inboxes ----------------------------------------------------------------------------------------------------
     async def _tell_time(self, batch: list[Job[AskingTime]]) -> list[Outcome]:
         now = await self._connection.fetchval(f"SELECT {POSTGRES_CLOCK}")
@@ -164,6 +189,19 @@ class PostgresDesk(PostgresQueue[Matter]):
             (future, inbox_of(*found[work.key]), None) if work.key in found else (future, None, RunNotFoundError(work.run_id))
             for work, future in batch
         ]
+
+
+def _name_of(work: Matter) -> tuple[Any, ...] | None:
+    """What may be in a batch once only."""
+    if isinstance(work, Taking):
+        return (work.key,)
+    return (type(work), *work.key) if isinstance(work, Starting | Ending) else None
+
+
+def _written(batch: Iterable[Job[Any]], found: Iterable[Sequence[Any]]) -> list[Outcome]:
+    """The records of effects with the times at which they were written; of the others None."""
+    times = {(line[0], line[1]): line[2] for line in found}
+    return [(future, work.at(times[work.key]) if work.key in times else None, None) for work, future in batch]
 
 
 def _the_long_way(batch: Iterable[Job[Any]]) -> list[Outcome]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
-from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, grants, graphs, runs, snapshots
+from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, effects, grants, graphs, runs, snapshots
 from checkpoint_stores.sql.statements import (
     BARRIER_AGAIN,
     BARRIERS,
@@ -356,3 +356,37 @@ TAKEN: Final = (
     f" JOIN {runs.name} r ON r.run_id = g.run_id JOIN {checkpoints.name} k ON k.run_id = g.run_id AND k.digest = g.digest"
 )
 """The lines of runs that have that very row: what an earlier `TAKE` wrote whose answer was lost."""
+
+# --- side effects ---------------------------------------------------------------------------------------------------
+EFFECT_FIELDS: Final = [(column.name, _type_of(column)) for column in effects.columns]
+
+
+def _owned(fields: Sequence[tuple[str, str]]) -> str:
+    """The lines given, of the runs that are still their owner's; a run that somebody is at just now is skipped."""
+    return (
+        f"owned AS (SELECT g.* FROM {_unnested('g', fields, 2)} JOIN {runs.name} r ON r.run_id = g.run_id"
+        " WHERE r.epoch = g.lease FOR NO KEY UPDATE OF r SKIP LOCKED)"
+    )
+
+
+def _start_effects() -> str:
+    fields = [(name, kind) if name != "epoch" else ("lease", kind) for name, kind in EFFECT_FIELDS]
+    given = [_NOW if name == "started_at" else f"o.{name}" for name, _ in fields]
+    return (
+        f"WITH {_owned(fields)} INSERT INTO {effects.name} ({', '.join(effects.columns.keys())}) SELECT {', '.join(given)} FROM owned o"
+        " ON CONFLICT DO NOTHING RETURNING run_id, key, started_at"
+    )
+
+
+START_EFFECTS: Final = _start_effects()
+"""Side effects begun for the first time: $1 the clock or null, then arrays of all columns of ``effects``.
+Returns (run_id, key, started_at) for each that is; of the others nothing is written."""
+
+END_EFFECTS: Final = (
+    f"WITH {_owned([*EFFECT_FIELDS, ('lease', 'integer')])} UPDATE {effects.name} e"
+    f" SET status = o.status, ended_at = {_NOW}, details = o.details, outcome = o.outcome FROM owned o"
+    " WHERE e.run_id = o.run_id AND e.key = o.key AND e.begun = o.begun AND e.status IN ('started', 'in_doubt')"
+    " RETURNING e.run_id, e.key, e.ended_at"
+)
+"""What became of side effects: $1 the clock or null, then arrays of all columns of ``effects``, and of the epochs that must be current.
+Returns (run_id, key, ended_at) for each that was waiting for this, as `effects.end` says; of the others nothing is written."""

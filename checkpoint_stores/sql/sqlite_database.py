@@ -18,6 +18,7 @@ from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, sqlite_schema, stamp, statements
 from checkpoint_stores.sql.addresses import Address
 from checkpoint_stores.sql.database import Database, Found, Wanted
+from checkpoint_stores.sql.matters import Ending, Matter, Starting
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.sqlite_reader import SQLiteReader
 from checkpoint_stores.sql.sqlite_writer import SQLiteWriter
@@ -113,6 +114,14 @@ class SQLiteDatabase(Database):
 
     def commit(self, work: Transition) -> Awaitable[Receipt]:
         return self.writer.submit(work)
+
+    async def at_once(self, matter: Matter) -> Any:
+        if not isinstance(matter, Starting | Ending):
+            return None
+        if not self.is_open:
+            await self.open()
+        with faults.typed_errors(self.url):
+            return await self.writer.submit(matter)
 
     async def create_at_once(self, new: Creation) -> int | None:
         with faults.typed_errors(self.url):

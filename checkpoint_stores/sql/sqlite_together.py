@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from typing import Any, Final
 
 from checkpoint_stores.sql import statements
+from checkpoint_stores.sql.matters import Ending, Starting
 from checkpoint_stores.sql.places import for_sqlite
 from checkpoint_stores.sql.transitions import Creation, Transition
 from checkpoint_stores.sql.wires import Execute
@@ -82,6 +83,16 @@ def create(execute: Execute, news: Sequence[Creation], now: int) -> bool:
         for barrier in new.opened:
             execute(statements.SQLITE_OPEN_BARRIER, barrier | {"opened_at": barrier["opened_at"] or now})
     return True
+
+
+def start_effects(execute: Execute, works: Sequence[Starting], now: int) -> None:
+    """Side effects begun for the first time; how many lines are written tells of how many that holds."""
+    _for_all(execute, statements.sqlite_start_effects, [work.line for work in works], now)
+
+
+def end_effects(execute: Execute, works: Sequence[Ending], now: int) -> None:
+    """What became of side effects; how many lines are written tells how many waited for it."""
+    _for_all(execute, statements.sqlite_end_effects, [(*work.line, work.epoch) for work in works], now)
 
 
 def follow(execute: Execute, rows: Sequence[tuple[Any, ...]], now: int) -> None:

@@ -17,10 +17,11 @@ from checkpoint_stores.errors import LeaseLostError
 from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import sqlite_together, sqlite_transition, statements
 from checkpoint_stores.sql.allowing import with_uses
+from checkpoint_stores.sql.matters import Ending, Starting
 from checkpoint_stores.sql.settling import Answer, Outcome
 from checkpoint_stores.sql.sqlite_queue import Job, SQLiteQueue
 from checkpoint_stores.sql.transitions import Creation, Transition
-from checkpoint_stores.sql.wires import SQLiteWire, Wire
+from checkpoint_stores.sql.wires import Execute, SQLiteWire, Wire
 
 _ONE_IS_WRONG: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, UnicodeError, OverflowError)
 """What a statement raises for a row that is wrong in itself; the statement then has done nothing."""
@@ -30,12 +31,17 @@ class _HalfWrittenError(Exception):
     """A job failed behind something that it, or one of those it shared a statement with, had written.  Never leaves the writer."""
 
 
-Written: TypeAlias = Transition | Creation | Callable[[Wire], Any]
+Written: TypeAlias = Transition | Creation | Starting | Ending | Callable[[Wire], Any]
+
+_OF_EFFECTS: Final[Mapping[object, Callable[[Execute, Sequence[Any], int], None]]] = {
+    Starting: sqlite_together.start_effects,
+    Ending: sqlite_together.end_effects,
+}
 
 
 class SQLiteWriter(SQLiteQueue[Written]):
     """Takes a `Transition`, answers with its `Receipt`; takes a `Creation`, answers when it was created, or None where the name is taken;
-    takes any function to be run in a transaction, answers with what it returns.
+    takes a `Starting` or an `Ending`, answers with its record, or None where it is out of the ordinary: go the long way; takes any function to be run in a transaction, answers with what it returns.
 
     Args:
         connect: opens the connection (autocommit mode); called in the thread.
@@ -123,7 +129,10 @@ class SQLiteWriter(SQLiteQueue[Written]):
         now = self._clock()
         works = [work for work, _ in jobs]
         try:
-            if kind is _CREATION:
+            if kind in _OF_EFFECTS:
+                if self._of_effects(kind, works, now):
+                    return [(future, work.at(now), None) for work, future in jobs]
+            elif kind is _CREATION:
                 if sqlite_together.create(self._execute, works, now):
                     return [(future, now, None) for _, future in jobs]
             elif revs := sqlite_together.write(self._execute, works, now):
@@ -155,7 +164,16 @@ class SQLiteWriter(SQLiteQueue[Written]):
     def _result(self, work: Any) -> Any:
         if type(work) is Creation:
             return self._creation(work)
+        if type(work) in _OF_EFFECTS:
+            now = self._clock()
+            return work.at(now) if self._of_effects(type(work), [work], now) else None
         return self._transition(work) if type(work) is Transition else work(self._wire)
+
+    def _of_effects(self, kind: object, works: Sequence[Any], now: int) -> bool:
+        """Write what is asked of effects; whether there is a line of each."""
+        before = self._raw.total_changes
+        _OF_EFFECTS[kind](self._execute, works, now)
+        return self._raw.total_changes - before == len(works)
 
     def _creation(self, work: Creation) -> int | None:
         now, before = self._clock(), self._raw.total_changes
@@ -181,10 +199,12 @@ _CREATION: Final = "a new run"
 _TRANSITION: Final = "rows, and what the run comes to with them"
 
 
-def _kind(work: Any) -> str | None:
+def _kind(work: Any) -> object:
     """What a job has in common with those that may share its statements; None where it shares them with nobody."""
     if type(work) is Creation:
         return _CREATION
+    if type(work) in _OF_EFFECTS:
+        return type(work)
     if work.change is None:
         return _ROW if len(work.rows) == 1 else None
     return None if work.opened or work.nudged or not work.rows else _TRANSITION
@@ -195,11 +215,11 @@ def _rows_alone(jobs: Sequence[Job[Any]]) -> dict[bytes, tuple[Any, ...]]:
     return {work[0]: work[2][0] for work, _ in jobs if type(work) is Transition and work[3] is None and len(work[2]) == 1}
 
 
-def _groups(jobs: Sequence[Job[Any]]) -> Iterator[tuple[str | None, Sequence[Job[Any]]]]:
-    """The jobs, those of one run in their order, what is alike together."""
-    waiting: dict[bytes, Job[Any]] = {}
+def _groups(jobs: Sequence[Job[Any]]) -> Iterator[tuple[object, Sequence[Job[Any]]]]:
+    """The jobs, those of one run (or of one effect) in their order, what is alike together."""
+    waiting: dict[object, Job[Any]] = {}
     for job in jobs:
-        key = job[0].key if type(job[0]) in (Transition, Creation) else None
+        key = None if callable(job[0]) else job[0].key
         if key is None or key in waiting:
             yield from _alike(waiting.values())
             waiting = {}
@@ -210,9 +230,9 @@ def _groups(jobs: Sequence[Job[Any]]) -> Iterator[tuple[str | None, Sequence[Job
     yield from _alike(waiting.values())
 
 
-def _alike(jobs: Iterable[Job[Any]]) -> Iterator[tuple[str | None, Sequence[Job[Any]]]]:
+def _alike(jobs: Iterable[Job[Any]]) -> Iterator[tuple[object, Sequence[Job[Any]]]]:
     """Jobs of different runs, which may be carried out in any order."""
-    by_kind: dict[str | None, list[Job[Any]]] = {}
+    by_kind: dict[object, list[Job[Any]]] = {}
     for job in jobs:
         by_kind.setdefault(_kind(job[0]), []).append(job)
     for job in by_kind.pop(None, ()):

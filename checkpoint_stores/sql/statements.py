@@ -151,6 +151,8 @@ SQLITE_APPEND: Final = (
 # Made for up to so many lines; a line whose run is null is none.  No such statement returns lines but `sqlite_told`, and that one returns
 # one: the driver gives up Python's lock before each, and gets it back behind a loop that is busy.
 
+EFFECTS: Final = COLUMNS["effects"]
+
 MOST_TOGETHER: Final = 256
 """How many lines a statement is made for at the most: what is prepared for them takes 2.5 KB a line, of each such text."""
 
@@ -231,6 +233,29 @@ def sqlite_vote_many(number: int) -> str:
 def sqlite_consume_many(number: int) -> str:
     """Which checkpoints use decisions; parameters are (run_id, id, seq), decision after decision."""
     return _set_many(number, "decisions", "id", "consumed_seq")
+
+
+@cache
+def sqlite_start_effects(number: int) -> str:
+    """Side effects begun for the first time, by whoever still holds their runs; parameters are the columns of ``effects``, effect after
+    effect, and when it is once."""
+    given = ["?" if name == "started_at" else f"given.{name}" for name in EFFECTS]
+    return (
+        f"INSERT INTO effects ({', '.join(EFFECTS)}) {_given(number, *EFFECTS)} SELECT {', '.join(given)} FROM given CROSS JOIN runs r"
+        " WHERE r.run_id = given.run_id AND r.epoch = given.epoch ON CONFLICT DO NOTHING"
+    )
+
+
+@cache
+def sqlite_end_effects(number: int) -> str:
+    """What became of side effects that waited for it, as `effects.end` says; parameters are the columns of ``effects`` and the epoch that
+    must be current, effect after effect, and when it is once."""
+    return (
+        f"{_given(number, *EFFECTS, 'lease')} UPDATE effects SET status = given.status, ended_at = ?, details = given.details,"
+        " outcome = given.outcome FROM given CROSS JOIN runs r WHERE r.run_id = given.run_id AND r.epoch = given.lease"
+        " AND effects.run_id = given.run_id AND effects.key = given.key AND effects.begun = given.begun"
+        " AND effects.status IN ('started', 'in_doubt')"
+    )
 
 
 def _set_many(number: int, table: str, key: str, column: str) -> str:
@@ -492,7 +517,6 @@ def naming(flow: str) -> str:
     return f"%{re.sub('[/%_]', lambda found: f'/{found[0]}', named)}%"
 
 
-EFFECTS: Final = COLUMNS["effects"]
 EFFECTS_OF: Final = f"SELECT {', '.join(EFFECTS)} FROM effects WHERE run_id = %1 ORDER BY started_at, key"
 EFFECT: Final = f"SELECT {', '.join(EFFECTS)} FROM effects WHERE run_id = %1 AND key = %2"
 PUT_EFFECT: Final = (

@@ -26,6 +26,7 @@ from checkpoint_stores.errors import (
     RunExistsError,
     RunMovedError,
     RunNotFoundError,
+    UnknownEffectError,
 )
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
@@ -338,13 +339,21 @@ def begin_effect(wire: Wire, scribe: Scribe, effect: EffectRecord, epoch: int, *
 
 
 def end_effect(wire: Wire, scribe: Scribe, effect: EffectRecord, epoch: int) -> EffectRecord:
-    """Record what became of a side effect; see `effects.end`.  Raises RunNotFoundError, LeaseLostError, UnserialisableError."""
+    """Record what became of a side effect; see `effects.end`.
+
+    Raises RunNotFoundError, LeaseLostError, UnknownEffectError, UnserialisableError.
+    """
     clock = _owned(wire, scribe, effect.run_id, epoch)
     held = _effect(wire, effect)
+    if held is None:
+        known = wire.fetch(statements.EFFECTS_OF, key_of(effect.run_id))
+        raise UnknownEffectError(effect.run_id, effect.name, tuple(effect_of(EffectLine(*line)).name for line in known))
     ended = effects.end(held, effect, clock)
-    if ended is not None:
-        wire.fetch(statements.PUT_EFFECT, *effect_line(ended))
-    return ended or held or effect
+    if ended is None:
+        return held
+    line = effect_line(ended)
+    wire.fetch(statements.PUT_EFFECT, *line)
+    return effect_of(line)
 
 
 def effects_of(wire: Wire, scribe: Scribe, run_id: str) -> tuple[RunRecord, list[EffectRecord], int]:

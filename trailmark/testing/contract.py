@@ -1933,6 +1933,13 @@ class StoreContract:
         with pytest.raises(RunNotFoundError):
             await store.effects(new_id(await store.now()))
 
+    async def test_an_effect_that_was_never_begun_has_no_end(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        await store.begin_effect(effect(run), run.epoch)
+        with pytest.raises(UnknownEffectError, match="debit"):
+            await store.end_effect(replace(effect(run, "credit"), status="done"), run.epoch)
+        assert [each.name for each in await store.effects(run.run_id)] == ["debit"]
+
     async def test_an_outcome_that_is_no_data_is_refused(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         started, _ = await store.begin_effect(effect(run), run.epoch)
