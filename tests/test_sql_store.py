@@ -1023,19 +1023,9 @@ async def test_on_a_held_connection_every_statement_goes_by_keys_even_in_empty_t
         pass
     connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
     await connection.execute(postgres_statements.PLANNING)
-    for name in (
-        "APPEND_ONE",
-        "APPEND_MANY",
-        "TRANSITION",
-        "CREATE",
-        "READ_CASES",
-        "DECIDE",
-        "READ_FREE",
-        "TAKE",
-        "READ_INBOXES",
-        "START_EFFECTS",
-        "END_EFFECTS",
-    ):
+    appended = "APPEND_ONE APPEND_MANY TRANSITION RESUMPTION CREATE"
+    judged = "READ_CASES DECIDE READ_FREE TAKE READ_INBOXES READ_RUNS READ_STANDINGS START_EFFECTS END_EFFECTS"
+    for name in f"{appended} {judged}".split():
         text = getattr(postgres_statements, name)
         await connection.execute(f"PREPARE its_{name} AS {text}")
         places = max(int(place) for place in re.findall(r"\$(\d+)", text))

@@ -38,6 +38,18 @@ class Looking(NamedTuple):
     run_id: str
 
 
+class Finding(NamedTuple):
+    """A run to be found by its whole id; answered with its line, as `statements.RUN_BY_ID` asks for it, where there is one."""
+
+    key: bytes
+
+
+class Surveying(NamedTuple):
+    """How a run stands; answered with what `statements.standing` asks for, where it is little and there is such a run."""
+
+    key: bytes
+
+
 class AskingTime(NamedTuple):
     """Answered with the database's clock, microseconds."""
 
@@ -78,4 +90,4 @@ class Ending(NamedTuple):
         return replace(self.record, ended_at=time, outcome=outcome_of(self.line))
 
 
-Matter: TypeAlias = Asked | Taking | Looking | AskingTime | Starting | Ending
+Matter: TypeAlias = Asked | Taking | Looking | Finding | Surveying | AskingTime | Starting | Ending

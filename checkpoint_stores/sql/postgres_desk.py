@@ -21,10 +21,12 @@ from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import ENDED, BarrierRecord, BarrierStatus, DecisionRecord, Lease, Row, RunRecord
 from checkpoint_stores.sql import faults, postgres_statements
+from checkpoint_stores.sql.database import Found
 from checkpoint_stores.sql.lines import (
     BarrierLine,
     DecisionLine,
     RunLine,
+    WatchedLine,
     barrier_of,
     decision_line,
     decision_of,
@@ -32,14 +34,21 @@ from checkpoint_stores.sql.lines import (
     inbox_of,
     run_of,
 )
-from checkpoint_stores.sql.matters import Asked, AskingTime, Ending, Looking, Matter, Starting, Taking
+from checkpoint_stores.sql.matters import Asked, AskingTime, Ending, Finding, Looking, Matter, Starting, Surveying, Taking
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import Answer, Outcome
+from checkpoint_stores.sql.statements import ROW_COLUMNS
 from checkpoint_stores.sql.transactions import Scribe, attempt_row
 
 _AT_ONCE: Final = 250
 """Judging takes the loop's time: no batch may take it for long."""
+
+_SURVEYED_AT_ONCE: Final = 50
+"""Of so many runs all that there is of them comes in one answer."""
+
+_STANDING: Final = len(WatchedLine._fields)
+_PAYLOAD: Final = ROW_COLUMNS.index("payload") - 1
 
 
 class PostgresDesk(PostgresQueue[Matter]):
@@ -58,6 +67,8 @@ class PostgresDesk(PostgresQueue[Matter]):
             Asked: self._judge,
             Taking: self._transfer,
             Looking: self._look,
+            Finding: self._find,
+            Surveying: self._survey,
             AskingTime: self._tell_time,
             Starting: self._start,
             Ending: self._end,
@@ -69,6 +80,8 @@ class PostgresDesk(PostgresQueue[Matter]):
         self._read_free = await connection.prepare(postgres_statements.READ_FREE)
         self._take = await connection.prepare(postgres_statements.TAKE)
         self._read_inboxes = await connection.prepare(postgres_statements.READ_INBOXES)
+        self._read_runs = await connection.prepare(postgres_statements.READ_RUNS)
+        self._read_standings = await connection.prepare(postgres_statements.READ_STANDINGS)
         self._start_effects = await connection.prepare(postgres_statements.START_EFFECTS)
         self._end_effects = await connection.prepare(postgres_statements.END_EFFECTS)
 
@@ -168,6 +181,19 @@ class PostgresDesk(PostgresQueue[Matter]):
             found = await self._connection.fetch(postgres_statements.TAKEN, list(rows), [row.digest for row in rows.values()])
         return [line[: len(RunLine._fields)] for line in map(tuple, found)]
 
+    async def _find(self, batch: list[Job[Finding]]) -> list[Outcome]:
+        lines = await self._read_runs.fetch(self._scribe.time(), list({work.key for work, _ in batch}))
+        found = {line[0]: tuple(line) for line in lines}
+        return [(future, found.get(work.key), None) for work, future in batch]
+
+    async def _survey(self, batch: list[Job[Surveying]]) -> list[Outcome]:
+        keys = list({work.key for work, _ in batch})
+        found: dict[bytes, Found] = {}
+        for first in range(0, len(keys), _SURVEYED_AT_ONCE):
+            lines = await self._read_standings.fetch(self._scribe.time(), keys[first : first + _SURVEYED_AT_ONCE])
+            found.update((line[0], parts) for line in lines if (parts := _parts_of(tuple(line))) is not None)
+        return [(future, found.get(work.key), None) for work, future in batch]
+
     # --- side effects -----------------------------------------------------------------------------------------------
     async def _start(self, batch: list[Job[Starting]]) -> list[Outcome]:
         found = await self._start_effects.fetch(self._scribe.time(), *zip(*(work.line for work, _ in batch), strict=True))
@@ -189,6 +215,15 @@ class PostgresDesk(PostgresQueue[Matter]):
             (future, inbox_of(*found[work.key]), None) if work.key in found else (future, None, RunNotFoundError(work.run_id))
             for work, future in batch
         ]
+
+
+def _parts_of(line: tuple[Any, ...]) -> Found | None:
+    """What `statements.standing` asks for; None where it is much."""
+    snapshots, rows, barriers, decisions = line[_STANDING:]
+    is_much = (
+        len(rows) > postgres_statements.FEW_ROWS or None in [row[_PAYLOAD] for row in rows] or None in [each[-1] for each in snapshots]
+    )
+    return None if is_much else ([line[:_STANDING]], snapshots, rows, barriers, decisions)
 
 
 def _name_of(work: Matter) -> tuple[Any, ...] | None:

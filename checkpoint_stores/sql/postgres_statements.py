@@ -13,13 +13,15 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
-from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, effects, grants, graphs, runs, snapshots
+from checkpoint_stores.sql.schema import barriers, checkpoints, decisions, effects, grants, graphs, runs, snapshots, workers
 from checkpoint_stores.sql.statements import (
     BARRIER_AGAIN,
     BARRIERS,
     CHANNEL,
     DECISIONS,
     NEW_RUN_WIDTH,
+    OWNER_COLUMNS,
+    ROW_COLUMNS,
     ROWS,
     RUN,
     RUN_COLUMNS,
@@ -277,15 +279,44 @@ READ_CASES: Final = (
 """$1 the clock or null; arrays of runs, nodes and barriers as they were asked for.  One line for each that has a run: its version,
 what `RunRecord` needs, the clock, the barrier, its barriers, its decisions, and the definition where none of them is meant."""
 
-READ_INBOXES: Final = (
-    "SELECT r.run_id, r.inbox_rev, r.cancel,"
-    f" ARRAY(SELECT ROW({', '.join(f'b.{name}' for name in BARRIERS)}) FROM {barriers.name} b"
+_INBOX: Final = (
+    f"ARRAY(SELECT ROW({', '.join(f'b.{name}' for name in BARRIERS)}) FROM {barriers.name} b"
     " WHERE b.run_id = r.run_id AND b.status IN ('open', 'decided') ORDER BY b.opened_at, b.ticket),"
     f" ARRAY(SELECT ROW({', '.join(f'd.{name}' for name in DECISIONS)}) FROM {decisions.name} d"
     " WHERE d.run_id = r.run_id AND d.consumed_seq IS NULL ORDER BY d.decided_at, d.id)"
-    f" FROM unnest($1::bytea[]) AS g(run_id) JOIN {runs.name} r ON r.run_id = g.run_id"
+)
+READ_INBOXES: Final = (
+    f"SELECT r.run_id, r.inbox_rev, r.cancel, {_INBOX} FROM unnest($1::bytea[]) AS g(run_id) JOIN {runs.name} r ON r.run_id = g.run_id"
 )
 """The inboxes of runs: of each its revision, the request to cancel, its live barriers, its decisions not yet consumed."""
+
+FEW_ROWS: Final = 64
+_FEW_BYTES: Final = 4_096
+
+
+def _little(table: str) -> str:
+    """A line's payload where it is no large one: those of many runs come in one answer."""
+    return f"CASE WHEN octet_length({table}.payload) <= {_FEW_BYTES} THEN {table}.payload END"
+
+
+_WATCHED: Final = f"{', '.join(f'r.{name}' for name in RUN_COLUMNS)}, {', '.join(f'w.{name}' for name in OWNER_COLUMNS)}, {_NOW}"
+_WHICH: Final = (
+    f"FROM unnest($2::bytea[]) AS g(run_id) JOIN {runs.name} r ON r.run_id = g.run_id LEFT JOIN {workers.name} w ON w.worker_id = r.owner"
+)
+
+READ_RUNS: Final = f"SELECT {_WATCHED} {_WHICH}"
+"""Runs, each with its owner's line and the clock: $1 the clock or null, $2 which."""
+
+READ_STANDINGS: Final = (
+    f"SELECT {_WATCHED},"
+    f" ARRAY(SELECT ROW(s.seq, s.digest, s.seal, {_little('s')}) FROM {snapshots.name} s WHERE s.run_id = r.run_id ORDER BY s.seq DESC LIMIT 1),"
+    f" ARRAY(SELECT ROW({', '.join(_little('k') if name == 'payload' else f'k.{name}' for name in ROW_COLUMNS[1:])})"
+    f" FROM {checkpoints.name} k WHERE k.run_id = r.run_id AND k.seq >="
+    f" coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = r.run_id), 0) ORDER BY k.seq LIMIT {FEW_ROWS + 1}),"
+    f" {_INBOX} {_WHICH}"
+)
+"""How runs stand: $1 the clock or null, $2 which.  Of each its line with its owner's and the clock, its newest snapshot, its rows from
+there on (one more than `FEW_ROWS` at the most), and its inbox; instead of a large payload null."""
 
 _CASE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("added", "integer"), ("wakes", "boolean")]
 _SETTLED_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]

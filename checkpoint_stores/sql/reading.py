@@ -13,6 +13,7 @@ from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_
 from checkpoint_stores.sql import listings, stamp, statements
 from checkpoint_stores.sql.database import Database, Found
 from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, span_of, stored_of, tail_of, watched_run_of
+from checkpoint_stores.sql.matters import Finding, Surveying
 from checkpoint_stores.sql.places import Question
 
 _PAGE: Final = 500
@@ -35,7 +36,9 @@ class Reading:
                 raise
             found = await self._fitting(run_id)
         else:
-            found = [WatchedLine(*line) for line in (await self._database.fetch([(statements.RUN_BY_ID, (key, self._time()))]))[0]]
+            line = await self._database.at_once(Finding(key))
+            lines = [line] if line is not None else (await self._database.fetch([(statements.RUN_BY_ID, (key, self._time()))]))[0]
+            found = [WatchedLine(*line) for line in lines]
         return watched_run_of(the_one(run_id, {id_of(line.run_id): line for line in found}))
 
     async def _fitting(self, part: str) -> list[Any]:
@@ -66,6 +69,9 @@ class Reading:
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
         key = key_of(run_id)
         last = statements.NEWEST if upto is None else upto
+        little: Found | None = await self._database.at_once(Surveying(key)) if upto is None else None
+        if little is not None and (standing := self._standing(key, little)) is not None and standing[1] is not None:
+            return standing[1]
         found = await self._database.fetch_through(statements.newest_part(key, last), partial(self._sound_part, key, upto, _is_enough))
         if found is None:
             found = await self._database.fetch_through(statements.whole_part(key, last), partial(self._sound_part, key, upto, _is_there))
@@ -87,7 +93,11 @@ class Reading:
             key = key_of(run_id)
         except RunNotFoundError:
             key = key_of((await self.run(run_id)).run_id)  # which run is meant by a part of its id
-        found = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key))
+        little: Found | None = await self._database.at_once(Surveying(key))
+        if little is not None:
+            found = self._standing(key, little)
+        else:
+            found = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key))
         if found is None:
             raise RunNotFoundError(run_id)
         line, part, inbox = found

@@ -1,0 +1,169 @@
+"""How runs stand on PostgreSQL, read for many in one statement: each as if it had been read alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from checkpoint_stores.codec import encode
+from checkpoint_stores.errors import CheckpointCorruptError, RunNotFoundError
+from checkpoint_stores.ids import new_id
+from checkpoint_stores.records import NewRun, Snapshot
+from checkpoint_stores.sql import postgres_statements
+from checkpoint_stores.sql.lines import key_of
+from checkpoint_stores.sql.store import SQLCheckpointStore
+from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+async def store(postgres_url: str, clock: SetClock) -> AsyncIterator[SQLCheckpointStore]:
+    async with SQLCheckpointStore(postgres_url, now=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def alone(postgres_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLCheckpointStore]:
+    """Another process's store, which reads each run alone."""
+    async with SQLCheckpointStore(postgres_url, now=clock) as opened:
+        monkeypatch.setattr(opened._database, "at_once", nothing_at_once)
+        yield opened
+
+
+async def nothing_at_once(_matter: object) -> None: ...
+
+
+async def steps(store: SQLCheckpointStore, number: int = 3, payload: bytes | None = None) -> OwnedRun:
+    run = await new_run(store)
+    for _ in range(number):
+        await run.step(payload)
+    return run
+
+
+async def snapped(store: SQLCheckpointStore, size: int = 10, behind: int = 2) -> OwnedRun:
+    run = await steps(store)
+    await store.put_snapshot(Snapshot(run.run_id, run.seq, encode(["x" * size]), run.digest), run.epoch)
+    for _ in range(behind):
+        await run.step()
+    return run
+
+
+async def pruned(store: SQLCheckpointStore) -> OwnedRun:
+    run = await steps(store)
+    snapshot = Snapshot(run.run_id, run.seq, encode([]), run.digest)
+    await run.step()
+    assert await store.drop_before(snapshot) > 0
+    return run
+
+
+async def waiting(store: SQLCheckpointStore) -> OwnedRun:
+    run = await steps(store)
+    await run.open_barrier()
+    await store.decide(run.run_id, "review", Verdict(reason="seen"))
+    await store.request_cancel(run.run_id, actor="ben")
+    return run
+
+
+async def ended(store: SQLCheckpointStore) -> OwnedRun:
+    run = await steps(store)
+    await run.end()
+    return run
+
+
+async def forked(store: SQLCheckpointStore) -> OwnedRun:
+    parent = await steps(store)
+    fork = new_id(await store.now())
+    first = store.chain.seal(store.chain.genesis(fork, parent.digest), fork, 0, 0, 1, "fork", "", "", "work", b"1[]", 0)
+    new = NewRun(fork, "invoice", "1", "g" * 64, 50, status="ready", hold=False, parent_run_id=parent.run_id, forked_at_seq=parent.seq)
+    return OwnedRun(store, await store.create(new, first))
+
+
+FEW = postgres_statements.FEW_ROWS
+SHAPES: dict[str, Callable[[SQLCheckpointStore], Awaitable[OwnedRun]]] = {
+    "short": steps,
+    "just few rows": lambda store: steps(store, FEW - 1),
+    "one row more than few": lambda store: steps(store, FEW),
+    "many rows": lambda store: steps(store, 3 * FEW),
+    "large rows": lambda store: steps(store, 2, b"1" + b"x" * 50_000),
+    "a row that is just small": lambda store: steps(store, 1, b"1" + b"x" * 4_095),
+    "with a snapshot": snapped,
+    "with a snapshot at its head": lambda store: snapped(store, behind=0),
+    "with a large snapshot": lambda store: snapped(store, 50_000),
+    "with a snapshot and many rows": lambda store: snapped(store, behind=2 * FEW),
+    "pruned": pruned,
+    "waiting and decided": waiting,
+    "ended": ended,
+    "forked": forked,
+}
+
+
+async def told(store: SQLCheckpointStore, run_id: str) -> tuple[Any, ...]:
+    return await store.standing(run_id), await store.run(run_id), await store.load(run_id)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_run_stands_as_it_does_alone(shape: str, store: SQLCheckpointStore, alone: SQLCheckpointStore) -> None:
+    run = await SHAPES[shape](store)
+    assert await told(store, run.run_id) == await told(alone, run.run_id)
+
+
+async def test_of_many_that_are_read_at_once_each_stands_as_it_does_alone(store: SQLCheckpointStore, alone: SQLCheckpointStore) -> None:
+    runs = [await make(store) for make in SHAPES.values() for _ in range(5)]
+    together = await asyncio.gather(*(told(store, run.run_id) for run in runs))
+    assert together == [await told(alone, run.run_id) for run in runs]
+
+
+async def test_the_runs_of_a_process_that_is_gone_stand_without_an_owner_who_lives(
+    postgres_url: str, store: SQLCheckpointStore, alone: SQLCheckpointStore, clock: SetClock
+) -> None:
+    run = await steps(store)
+    async with SQLCheckpointStore(postgres_url, now=clock) as reader:
+        assert not (await reader.run(run.run_id)).orphaned
+        clock.advance(timedelta(hours=1))
+        assert (await reader.run(run.run_id)).orphaned
+        assert await told(reader, run.run_id) == await told(alone, run.run_id)
+
+
+async def test_among_many_one_that_is_unknown_or_was_edited_fails_alone(store: SQLCheckpointStore) -> None:
+    runs = [await steps(store) for _ in range(4)]
+    await store._database.transact(
+        lambda wire, _scribe: wire.fetch("UPDATE checkpoints SET node = 'else' WHERE run_id = %1 AND seq = 3", key_of(runs[1].run_id))
+    )
+    ids = [*(run.run_id for run in runs), new_id(1)]
+    for ask in (store.standing, store.load):
+        answers = await asyncio.gather(*map(ask, ids), return_exceptions=True)  # type: ignore[arg-type]
+        assert [type(answer) for answer in (answers[1], answers[4])] == [CheckpointCorruptError, RunNotFoundError]
+        assert not [answer for place, answer in enumerate(answers) if place in {0, 2, 3} and isinstance(answer, Exception)]
+    records = await asyncio.gather(*map(store.run, ids), return_exceptions=True)
+    assert [type(record).__name__ for record in records] == [*4 * ["RunRecord"], "RunNotFoundError"]
+
+
+async def test_a_snapshot_that_was_edited_is_passed_over(store: SQLCheckpointStore, alone: SQLCheckpointStore) -> None:
+    run = await snapped(store)
+    await store._database.transact(
+        lambda wire, _scribe: wire.fetch("UPDATE snapshots SET payload = %2 WHERE run_id = %1", key_of(run.run_id), b"1[1]")
+    )
+    standing = await store.standing(run.run_id)
+    assert (standing.snapshot, len(standing.rows)) == (None, 6)
+    assert await told(store, run.run_id) == await told(alone, run.run_id)
+
+
+async def test_runs_are_read_over_a_connection_that_broke_while_it_rested(postgres_url: str, store: SQLCheckpointStore) -> None:
+    runs = [await steps(store) for _ in range(3)]
+    await store.run(runs[0].run_id)
+    connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+    found = await asyncio.gather(*(told(store, run.run_id) for run in runs))
+    assert [record.run_id for _, record, _ in found] == [run.run_id for run in runs]
