@@ -155,9 +155,9 @@ class Bodies:
     def _arguments(self, node: NodePlan, start: StartBody) -> tuple[tuple[Any, ...], StepContext | None]:
         takes, walk = node.takes, self._walk
         scope, plan = walk.state.scopes[start.path], walk.plan
-        if takes == "nothing" and not node.streams:
+        if takes == "nothing" and node.is_async and not node.streams:
             return (), None
-        context = self._context(start)
+        context = self._context(start)  # of a plain function always: its thread is not to read what the loop may be changing
         if takes in _TAKEN:
             return (plan.at(start.path).schema.view(scope.read), context)[: _TAKEN[takes]], context
         # A function that a map calls: its own scope holds the item, the scope around it the state.
@@ -212,7 +212,7 @@ class Bodies:
             return self._lent_context
 
     async def run_here(self, node: NodePlan, start: StartBody) -> Event | None:
-        """Run a lone async body in the driver's own task; None where it was interrupted by `cancel` or `suspend`.
+        """Run a lone body in the driver's own task; None where it was interrupted by `cancel` or `suspend`.
 
         Raises HandedOverError where another task has gone on without it.
         """
@@ -233,7 +233,8 @@ class Bodies:
         self._lent, self._lent_context = start, context
         runs_in(context if context is not None else partial(self._lent_step, start))
         try:
-            value = await (streamed(node, arguments, context) if node.streams else node.fn(*arguments))  # type: ignore[misc, arg-type]
+            is_called_here = node.is_async and not node.streams
+            value = await (node.fn(*arguments) if is_called_here else self._called(node, arguments, context))  # type: ignore[misc]
             path, name, visit, _failed = start
             speaker = self._lent_context if self._lent is start else context  # it may have been made only when it was asked for
             event = new_tuple(BodyReturned, (path, name, visit, value, started_at, None if speaker is None else speaker.said()))
@@ -248,7 +249,7 @@ class Bodies:
                     context = self._lent_context
                     self._lent = self._lent_context = None
             if context is not None:
-                context.revoke("the node has returned")
+                context.revoke((self._interrupts and context.cancel.reason) or "the node has returned")
         if is_left:
             raise HandedOverError
         if raised is not None and task.outside > outside:
@@ -266,6 +267,17 @@ class Bodies:
         if broken is not None:
             raise broken  # the store's error is no failure of the node: the run stops here, and can be resumed
         return self._failed(start, raised, started_at, context)
+
+    async def _called(self, node: NodePlan, arguments: tuple[Any, ...], context: StepContext | None) -> Any:
+        """What a lone node comes to that streams, or whose function is a plain one."""
+        if node.streams:
+            assert context is not None  # noqa: S101 - what streams speaks through one
+            return await streamed(node, arguments, context)
+        call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
+        try:
+            return await call.answer
+        finally:
+            self._strays.add(call.over)  # where nobody waits for it any more, and it is still about
 
     async def _absorb(self, task: DriveTask[Any]) -> None:
         """Take back cancellations that were ours or the body's own, and may not have been delivered yet; another's goes on."""
@@ -292,8 +304,6 @@ class Bodies:
             context = None
         else:
             arguments, context = self._arguments(node, start)
-        if context is None and not node.is_async:
-            context = self._context(start)  # made here: its thread is not to read what the loop may be changing
         body = _Body(start, context, self._clock.now())
         self._in_flight[start.path] = body
         body.task = self._loop.create_task(self._run(plan, node, body, arguments))

@@ -364,7 +364,7 @@ class RunDriver:
         if starts and not self._store.lease_is_fresh():
             await self._confirm_lease()
         if len(starts) == 1 and starts[0].path == "" and not self._mailbox:
-            # At the root nothing else can be in flight: a lone async body needs no task of its own.
+            # At the root nothing else can be in flight: a lone body needs no task of its own.
             start = starts[0]
             node = self._walk.plan.nodes[start.node]
             if node.runs_inline:

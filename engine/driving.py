@@ -1,6 +1,6 @@
 """The task in which a run is driven, and what becomes of bodies that do not give up when they are told to.
 
-A lone async body runs in the driver's own task.  So the task knows who cancels
+A lone body runs in the driver's own task (a plain function in a thread that it waits for).  So the task knows who cancels
 it: the body and whatever the body began, or somebody outside; and another task
 can take the run over where a body keeps this one.  Knows no run and no store.
 """

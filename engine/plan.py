@@ -235,11 +235,11 @@ class NodePlan:
     is_wrapped: bool = field(init=False, default=False)
     """Whether a body goes through `engine.around`."""
     runs_inline: bool = field(init=False, default=False)
-    """Whether a lone body needs no task of its own: async, nothing around it, no timeout."""
+    """Whether a lone body needs no task of its own: nothing around it, no timeout."""
     only_way: EdgePlan | None = field(init=False, default=None)
     """The edge it is always left along where nothing goes wrong; None where that is to be chosen."""
     sees_state_alone: bool = field(init=False, default=False)
-    """Whether its function is called with the state and nothing else."""
+    """Whether its function is an async one that is called with the state and nothing else: a context is made when something asks for it."""
     starts_at_once: bool = field(init=False, default=False)
     """Whether a scope that has come here begins its body, and nothing else can happen first."""
     conditional: tuple[EdgePlan, ...] = ()
@@ -256,9 +256,9 @@ class NodePlan:
         object.__setattr__(self, "starts_at_once", self.kind == "task" and self.max_visits is None)
         if not self.conditional and self.normal is not None and self.normal.max_visits is None:
             object.__setattr__(self, "only_way", self.normal)
-        object.__setattr__(self, "sees_state_alone", self.takes == "state" and not self.streams)
+        object.__setattr__(self, "sees_state_alone", self.takes == "state" and self.is_async and not self.streams)
         object.__setattr__(self, "is_wrapped", bool(self.stack) or self.is_looked_at)
-        object.__setattr__(self, "runs_inline", self.is_async and self.timeout is None and not self.is_wrapped)
+        object.__setattr__(self, "runs_inline", self.timeout is None and not self.is_wrapped)
 
     def edges(self) -> tuple[EdgePlan, ...]:
         """All ways out, in the order they are asked."""

@@ -113,12 +113,37 @@ async def test_a_plain_node_hears_that_it_is_to_stop_and_why(how: str) -> None:
                     await handle.result()
         assert await asyncio.to_thread(over.wait, 20)
     expected = {
-        "cancel": "the run was cancelled",
+        "cancel": "the run was cancelled: wrong vendor",
+        "suspend": "the run was suspended: a deployment",
+        "close": "the run was suspended: the executor was closed",
         "timeout": "timed out",
         "branch timeout": "the run was failed",
         "fail_fast": "the run was failed",
     }
-    assert heard == [expected.get(how, "the run was suspended")]
+    assert heard == [expected[how]]
+
+
+async def test_a_plain_node_without_a_context_learns_that_it_is_over_though_it_asks_late() -> None:
+    begun, over, heard = threading.Event(), threading.Event(), asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+
+    def body(state: Any) -> None:
+        begun.set()
+        over.wait(20)
+        step = current_step()
+        try:
+            step.warn("nobody hears this any more")
+        except StaleContextError as stale:
+            loop.call_soon_threadsafe(heard.set_result, (step.cancel.reason, stale.reason))
+
+    flow = Flow("single", {"amount": int}).add_node("body", body)
+    graph = flow.set_entry("body").add_edge("body", END).compile()
+    async with MemoryCheckpointStore() as store, GraphExecutor(graph, store=store) as executor:
+        handle = await executor.start({"amount": 1})
+        await asyncio.to_thread(begun.wait, 20)
+        await handle.cancel(by="ana", reason="wrong vendor")
+        over.set()
+        assert await heard == 2 * ("the run was cancelled: wrong vendor",)
 
 
 async def test_a_node_hears_that_it_is_to_stop_within_a_tenth_of_a_second() -> None:

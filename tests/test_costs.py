@@ -317,6 +317,29 @@ async def test_a_step_in_memory_takes_as_few_bytecodes_late_as_early() -> None:
     assert late <= 2_350  # 2,238 on Python 3.11
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
+async def test_a_lone_step_needs_no_task_of_its_own(*, is_plain: bool) -> None:
+    def write(state: Journal) -> dict[str, Any]:
+        return {"n": state.n + 1}
+
+    async def write_async(state: Journal) -> dict[str, Any]:
+        return write(state)
+
+    flow = Flow("writing", Journal).add_node("write", write if is_plain else write_async)
+    graph = flow.set_entry("write").add_edge("write", "write", when=lambda state: state.n < STEPS).add_edge("write", END).compile()
+    tasks = 0
+
+    def counted(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        nonlocal tasks
+        tasks += 1
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    asyncio.get_running_loop().set_task_factory(counted)  # type: ignore[arg-type]
+    async with MemoryCheckpointStore() as store:
+        await walked(store, graph)
+    assert tasks <= 10
+
+
 async def test_a_branch_takes_as_few_bytecodes_among_many_as_among_few() -> None:
     taken = {}
     for branches in (2, 20, 200):  # some Pythons count a function only from its second call on
