@@ -383,7 +383,7 @@ KEEPING: tuple[Row, ...] = (
         "K9",
         "Stores in memory, SQLite and PostgreSQL keep one and the same contract, with migrations",
         (
-            "trailmark/testing/contract.py::StoreContract::test_a_run_key_names_one_run_of_a_flow",
+            "trailmark/testing/promises/creating.py::CreationContract::test_a_run_key_names_one_run_of_a_flow",
             "tests/test_sql_store.py::test_synchronous_is_what_was_asked_for",
             "tests/test_sql_store.py::test_what_people_ask_often_is_one_index_range",
             "tests/test_migrations.py::test_all_migrations_make_what_the_metadata_says",
@@ -400,7 +400,7 @@ KEEPING: tuple[Row, ...] = (
         (
             "tests/acceptance/test_rival_processes.py::test_of_two_processes_that_resume_one_run_exactly_one_wins",
             "trailmark/testing/contract.py::StoreContract::test_a_stale_epoch_writes_nothing",
-            "trailmark/testing/contract.py::StoreContract::test_takeover_takes_a_living_lease_and_fences_the_old_owner",
+            "trailmark/testing/promises/leases.py::LeaseContract::test_takeover_takes_a_living_lease_and_fences_the_old_owner",
             "tests/acceptance/test_rival_processes.py::test_a_process_that_slept_past_its_lease_inside_a_node_can_write_nothing",
             "tests/test_walking.py::test_a_process_that_lost_its_lease_writes_nothing_more",
         ),
@@ -464,7 +464,7 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_sql_store.py::test_a_missing_row_is_found",
             "tests/test_sql_store.py::test_a_row_moved_from_another_run_is_found",
             "tests/acceptance/test_bad_days.py::test_a_damaged_checkpoint_is_named_and_what_stands_before_it_is_readable",
-            "trailmark/testing/contract.py::StoreContract::test_an_unknown_run_is_not_found",
+            "trailmark/testing/promises/finding.py::FindingContract::test_an_unknown_run_is_not_found",
         ),
     ),
     Row(
@@ -563,7 +563,7 @@ TELLING: tuple[Row, ...] = (
             "tests/test_cli.py::test_a_flow_that_cannot_be_loaded_is_told_in_one_line",
             "tests/test_walking.py::test_input_that_does_not_fit_names_every_problem_and_creates_no_run",
             "tests/test_walking.py::test_a_run_of_another_flow_is_refused",
-            "trailmark/testing/contract.py::StoreContract::test_closing_a_store_gives_its_leases_back",
+            "trailmark/testing/promises/leases.py::LeaseContract::test_closing_a_store_gives_its_leases_back",
             "tests/test_resources.py::test_a_run_has_what_its_flow_needs_open_while_it_is_driven_and_no_longer",
             "tests/test_resources.py::test_only_what_the_flow_and_the_flows_in_it_need_is_opened",
             "tests/test_resources.py::test_everything_is_given_back_however_the_drive_ends",
@@ -698,7 +698,7 @@ AROUND: tuple[Row, ...] = (
             "tests/test_sql_store.py::test_an_edit_of_any_column_is_found",
             "tests/test_sql_store.py::test_a_reorder_is_found",
             "tests/test_sql_store.py::test_a_cut_at_the_end_is_found_against_the_anchor",
-            "trailmark/testing/contract.py::StoreContract::test_a_takeover_amid_commits_leaves_one_unbroken_chain",
+            "trailmark/testing/promises/leases.py::LeaseContract::test_a_takeover_amid_commits_leaves_one_unbroken_chain",
             "tests/laws/test_reducer_laws.py::test_what_changes_nothing_is_no_change",
             "tests/test_contracts.py::test_a_decision_that_was_changed_behind_a_checkpoint_contradicts_it",
         ),
@@ -719,8 +719,8 @@ AROUND: tuple[Row, ...] = (
         "X8",
         "Runs belong to tenants, and one tenant cannot read another's",
         (
-            "trailmark/testing/contract.py::StoreContract::test_a_run_key_is_free_in_another_flow_and_tenant",
-            "trailmark/testing/contract.py::StoreContract::test_runs_are_listed_by_flow_status_and_tenant",
+            "trailmark/testing/promises/creating.py::CreationContract::test_a_run_key_is_free_in_another_flow_and_tenant",
+            "trailmark/testing/promises/finding.py::FindingContract::test_runs_are_listed_by_flow_status_and_tenant",
             "tests/test_context.py::test_a_tenant_finds_no_run_of_another_whatever_it_asks",
             "tests/test_context.py::test_a_view_covers_everything_a_store_can_be_asked",
         ),
@@ -761,7 +761,7 @@ OPERATING: tuple[Row, ...] = (
         "The life of a run is a table: what is not in it is a typed error and harms nothing",
         (
             "tests/test_cli.py::test_what_has_ended_ends_with_7",
-            "trailmark/testing/contract.py::StoreContract::test_an_ended_run_is_not_acquired",
+            "trailmark/testing/promises/leases.py::LeaseContract::test_an_ended_run_is_not_acquired",
             "tests/test_lifecycle.py::test_every_status_and_every_event_stands_in_the_table",
             "tests/test_lifecycle.py::test_an_illegal_event_is_a_typed_error_that_says_what_is_possible",
             "tests/test_lifecycle.py::test_what_has_ended_stays_so_and_all_else_can_be_taken",
@@ -772,7 +772,7 @@ OPERATING: tuple[Row, ...] = (
         "H2",
         "Starting twice is starting once",
         (
-            "trailmark/testing/contract.py::StoreContract::test_of_two_creators_of_one_run_key_one_wins",
+            "trailmark/testing/promises/creating.py::CreationContract::test_of_two_creators_of_one_run_key_one_wins",
             "tests/test_lifecycle.py::test_starting_is_idempotent",
             "tests/test_lifecycle.py::test_a_submitted_run_is_created_and_driven_by_whoever_takes_it",
             "tests/test_lifecycle.py::test_a_run_taken_since_it_was_read_is_not_taken_again",

@@ -30,10 +30,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from checkpoint_stores.codec import encode, unpack
+from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import (
     AmbiguousEffectError,
-    AmbiguousRunError,
     AmbiguousTicketError,
     BarrierClosedError,
     CheckpointCorruptError,
@@ -46,13 +45,11 @@ from checkpoint_stores.errors import (
     LeaseLostError,
     NotAnApproverError,
     RunEndedError,
-    RunExistsError,
     RunMovedError,
     RunNotEndedError,
     RunNotFoundError,
     SignalConflictError,
     StalePayloadError,
-    StoreUnavailableError,
     UnknownBarrierError,
     UnknownEffectError,
     UnknownSignalError,
@@ -66,7 +63,6 @@ from checkpoint_stores.records import (
     Commit,
     DecisionRecord,
     EffectRecord,
-    Lease,
     NewRun,
     Receipt,
     RunChange,
@@ -87,6 +83,11 @@ from trailmark.testing.owned_runs import (
     reject,
     replace_epoch,
 )
+from trailmark.testing.promises.creating import CreationContract
+from trailmark.testing.promises.due import DueContract
+from trailmark.testing.promises.expiry import ExpiryContract
+from trailmark.testing.promises.finding import FindingContract
+from trailmark.testing.promises.leases import LeaseContract
 
 __all__ = [
     "DEFINITION",
@@ -113,7 +114,7 @@ async def _quiet(watch: Watch) -> None:
             await asyncio.wait_for(watch.changed(), 0.1)
 
 
-class StoreContract:
+class StoreContract(CreationContract, FindingContract, DueContract, LeaseContract, ExpiryContract):
     """The promises.  Provide the fixture ``store_factory``; see the module."""
 
     pytestmark = pytest.mark.asyncio
@@ -134,106 +135,6 @@ class StoreContract:
             yield other
 
     # --- what is due ------------------------------------------------------------------------------------------------
-    async def test_a_run_created_unheld_is_due_at_once(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store, hold=False, status="created")
-        await new_run(store)
-        await new_run(store, hold=False, status="suspended")
-        assert [record.run_id for record in await store.due()] == [run.run_id]
-        assert [record.status for record in await other.due()] == ["created"]
-        lease = await other.acquire(run.run_id)
-        assert (await store.due(), await other.due(), lease.run.wake_at) == ([], [], None)
-
-    async def test_a_lease_tells_the_row_that_gave_it(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store, hold=False, status="created")
-        lease = await other.acquire(run.run_id, details={"why": "a test"})
-        *_, newest = [row async for row in other.history(run.run_id)]
-        assert (newest.kind, newest.seq) == ("attempt", lease.head_seq)
-        # A store of somebody else's need not tell.
-        assert lease.row in (None, newest._replace(committed_at=0))
-
-    async def test_a_waiting_run_is_due_when_its_time_has_come(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock) as store, store_factory(now=clock) as other:
-            run, later = await new_run(store), await new_run(store)
-            await new_run(store)
-            due = clock.now + 60 * SECOND
-            await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=due, release=True)))
-            await store.commit(later.next_commit(change=RunChange(status="waiting", wake_at=due + 1, release=True)))
-            assert await other.due() == []
-            clock.advance(timedelta(seconds=20))
-            await store.heartbeat()
-            assert await other.next_due() == clock.now + LEASE // timedelta(microseconds=1), "nothing is due within a lease"
-            clock.advance(timedelta(seconds=20))
-            await store.heartbeat()
-            assert (await store.next_due(), await other.next_due()) == (due, due)
-            clock.advance(timedelta(seconds=20))
-            assert [record.run_id for record in await other.due()] == [run.run_id]
-            clock.advance(timedelta(seconds=1))
-            assert [record.run_id for record in await other.due()] == [run.run_id, later.run_id]
-            assert [record.run_id for record in await other.due(limit=1)] == [run.run_id]
-
-    async def test_a_run_without_a_time_to_wake_is_not_due(self, store: CheckpointStore) -> None:
-        await (await new_run(store)).open_barrier()
-        stopped = await new_run(store)
-        await store.commit(stopped.next_commit(change=RunChange(status="suspended", clear_wake_at=True, release=True)))
-        ended = await new_run(store)
-        await ended.end()
-        assert await store.due() == []
-
-    async def test_a_run_given_back_is_ready_and_due(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        await store.release(run.run_id, run.epoch)
-        record = await store.run(run.run_id)
-        assert (record.status, record.owner) == ("ready", None)
-        assert [record.run_id for record in await other.due()] == [run.run_id]
-        await store.release(run.run_id, run.epoch)
-        assert (await store.acquire(run.run_id)).run.status == "running"
-
-    async def test_what_stood_still_is_not_made_ready_by_giving_it_back(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await store.commit(run.next_commit(change=RunChange(status="suspended")))
-        await store.release(run.run_id, run.epoch)
-        assert (await store.run(run.run_id)).status == "suspended"
-        assert await store.due() == []
-
-    async def test_a_closed_store_leaves_its_runs_ready(self, store: CheckpointStore, store_factory: StoreFactory) -> None:
-        async with store_factory() as leaving:
-            run = await new_run(leaving)
-        assert [(record.run_id, record.status) for record in await store.due()] == [(run.run_id, "ready")]
-
-    async def test_the_runs_of_a_process_that_is_gone_are_due(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock) as store, store_factory(now=clock) as other:
-            run = await new_run(store)
-            own = await new_run(other)
-            ends = clock.now + LEASE // timedelta(microseconds=1)
-            clock.advance(timedelta(seconds=1))
-            assert (await other.next_due(), await other.due()) == (ends, [])
-            clock.advance(LEASE)
-            assert [record.run_id for record in await other.due()] == [run.run_id]
-            assert [record.run_id for record in await store.due()] == [own.run_id], "one's own runs are never due"
-            assert await other.next_due() > clock.now
-            assert (await other.due())[0].orphaned
-
-    async def test_only_flows_one_can_drive_are_due_and_nothing_that_was_put_aside(self, store: CheckpointStore) -> None:
-        mine, other, refund = [await new_run(store, flow=flow, hold=False, status="created") for flow in ("mine", "mine", "refund")]
-        assert {record.run_id for record in await store.due(flows=["mine"])} == {mine.run_id, other.run_id}
-        assert {record.run_id for record in await store.due(flows=[])} == set()
-        assert [record.run_id for record in await store.due(flows={"mine", "refund"}, aside=[mine.run_id, other.run_id])] == [refund.run_id]
-
-    async def test_any_number_of_runs_may_be_put_aside(self, store: CheckpointStore) -> None:
-        left_out, wanted = [await new_run(store, hold=False, status="created") for _ in range(2)]
-        aside = [*(new_id(number) for number in range(40_000)), left_out.run_id]
-        assert [record.run_id for record in await store.due(aside=aside, limit=1)] == [wanted.run_id]
-
-    async def test_the_longest_waiting_is_due_first(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock) as store:
-            runs = [await new_run(store) for _ in range(3)]
-            for run, ago in zip(runs, (5, 9, 7), strict=True):
-                await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=clock.now - ago, release=True)))
-            assert [record.run_id for record in await store.due()] == [runs[1].run_id, runs[2].run_id, runs[0].run_id]
-
     async def test_what_becomes_due_wakes_who_watches_for_it(self, store: CheckpointStore, other: CheckpointStore) -> None:
         for asking in (store, other):
             watch = asking.watch_due()
@@ -250,61 +151,6 @@ class StoreContract:
             watch.close()
 
     # --- creating ---------------------------------------------------------------------------------------------------
-    async def test_a_created_run_is_held_by_its_creator(self, store: CheckpointStore) -> None:
-        run = await new_run(store, labels={"team": "finance"}, run_key="4711")
-        record = await store.run(run.run_id)
-        assert (record.owner, record.epoch, record.attempt, record.status) == (store.worker_id, 1, 1, "running")
-        assert (record.labels, record.run_key, record.max_steps, record.inbox_rev) == ({"team": "finance"}, "4711", 50, 0)
-        assert (record.head_seq, record.head_digest) == (1, run.digest)
-        assert record.updated_at >= record.created_at > 0
-
-    async def test_a_run_created_without_a_lease_belongs_to_nobody(self, store: CheckpointStore) -> None:
-        run = await new_run(store, hold=False, status="ready")
-        record = await store.run(run.run_id)
-        assert (record.owner, record.epoch, record.attempt, record.status) == (None, 0, 0, "ready")
-        assert (await store.acquire(run.run_id)).epoch == 1
-
-    async def test_a_run_key_names_one_run_of_a_flow(self, store: CheckpointStore) -> None:
-        run = await new_run(store, run_key="4711")
-        with pytest.raises(RunExistsError) as caught:
-            await new_run(store, run_key="4711")
-        assert (caught.value.run_id, caught.value.run_key) == (run.run_id, "4711")
-        found = await store.run_by_key("invoice", "4711")
-        assert found is not None
-        assert found.run_id == run.run_id
-        assert len(await store.runs()) == 1
-
-    async def test_a_run_key_is_free_in_another_flow_and_tenant(self, store: CheckpointStore) -> None:
-        await new_run(store, run_key="4711")
-        elsewhere = await new_run(store, run_key="4711", tenant="acme")
-        await new_run(store, run_key="4711", flow="refund")
-        assert (await store.run_by_key("invoice", "4711", tenant="acme")).run_id == elsewhere.run_id  # type: ignore[union-attr]
-        assert await store.run_by_key("refund", "4712") is None
-
-    async def test_a_run_id_is_given_once(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        with pytest.raises(RunExistsError):
-            await new_run(store, run_id=run.run_id)
-
-    async def test_a_run_that_ended_gives_its_key_up_to_the_run_that_supersedes_it(self, store: CheckpointStore) -> None:
-        old = await new_run(store, run_key="4711")
-        with pytest.raises(RunExistsError):
-            await new_run(store, run_key="4711", supersedes=old.run_id)  # it has not ended
-        await old.end("cancelled")
-        new = await new_run(store, run_key="4711", supersedes=old.run_id)
-        found = await store.run_by_key("invoice", "4711")
-        assert found is not None
-        assert (found.run_id, (await store.run(old.run_id)).run_key) == (new.run_id, None)
-        with pytest.raises(RunExistsError) as caught:
-            await new_run(store, run_key="4711", supersedes=old.run_id)  # somebody else was faster
-        assert caught.value.run_id == new.run_id
-
-    async def test_a_process_knows_which_runs_it_holds(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        assert (store.holds(run.run_id), other.holds(run.run_id)) == (True, False)
-        await store.release(run.run_id, run.epoch)
-        assert not store.holds(run.run_id)
-
     async def test_an_amendment_is_one_row_of_a_run_that_nobody_drives(self, store: CheckpointStore, other: CheckpointStore) -> None:
         run = await new_run(store)
         asked = await run.open_barrier()
@@ -378,131 +224,6 @@ class StoreContract:
         await run.end()
         with pytest.raises(RunEndedError):
             await other.amend(Amendment(replace_epoch(run, run.epoch + 1), 0))
-
-    async def test_of_two_creators_of_one_run_key_one_wins(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        both = await asyncio.gather(new_run(store, run_key="k"), new_run(other, run_key="k"), return_exceptions=True)
-        won = [run for run in both if isinstance(run, OwnedRun)]
-        lost = [error for error in both if isinstance(error, RunExistsError)]
-        assert (len(won), len(lost)) == (1, 1)
-        assert lost[0].run_id == won[0].run_id
-
-    async def test_of_many_created_at_once_a_taken_name_refuses_only_its_own(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        before = await new_run(store, run_key="before")
-        again = new_id(await store.now())
-        asked: list[dict[str, Any]] = [{"run_key": f"k{number}"} for number in range(40)]
-        asked += [{"run_key": "before"}, {"run_key": "k7"}, {"run_id": again}, {"run_id": again}]
-        makers = [new_run((store, other)[number % 2], **parts) for number, parts in enumerate(asked)]
-        answers = await asyncio.gather(*makers, return_exceptions=True)
-        made = [run for run in answers if isinstance(run, OwnedRun)]
-        refused = [error for error in answers if not isinstance(error, OwnedRun)]
-        assert [type(error) for error in refused] == [RunExistsError] * 3
-        assert isinstance(answers[40], RunExistsError)
-        assert answers[40].run_id == before.run_id
-        assert len(made) == 41
-        assert {run.run_id for run in await store.runs(limit=100)} == {run.run_id for run in [before, *made]}
-        for run in made:
-            assert (await run.step()).inbox_rev == 0
-            assert await store.verify(run.run_id) == []
-        named = {error.run_key: error.run_id for error in refused if isinstance(error, RunExistsError)}
-        taken = await store.run_by_key("invoice", "k7")
-        assert taken is not None
-        assert named["k7"] == taken.run_id
-
-    async def test_each_of_many_created_at_once_has_its_own_barriers(self, store: CheckpointStore) -> None:
-        run_ids = [new_id(await store.now()) for _ in range(6)]
-        waiting = {run_id: (barrier(run_id, payload={"of": run_id}),) for run_id in run_ids[::2]}
-        parts = {"hold": False, "status": "waiting", "tenant": "acme"}
-        await asyncio.gather(*(new_run(store, run_id=run_id, barriers=waiting.get(run_id, ()), **parts) for run_id in run_ids))
-        found = await store.barriers(tenant="acme")
-        assert {ticket.run_id: ticket.payload for ticket in found} == {run_id: {"of": run_id} for run_id in waiting}
-
-    async def test_a_graph_is_kept_with_its_first_run(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        await new_run(store)
-        await new_run(other, definition='{"other": 1}')
-        assert await store.graph("g" * 64) == DEFINITION
-        assert await store.graph("h" * 64) is None
-
-    async def test_a_graph_can_be_kept_without_a_run(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        await store.put_graph("h" * 64, DEFINITION)
-        await other.put_graph("h" * 64, "{}")
-        assert await store.graph("h" * 64) == DEFINITION
-
-    async def test_barriers_open_at_creation_are_in_the_inbox(self, store: CheckpointStore) -> None:
-        run_id = new_id(await store.now())
-        await new_run(store, run_id=run_id, hold=False, status="waiting", barriers=(barrier(run_id),))
-        (found,) = await store.barriers()
-        assert (found.run_id, found.ticket) == (run_id, "review#1")
-        assert found.opened_at > 0
-
-    # --- reading runs -----------------------------------------------------------------------------------------------
-    async def test_an_unknown_run_is_not_found(self, store: CheckpointStore) -> None:
-        missing = new_id(await store.now())
-        for ask in (
-            store.run(missing), store.load(missing), store.inbox(missing), store.verify(missing), store.acquire(missing),
-            store.decisions(missing), store.barriers(run_id=missing), store.request_cancel(missing, actor="ana"),
-            store.decide(missing, "review", Verdict()), all_rows(store, missing), store.run("no-run-id"), store.run(""), store.load("no-run-id"),
-        ):  # fmt: skip
-            with pytest.raises(RunNotFoundError):
-                await ask
-
-    async def test_the_first_characters_of_an_id_find_a_run_where_no_other_begins_so(self, store: CheckpointStore) -> None:
-        first = await new_run(store, run_id="0190a000-1111-7000-8000-000000000001")
-        others = [await new_run(store, run_id=f"0190b000-2222-7000-8000-00000000000{last}") for last in "12"]
-        assert (await store.run("0190a000")).run_id == first.run_id
-        assert (await store.run("0190A000-1111-7")).run_id == first.run_id
-        for ambiguous in ("0190b000", "0190b000-2222-7000-8000-00000000000"):
-            with pytest.raises(AmbiguousRunError) as caught:
-                await store.run(ambiguous)
-            assert sorted(caught.value.candidates) == [other.run_id for other in others]
-        for short_or_wrong in ("0190a00", "0190a0001", "0190c000", "not an id"):
-            with pytest.raises(RunNotFoundError):
-                await store.run(short_or_wrong)
-
-    async def test_the_last_characters_of_an_id_find_a_run_where_no_other_ends_so(self, store: CheckpointStore) -> None:
-        first = await new_run(store, run_id="0190a000-1111-7000-8000-0000aa123456")
-        second = await new_run(store, run_id="0190a000-1111-7000-8000-0001ab123456")
-        assert (await store.run("aa123456")).run_id == first.run_id
-        assert (await store.run("8000-0001AB123456")).run_id == second.run_id
-        assert (await store.run("1ab123456")).run_id == second.run_id
-        for short_or_wrong in ("b123456", "ac123456", "8001-0001ab123456", "7000-80000001ab123456"):
-            with pytest.raises(RunNotFoundError):
-                await store.run(short_or_wrong)
-
-    async def test_an_ending_that_several_ids_have_names_them(self, store: CheckpointStore) -> None:
-        ids = [(await new_run(store, run_id=f"0190a00{first}-1111-7000-8000-0000aa123456")).run_id for first in "012"]
-        with pytest.raises(AmbiguousRunError) as caught:
-            await store.run("aa123456")
-        assert sorted(caught.value.candidates) == ids
-        assert (await store.run("0190a001")).run_id == ids[1]
-
-    async def test_runs_are_listed_newest_first_and_in_pages(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock) as store:
-            made = []
-            for _ in range(5):
-                clock.advance(timedelta(seconds=1))
-                made.append((await new_run(store)).run_id)
-            made.reverse()
-            pages = [[run.run_id for run in await store.runs(limit=2)]]
-            while pages[-1]:
-                pages.append([run.run_id for run in await store.runs(limit=2, before=pages[-1][-1])])
-            assert [run_id for page in pages for run_id in page] == made
-
-    async def test_runs_are_listed_by_flow_status_and_tenant(self, store: CheckpointStore) -> None:
-        plain = await new_run(store)
-        refund = await new_run(store, flow="refund")
-        done = await new_run(store)
-        await done.end()
-        theirs = await new_run(store, tenant="acme")
-
-        async def listed(**chosen: Any) -> set[str]:
-            return {run.run_id for run in await store.runs(**chosen)}
-
-        assert await listed() == {plain.run_id, refund.run_id, done.run_id}
-        assert await listed(flow="refund") == {refund.run_id}
-        assert await listed(status="running") == {plain.run_id, refund.run_id}
-        assert await listed(status="completed", flow="invoice") == {done.run_id}
-        assert await listed(tenant="acme") == {theirs.run_id}
 
     # --- committing -------------------------------------------------------------------------------------------------
     async def test_a_commit_is_read_back_as_it_was(self, store: CheckpointStore, other: CheckpointStore) -> None:
@@ -658,20 +379,6 @@ class StoreContract:
         assert (await store.run_by_key("a'b\"c%s$1?1;--", "k'%(x)s")) is not None
 
     # --- leases -----------------------------------------------------------------------------------------------------
-    async def test_acquiring_writes_an_attempt_row_in_the_same_transaction(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.step()
-        await store.release(run.run_id, 1)
-        lease = await other.acquire(run.run_id, details={"max_steps": 80, "graph_hash": "h" * 64, "why": "retry"})
-        assert (lease.epoch, lease.head_seq) == (2, 3)
-        assert (lease.run.owner, lease.run.attempt, lease.run.status) == (other.worker_id, 2, "running")
-        assert (lease.run.max_steps, lease.run.graph_hash, lease.run.head_seq) == (80, "h" * 64, 3)
-        row = (await other.load(run.run_id))[1][-1]
-        assert (row.seq, row.epoch, row.kind, row.step, row.next, row.digest) == (3, 2, "attempt", run.step_count, "", lease.head_digest)
-        details = {"max_steps": 80, "graph_hash": "h" * 64, "why": "retry", "owner": other.worker_id}
-        assert unpack(row.payload) == [["status", "running"], ["attempt", 2, details]]
-        assert await other.run(run.run_id) == lease.run
-
     async def test_a_changeover_takes_the_run_its_tickets_and_unread_votes_to_another_graph_at_once(
         self, store: CheckpointStore, other: CheckpointStore
     ) -> None:
@@ -723,166 +430,6 @@ class StoreContract:
         assert (after.graph_hash, len(await all_rows(other, run.run_id))) == (before.graph_hash, 2)
         assert await other.graph("h" * 64) is None
 
-    async def test_a_living_lease_is_not_taken(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        for asking in (other, store):
-            with pytest.raises(LeaseHeldError) as caught:
-                await asking.acquire(run.run_id)
-            assert caught.value.owner == store.worker_id
-            assert caught.value.expires_at is not None
-        await run.step()
-
-    async def test_takeover_takes_a_living_lease_and_fences_the_old_owner(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        lease = await other.acquire(run.run_id, takeover=True)
-        with pytest.raises(LeaseLostError):
-            await run.step()
-        taken = OwnedRun(other, lease)
-        await taken.step()
-        await store.release(run.run_id, 1)
-        assert (await store.run(run.run_id)).owner == other.worker_id
-        assert await store.verify(run.run_id) == []
-
-    async def test_a_run_tells_until_when_its_owner_keeps_it(self, store_factory: StoreFactory) -> None:
-        clock, lease = SetClock(), LEASE // timedelta(microseconds=1)
-        async with store_factory(now=clock, lease=LEASE) as owner, store_factory(now=clock, lease=LEASE) as reader:
-            run = await new_run(owner)
-            clock.advance(timedelta(seconds=7))
-            await owner.heartbeat()
-            held = await reader.run(run.run_id)
-            assert (held.lease_expires_at, held.orphaned) == (clock.now + lease, False)
-            await owner.release(run.run_id, 1)
-            free = await reader.run(run.run_id)
-            assert (free.owner, free.lease_expires_at, free.orphaned) == (None, None, False)
-            taken = (await reader.acquire(run.run_id)).run
-            assert (taken.owner, taken.lease_expires_at, taken.orphaned) == (reader.worker_id, clock.now + lease, False)
-
-    async def test_a_run_whose_owner_fell_silent_is_orphaned_until_somebody_takes_it(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock, lease=LEASE) as silent, store_factory(now=clock, lease=LEASE) as heir:
-            run = await new_run(silent, run_key="4711")
-            end = clock.now + LEASE // timedelta(microseconds=1)
-
-            async def seen() -> list[tuple[str, str | None, int | None, bool]]:
-                by_key = await heir.run_by_key("invoice", "4711")
-                assert by_key is not None
-                records = [await heir.run(run.run_id), by_key, *await heir.runs(status="running")]
-                return [(each.status, each.owner, each.lease_expires_at, each.orphaned) for each in records]
-
-            clock.advance(LEASE - timedelta(microseconds=1))
-            assert await seen() == [("running", silent.worker_id, end, False)] * 3
-            clock.advance(timedelta(microseconds=1))
-            assert await seen() == [("running", silent.worker_id, end, True)] * 3
-            await heir.acquire(run.run_id)
-            assert not any(orphaned for *_, orphaned in await seen())
-
-    async def test_a_silent_owner_that_is_back_in_time_has_its_runs_still(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock, lease=LEASE) as silent, store_factory(now=clock, lease=LEASE) as reader:
-            run = await new_run(silent)
-            clock.advance(LEASE)
-            assert (await reader.run(run.run_id)).orphaned
-            await silent.heartbeat()
-            assert not (await reader.run(run.run_id)).orphaned
-
-    async def test_an_expired_lease_may_be_taken(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock, lease=LEASE) as silent, store_factory(now=clock, lease=LEASE) as heir:
-            run = await new_run(silent)
-            clock.advance(LEASE - timedelta(seconds=1))
-            with pytest.raises(LeaseHeldError):
-                await heir.acquire(run.run_id)
-            await silent.heartbeat()
-            clock.advance(LEASE - timedelta(seconds=1))
-            with pytest.raises(LeaseHeldError):
-                await heir.acquire(run.run_id)
-            clock.advance(timedelta(seconds=1))
-            assert (await heir.acquire(run.run_id)).epoch == 2
-            with pytest.raises(LeaseLostError):
-                await run.step()
-
-    async def test_of_two_that_acquire_at_once_one_wins(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store, hold=False)
-        asked = [asking.acquire(run.run_id) for asking in (store, other, store, other)]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert sorted(type(answer).__name__ for answer in answers) == ["Lease", *["LeaseHeldError"] * 3]
-        assert [row.kind for row in await all_rows(store, run.run_id)] == ["start", "attempt"]
-
-    async def test_takeovers_at_once_follow_each_other(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        leases = await asyncio.gather(*(asking.acquire(run.run_id, takeover=True) for asking in (store, other) * 3))
-        assert sorted(lease.epoch for lease in leases) == [2, 3, 4, 5, 6, 7]
-        assert await store.verify(run.run_id) == []
-
-    async def test_a_takeover_amid_commits_leaves_one_unbroken_chain(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-
-        async def walk() -> int:
-            done = 0
-            try:
-                while done < 200:
-                    await run.step()
-                    done += 1
-            except LeaseLostError:
-                pass
-            return done
-
-        done, lease = await asyncio.gather(walk(), other.acquire(run.run_id, takeover=True))
-        rows = (await other.load(run.run_id))[1]
-        assert lease.head_seq == done + 2
-        assert [row.seq for row in rows] == list(range(1, lease.head_seq + 1))
-        assert [row.kind for row in rows].index("attempt") == len(rows) - 1
-
-    async def test_many_are_acquired_at_once_and_one_that_cannot_be_harms_nobody(
-        self, store: CheckpointStore, other: CheckpointStore
-    ) -> None:
-        free = [await new_run(store, hold=False, status="ready") for _ in range(20)]
-        held, ended = await new_run(other), await new_run(store)
-        await ended.end()
-        missing = new_id(await store.now())
-        asked = [run.run_id for run in free] + [held.run_id, ended.run_id, missing, free[0].run_id]
-        answers = await asyncio.gather(*(store.acquire(run_id, details={"n": 1}) for run_id in asked), return_exceptions=True)
-        assert [type(answer) for answer in answers[20:23]] == [LeaseHeldError, RunEndedError, RunNotFoundError]
-        assert sorted(type(answers[position]).__name__ for position in (0, 23)) == ["Lease", "LeaseHeldError"]
-        leases = [answer for answer in answers if isinstance(answer, Lease)]
-        assert {lease.run.run_id for lease in leases} == {run.run_id for run in free}
-        for lease in leases:
-            assert await store.run(lease.run.run_id) == lease.run
-            assert [row.kind for row in (await store.load(lease.run.run_id))[1]] == ["start", "attempt"]
-            await OwnedRun(store, lease).step()
-            assert await store.verify(lease.run.run_id) == []
-
-    async def test_an_ended_run_is_not_acquired(self, store: CheckpointStore) -> None:
-        for status in ("completed", "failed", "cancelled"):
-            run = await new_run(store)
-            await run.end(status)
-            with pytest.raises(RunEndedError) as caught:
-                await store.acquire(run.run_id, takeover=True)
-            assert caught.value.status == status
-
-    async def test_an_ended_run_has_no_owner_even_where_nobody_said_release(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await store.commit(run.next_commit(change=RunChange(status="completed")))
-        assert (await store.run(run.run_id)).owner is None
-
-    async def test_a_released_run_keeps_its_epoch_and_moves_its_anchor(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.step()
-        await store.release(run.run_id, 2)
-        assert (await store.run(run.run_id)).owner == store.worker_id
-        await store.release(run.run_id, 1)
-        record = await store.run(run.run_id)
-        assert (record.owner, record.epoch, record.head_seq, record.head_digest) == (None, 1, 2, run.digest)
-        assert (await other.acquire(run.run_id)).epoch == 2
-
-    async def test_closing_a_store_gives_its_leases_back(self, store_factory: StoreFactory, store: CheckpointStore) -> None:
-        async with store_factory() as leaving:
-            run = await new_run(leaving)
-            await run.step()
-        await leaving.close()
-        assert (await store.run(run.run_id)).owner is None
-        assert (await store.acquire(run.run_id)).epoch == 2
-
     async def test_closing_a_store_commits_what_is_queued(self, store_factory: StoreFactory, store: CheckpointStore) -> None:
         leaving = store_factory()
         async with leaving:
@@ -891,53 +438,6 @@ class StoreContract:
             await asyncio.sleep(0)
         assert all(isinstance(answer, Receipt) for answer in await asyncio.gather(*queued))
         assert len(await all_rows(store, run.run_id)) == 6
-
-    async def test_a_closed_store_says_so(self, store_factory: StoreFactory) -> None:
-        async with store_factory() as closed:
-            pass
-        with pytest.raises(StoreUnavailableError):
-            await new_run(closed)
-
-    async def test_a_lease_is_fresh_after_a_heartbeat_and_not_before(self, store_factory: StoreFactory) -> None:
-        async with store_factory() as store:
-            assert not store.lease_is_fresh()
-            await store.heartbeat()
-            assert store.lease_is_fresh()
-        async with store_factory(lease=timedelta(0)) as never:
-            await never.heartbeat()
-            assert not never.lease_is_fresh()
-
-    async def test_a_held_lease_is_extended_in_the_background(self, store_factory: StoreFactory) -> None:
-        clock, loop = SetClock(), asyncio.get_running_loop()
-        asked: asyncio.Queue[int] = asyncio.Queue()
-
-        def telling_clock() -> int:
-            loop.call_soon_threadsafe(asked.put_nowait, clock.now)
-            return clock.now
-
-        short = timedelta(milliseconds=60)
-        async with store_factory(now=telling_clock, lease=short) as store, store_factory(now=clock, lease=short) as other:
-            run = await new_run(store)
-            clock.advance(short)
-            async with asyncio.timeout(10):
-                # When the background asks for the time once more, what it did with an earlier answer is done.
-                answers = 0
-                while answers < 2:
-                    answers += await asked.get() == clock.now
-            with pytest.raises(LeaseHeldError):
-                await other.acquire(run.run_id)
-
-    async def test_each_store_has_its_own_worker_id(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        assert store.worker_id != other.worker_id
-
-    async def test_the_clock_is_the_given_one(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock) as store:
-            assert await store.now() == clock.now
-            run = await new_run(store)
-            clock.advance(timedelta(days=1))
-            assert (await run.step()).committed_at == clock.now
-            assert (await all_rows(store, run.run_id))[1].committed_at == clock.now
 
     # --- loading ----------------------------------------------------------------------------------------------------
     async def test_load_stops_at_the_seq_that_is_asked_for(self, store: CheckpointStore) -> None:
@@ -1054,17 +554,6 @@ class StoreContract:
         assert [row.seq for row in await all_rows(store, run.run_id)] == list(range(1, 1_102))
         assert [row.seq for row in await all_rows(store, run.run_id, after=1_099)] == [1_100, 1_101]
         assert await all_rows(store, run.run_id, after=1_101) == []
-
-    async def test_stats_count_what_is_there(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.open_barrier()
-        await store.decide(run.run_id, "review", Verdict(by="ana"))
-        await new_run(store)
-        stats = await store.stats()
-        assert stats["runs"] == {"waiting": 1, "running": 1}
-        assert (stats["checkpoints"], stats["snapshots"], stats["barriers_open"], stats["decisions"]) == (3, 0, 0, 1)
-        assert stats["bytes"] > 0
-        assert stats["schema"]
 
     # --- the inbox --------------------------------------------------------------------------------------------------
     async def test_the_inbox_of_approvals_is_oldest_first(self, store_factory: StoreFactory) -> None:
@@ -1195,29 +684,6 @@ class StoreContract:
         with pytest.raises(RunEndedError):
             await store.signal(run.run_id, "paid", 7)
 
-    async def test_what_an_outsider_says_makes_a_waiting_run_due(self, store_factory: StoreFactory) -> None:
-        clock = SetClock()
-        async with store_factory(now=clock) as store:
-            told, decided, cancelled, working = [await new_run(store) for _ in range(4)]
-            for run in (told, decided, cancelled):
-                await run.open_barrier()
-            assert [(await store.run(run.run_id)).wake_at for run in (told, decided, cancelled)] == [None] * 3
-            clock.advance(timedelta(minutes=1))
-            await store.signal(told.run_id, "paid", 7)
-            await store.decide(decided.run_id, "review", Verdict())
-            await store.request_cancel(cancelled.run_id, actor="ana")
-            await store.signal(working.run_id, "paid", 7)
-            found = [(await store.run(run.run_id)).wake_at for run in (told, decided, cancelled, working)]
-            assert found == [clock.now, clock.now, clock.now, None]
-
-    async def test_a_vote_that_does_not_decide_makes_no_run_due(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.open_barrier(quorum=2)
-        await store.decide(run.run_id, "review", Verdict(by="ana"))
-        assert (await store.run(run.run_id)).wake_at is None
-        await store.decide(run.run_id, "review", Verdict(by="ben"))
-        assert (await store.run(run.run_id)).wake_at is not None
-
     async def test_a_runs_line_says_when_it_last_changed_whoever_changed_it(self, store_factory: StoreFactory) -> None:
         clock = SetClock()
         async with store_factory(now=clock) as store:
@@ -1235,13 +701,6 @@ class StoreContract:
             assert await changed_by(store.request_cancel(run.run_id, actor="ana"))
             assert await changed_by(store.release(run.run_id, run.epoch))
             assert await changed_by(store.amend(Amendment(replace_epoch(run, run.epoch + 1), 3)))
-
-    async def test_a_vote_for_what_is_not_open_yet_makes_no_run_due(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.open_barrier()
-        for name in ("review#2", "board"):  # a later visit, and a barrier that the run has not come to
-            await store.decide(run.run_id, name, Verdict(by="ana"))
-        assert ((await store.run(run.run_id)).wake_at, await store.due()) == (None, [])
 
     async def test_a_signal_keeps_a_run_from_parking_past_it(self, store: CheckpointStore) -> None:
         run = await new_run(store)
