@@ -299,9 +299,9 @@ KEEPING: tuple[Row, ...] = (
         "K1",
         "A checkpoint says where the run goes on, and is written in one transaction with what changed",
         (
-            "trailmark/testing/contract.py::StoreContract::test_a_commit_is_read_back_as_it_was",
-            "trailmark/testing/contract.py::StoreContract::test_a_commit_of_several_rows_keeps_their_order",
-            "trailmark/testing/contract.py::StoreContract::test_a_transition_changes_the_run_and_moves_the_anchor",
+            "trailmark/testing/promises/commits.py::CommitContract::test_a_commit_is_read_back_as_it_was",
+            "trailmark/testing/promises/commits.py::CommitContract::test_a_commit_of_several_rows_keeps_their_order",
+            "trailmark/testing/promises/commits.py::CommitContract::test_a_transition_changes_the_run_and_moves_the_anchor",
             "tests/unit/test_fold.py::test_the_columns_of_a_row_move_the_scope_and_count_the_entry",
             "tests/acceptance/test_killed_processes.py::test_a_process_killed_beside_a_commit",
             "tests/acceptance/test_killed_processes.py::test_a_process_killed_in_the_middle_of_a_statement_of_sqlite",
@@ -321,7 +321,7 @@ KEEPING: tuple[Row, ...] = (
         "Snapshots now and then; a run is the newest good one and what follows; rows are small",
         (
             "tests/test_walking.py::test_a_long_run_whose_state_stays_small_is_loaded_from_a_snapshot",
-            "trailmark/testing/contract.py::StoreContract::test_load_begins_at_the_newest_snapshot",
+            "trailmark/testing/promises/loading.py::LoadingContract::test_load_begins_at_the_newest_snapshot",
             "tests/test_sql_store.py::test_an_edited_snapshot_is_not_used_and_is_reported",
             "tests/test_sql_store.py::test_the_bytes_beside_a_payload_stay_below_200_a_row",
             "tests/test_events.py::test_a_node_that_says_nothing_stores_nothing_of_it",
@@ -334,7 +334,7 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_sql_store.py::test_a_pruned_run_is_loaded_from_its_snapshot_and_goes_on",
             "tests/test_pruning.py::test_a_cut_run_verifies_resumes_and_forks_as_before",
             "tests/test_pruning.py::test_a_run_is_cut_while_it_goes_on",
-            "trailmark/testing/contract.py::StoreContract::test_rows_are_dropped_behind_a_snapshot_and_the_chain_goes_on_from_it",
+            "trailmark/testing/promises/pruning.py::PruningContract::test_rows_are_dropped_behind_a_snapshot_and_the_chain_goes_on_from_it",
             "tests/acceptance/test_killed_pruning.py::test_a_process_killed_while_it_prunes_leaves_every_run_whole",
         ),
     ),
@@ -399,7 +399,7 @@ KEEPING: tuple[Row, ...] = (
         "One process at a time drives a run; one that lost it writes nothing",
         (
             "tests/acceptance/test_rival_processes.py::test_of_two_processes_that_resume_one_run_exactly_one_wins",
-            "trailmark/testing/contract.py::StoreContract::test_a_stale_epoch_writes_nothing",
+            "trailmark/testing/promises/commits.py::CommitContract::test_a_stale_epoch_writes_nothing",
             "trailmark/testing/promises/leases.py::LeaseContract::test_takeover_takes_a_living_lease_and_fences_the_old_owner",
             "tests/acceptance/test_rival_processes.py::test_a_process_that_slept_past_its_lease_inside_a_node_can_write_nothing",
             "tests/test_walking.py::test_a_process_that_lost_its_lease_writes_nothing_more",
@@ -412,7 +412,7 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_walking.py::test_a_finished_run_returns_its_stored_result_without_running_anything",
             "tests/test_walking.py::test_a_fork_can_be_made_at_any_checkpoint_of_a_run_and_ends_like_it",
             "tests/test_walking.py::test_a_place_that_the_new_graph_does_not_have_is_refused_even_with_force",
-            "trailmark/testing/contract.py::StoreContract::test_load_stops_at_the_seq_that_is_asked_for",
+            "trailmark/testing/promises/loading.py::LoadingContract::test_load_stops_at_the_seq_that_is_asked_for",
             "tests/test_graph_hash.py::test_a_difference_is_told_in_readable_lines",
             "tests/test_walking.py::test_a_change_ahead_is_gone_on_with_and_recorded_and_strict_refuses_it_with_what_changed",
             "tests/test_changed_graphs.py::test_a_run_is_refused_with_the_reason_where_what_is_under_way_has_changed_and_force_is_recorded",
@@ -441,7 +441,7 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_walking.py::test_a_fork_stands_where_the_original_stood_and_leaves_it_alone",
             "tests/test_walking.py::test_a_fork_can_be_made_at_any_checkpoint_of_a_run_and_ends_like_it",
             "tests/test_walking.py::test_a_fork_with_edits_shows_people_what_was_edited",
-            "trailmark/testing/contract.py::StoreContract::test_a_fork_stands_on_its_parents_digest",
+            "trailmark/testing/promises/loading.py::LoadingContract::test_a_fork_stands_on_its_parents_digest",
         ),
     ),
     Row(
@@ -452,7 +452,7 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_pruning.py::test_the_newest_runs_of_each_flow_stay_whatever_their_age",
             "tests/test_pruning.py::test_checkpoints_that_one_rule_keeps_stay",
             "tests/test_pruning.py::test_a_cut_run_verifies_resumes_and_forks_as_before",
-            "trailmark/testing/contract.py::StoreContract::test_a_run_that_ended_is_deleted_with_all_that_is_kept_of_it",
+            "trailmark/testing/promises/pruning.py::PruningContract::test_a_run_that_ended_is_deleted_with_all_that_is_kept_of_it",
         ),
     ),
     Row(
@@ -694,7 +694,7 @@ AROUND: tuple[Row, ...] = (
         "The record of a run is chained, can be sealed with a key, goes on over resumes, and shows edits, cuts, swaps and a wrong key",
         (
             "tests/test_sql_store.py::test_with_a_key_only_its_holder_can_write_a_sound_row",
-            "trailmark/testing/contract.py::StoreContract::test_rows_sealed_with_another_key_are_corrupt",
+            "trailmark/testing/promises/loading.py::LoadingContract::test_rows_sealed_with_another_key_are_corrupt",
             "tests/test_sql_store.py::test_an_edit_of_any_column_is_found",
             "tests/test_sql_store.py::test_a_reorder_is_found",
             "tests/test_sql_store.py::test_a_cut_at_the_end_is_found_against_the_anchor",
@@ -872,7 +872,7 @@ OPERATING: tuple[Row, ...] = (
         "The journal of a run can be read from any place, and replayed against today's flow",
         (
             "tests/test_events.py::test_whoever_reconnects_with_any_id_misses_nothing_that_follows",
-            "trailmark/testing/contract.py::StoreContract::test_history_is_read_from_any_seq_on",
+            "trailmark/testing/promises/loading.py::LoadingContract::test_history_is_read_from_any_seq_on",
             "tests/test_events.py::test_events_of_a_run_that_has_ended_come_from_the_log",
             "tests/test_replay.py::test_a_run_matches_the_flow_that_it_was_recorded_with",
             "tests/test_replay.py::test_what_today_s_flow_decides_otherwise_is_named_with_its_step",
@@ -999,7 +999,7 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
         "A change is applied twice when it is read back",
         (
             "tests/laws/test_walk_laws.py::test_the_live_state_is_the_restored_one_after_every_batch_whatever_happens_first",
-            "trailmark/testing/contract.py::StoreContract::test_a_snapshot_that_does_not_stand_on_its_checkpoint_is_not_used",
+            "trailmark/testing/promises/loading.py::LoadingContract::test_a_snapshot_that_does_not_stand_on_its_checkpoint_is_not_used",
             "tests/acceptance/test_bad_days.py::test_a_lost_commit_and_its_repetition_may_both_hang_in_the_server_and_one_gets_in",
         ),
     ),
@@ -1340,7 +1340,7 @@ FAULTS_OF_STREAMS: tuple[Row, ...] = (
         (
             "tests/unit/test_barriers.py::test_a_prompt_that_cannot_be_written_is_the_nodes_error",
             "tests/test_validation.py::test_a_mistake_is_told_in_a_sentence_that_names_it",
-            "trailmark/testing/contract.py::StoreContract::test_a_text_with_signs_that_mean_something_elsewhere_is_kept",
+            "trailmark/testing/promises/commits.py::CommitContract::test_a_text_with_signs_that_mean_something_elsewhere_is_kept",
             "tests/test_codec.py::test_equal_scalars_of_different_types_stay_apart",
         ),
     ),
@@ -1350,7 +1350,7 @@ FAULTS_OF_STREAMS: tuple[Row, ...] = (
         (
             "tests/test_walking.py::test_a_run_waits_for_a_decision_and_goes_on_in_another_process",
             "tests/test_waits.py::test_a_timer_parks_the_run_and_rings_when_its_time_has_come",
-            "trailmark/testing/contract.py::StoreContract::test_a_refused_run_does_not_harm_those_committed_at_the_same_time",
+            "trailmark/testing/promises/commits.py::CommitContract::test_a_refused_run_does_not_harm_those_committed_at_the_same_time",
             "tests/test_transactions.py::test_what_makes_no_step_rolls_it_back",
             "tests/test_transactions.py::test_a_run_that_fails_for_its_last_state_has_committed_nothing",
         ),
@@ -1458,8 +1458,8 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
         (
             "tests/test_sql_store.py::test_a_commit_is_durable_when_it_is_acknowledged",
             "tests/test_sql_store.py::test_synchronous_is_what_was_asked_for",
-            "trailmark/testing/contract.py::StoreContract::test_commits_of_one_run_that_are_sent_together_keep_their_order",
-            "trailmark/testing/contract.py::StoreContract::test_a_commit_that_leaves_a_hole_is_refused",
+            "trailmark/testing/promises/commits.py::CommitContract::test_commits_of_one_run_that_are_sent_together_keep_their_order",
+            "trailmark/testing/promises/commits.py::CommitContract::test_a_commit_that_leaves_a_hole_is_refused",
             "tests/test_sql_store.py::test_an_edit_of_any_column_is_found",
             "tests/test_sql_store.py::test_with_a_key_only_its_holder_can_write_a_sound_row",
             "tests/acceptance/test_power_cut.py::test_when_a_step_is_acknowledged_not_one_page_of_it_waits_for_the_disk",

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from datetime import timedelta
@@ -30,23 +29,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import (
     AmbiguousEffectError,
     AmbiguousTicketError,
     BarrierClosedError,
-    CheckpointCorruptError,
-    CheckpointNotFoundError,
     DecisionConflictError,
     EffectNotInDoubtError,
     InvalidDecisionError,
     InvalidSignalError,
-    LeaseHeldError,
     LeaseLostError,
     NotAnApproverError,
     RunEndedError,
-    RunMovedError,
-    RunNotEndedError,
     RunNotFoundError,
     SignalConflictError,
     StalePayloadError,
@@ -57,18 +50,7 @@ from checkpoint_stores.errors import (
 )
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore, Watch
-from checkpoint_stores.records import (
-    Amendment,
-    Changeover,
-    Commit,
-    DecisionRecord,
-    EffectRecord,
-    NewRun,
-    Receipt,
-    RunChange,
-    Snapshot,
-    TicketMove,
-)
+from checkpoint_stores.records import Amendment, DecisionRecord, EffectRecord, RunChange
 from trailmark.testing.owned_runs import (
     DEFINITION,
     LEASE,
@@ -83,11 +65,15 @@ from trailmark.testing.owned_runs import (
     reject,
     replace_epoch,
 )
+from trailmark.testing.promises.amending import AmendmentContract
+from trailmark.testing.promises.commits import CommitContract
 from trailmark.testing.promises.creating import CreationContract
 from trailmark.testing.promises.due import DueContract
 from trailmark.testing.promises.expiry import ExpiryContract
 from trailmark.testing.promises.finding import FindingContract
 from trailmark.testing.promises.leases import LeaseContract
+from trailmark.testing.promises.loading import LoadingContract
+from trailmark.testing.promises.pruning import PruningContract
 
 __all__ = [
     "DEFINITION",
@@ -114,7 +100,17 @@ async def _quiet(watch: Watch) -> None:
             await asyncio.wait_for(watch.changed(), 0.1)
 
 
-class StoreContract(CreationContract, FindingContract, DueContract, LeaseContract, ExpiryContract):
+class StoreContract(
+    CreationContract,
+    FindingContract,
+    DueContract,
+    LeaseContract,
+    ExpiryContract,
+    CommitContract,
+    LoadingContract,
+    PruningContract,
+    AmendmentContract,
+):
     """The promises.  Provide the fixture ``store_factory``; see the module."""
 
     pytestmark = pytest.mark.asyncio
@@ -150,206 +146,7 @@ class StoreContract(CreationContract, FindingContract, DueContract, LeaseContrac
             await asyncio.wait_for(watch.changed(), 10)
             watch.close()
 
-    # --- creating ---------------------------------------------------------------------------------------------------
-    async def test_an_amendment_is_one_row_of_a_run_that_nobody_drives(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        asked = await run.open_barrier()
-        row = replace_epoch(run, run.epoch + 1)
-        reworded = replace(asked, prompt="Pay more?", payload={"amount": 1000}, digest="e" * 64)
-        with pytest.raises(RunMovedError):
-            await other.amend(Amendment(row, 7, (reworded,)))
-        receipt = await other.amend(Amendment(row, 0, (reworded,)))
-        record = await store.run(run.run_id)
-        assert (record.status, record.epoch, record.owner, record.head_seq) == ("waiting", run.epoch + 1, None, row.seq)
-        assert (receipt.inbox_rev, record.head_digest, record.attempt) == (0, row.digest, 1)
-        (shown,) = await store.barriers(run_id=run.run_id)
-        assert (shown.prompt, shown.payload, shown.digest, shown.status) == ("Pay more?", {"amount": 1000}, "e" * 64, "open")
-        assert (shown.opened_at, shown.opened_seq) == ((await store.barriers(run_id=run.run_id))[0].opened_at, asked.opened_seq)
-        with pytest.raises(RunMovedError):
-            await other.amend(Amendment(row, 0))
-        assert await store.verify(run.run_id) == []
-
-    async def test_a_run_that_ended_is_deleted_with_all_that_is_kept_of_it(self, store: CheckpointStore) -> None:
-        run = await new_run(store, run_key="4711")
-        await run.open_barrier(park=False)
-        await store.decide(run.run_id, "review#1", Verdict())
-        await store.put_snapshot(Snapshot(run.run_id, run.seq, b"1{}", run.digest), run.epoch)
-        with pytest.raises(RunNotEndedError):
-            await store.delete(run.run_id)
-        await run.end()
-        kept = await new_run(store)
-        assert (await store.delete(run.run_id)).status == "completed"
-        with pytest.raises(RunNotFoundError):
-            await store.delete(run.run_id)
-        for reading in (store.run, store.decisions, store.inbox, store.load, store.verify):
-            with pytest.raises(RunNotFoundError):
-                await reading(run.run_id)
-        counted = await store.stats()
-        assert [counted[name] for name in ("checkpoints", "snapshots", "barriers_open", "decisions")] == [1, 0, 0, 0]
-        assert [each.run_id for each in await store.runs()] == [kept.run_id]
-        await new_run(store, run_key="4711", run_id=run.run_id)
-
-    async def test_rows_are_dropped_behind_a_snapshot_and_the_chain_goes_on_from_it(
-        self, store: CheckpointStore, other: CheckpointStore
-    ) -> None:
-        run = await new_run(store)
-        digests = {run.seq: run.digest}
-        for _ in range(5):
-            await run.step()
-            digests[run.seq] = run.digest
-        for wrong in (Snapshot(run.run_id, 3, b"1{}", b"x" * 32), Snapshot(run.run_id, 6, b"1{}", digests[6])):
-            assert await other.drop_before(wrong) == 0
-        assert await other.drop_before(Snapshot(run.run_id, 3, b"1{}", digests[3])) == 3
-        assert await other.drop_before(Snapshot(run.run_id, 3, b"1{}", digests[3])) == 0
-        assert [row.seq for row in await all_rows(store, run.run_id)] == [4, 5, 6]
-        assert await store.verify(run.run_id) == []
-        snapshot, rows = await store.load(run.run_id)
-        assert (snapshot, [row.seq for row in rows]) == (Snapshot(run.run_id, 3, b"1{}", digests[3]), [4, 5, 6])
-        for gone in (1, 2):
-            with pytest.raises(CheckpointNotFoundError):
-                await store.load(run.run_id, gone)
-        await run.step()  # its owner goes on
-        assert await store.verify(run.run_id) == []
-
-    async def test_a_store_is_packed(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        assert all(size >= 0 for size in await store.vacuum())
-        assert await store.verify(run.run_id) == []
-
-    async def test_a_run_that_is_driven_or_has_ended_is_not_amended(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        with pytest.raises(LeaseHeldError):
-            await other.amend(Amendment(replace_epoch(run, run.epoch + 1), 0))
-        run.seq, run.digest = 1, (await all_rows(store, run.run_id))[0].digest
-        await run.end()
-        with pytest.raises(RunEndedError):
-            await other.amend(Amendment(replace_epoch(run, run.epoch + 1), 0))
-
     # --- committing -------------------------------------------------------------------------------------------------
-    async def test_a_commit_is_read_back_as_it_was(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        given = run.row("parallel", "prüfen ✓", payload=bytes(range(256)))
-        receipt = await store.commit(Commit(run.run_id, 1, (given,)))
-        assert receipt.inbox_rev == 0
-        snapshot, rows = await other.load(run.run_id)
-        assert snapshot is None
-        assert rows[1]._replace(committed_at=0) == given
-        assert abs(rows[1].committed_at - receipt.committed_at) < SECOND
-        assert await all_rows(other, run.run_id) == rows
-
-    async def test_a_commit_of_several_rows_keeps_their_order(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await store.commit(Commit(run.run_id, 1, tuple(run.row() for _ in range(5))))
-        assert [row.seq for row in (await store.load(run.run_id))[1]] == [1, 2, 3, 4, 5, 6]
-
-    async def test_a_stale_epoch_writes_nothing(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        await other.acquire(run.run_id, takeover=True)
-        before = await store.run(run.run_id), await all_rows(store, run.run_id)
-        stale = run.next_commit()
-        everything = stale._replace(
-            change=RunChange(status="completed", release=True), opened=(barrier(run.run_id),),
-            voted=(DecisionRecord("v", run.run_id, "review#1", "approve", "timeout"),),
-        )  # fmt: skip
-        for commit in (stale, everything, Commit(run.run_id, 1, (), RunChange(status="failed"))):
-            with pytest.raises(LeaseLostError) as caught:
-                await store.commit(commit)
-            assert (caught.value.owner, caught.value.current_epoch) == (other.worker_id, 2)
-        assert (await store.run(run.run_id), await all_rows(store, run.run_id)) == before
-        assert await store.barriers(status=None) == []
-        assert await store.decisions(run.run_id) == []
-
-    async def test_a_taken_seq_is_refused_and_nothing_of_the_commit_is_written(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.step()
-        again = store.chain.seal(run.digest, run.run_id, 2, 1, 1, "step", "", "other", "", b"1[]", 0)
-        beyond = store.chain.seal(again.digest, run.run_id, 3, 1, 1, "step", "", "other", "", b"1[]", 0)
-        with pytest.raises(LeaseLostError):
-            await store.commit(Commit(run.run_id, 1, (again, beyond), RunChange(status="failed"), opened=(barrier(run.run_id),)))
-        with pytest.raises(LeaseLostError):
-            await store.commit(Commit(run.run_id, 1, (again,)))
-        assert [row.node for row in await all_rows(store, run.run_id)] == ["", "work"]
-        assert (await store.run(run.run_id)).status == "running"
-        assert await store.barriers() == []
-
-    async def test_a_commit_that_leaves_a_hole_is_refused(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        run.row()
-        for commit in (run.next_commit(), run.next_commit(change=RunChange(status="waiting"))):
-            with pytest.raises(LeaseLostError):
-                await store.commit(commit)
-        assert await store.verify(run.run_id) == []
-
-    async def test_a_refused_run_does_not_harm_those_committed_at_the_same_time(
-        self, store: CheckpointStore, other: CheckpointStore
-    ) -> None:
-        runs = [await new_run(store) for _ in range(20)]
-        for lost in runs[::5]:
-            await other.acquire(lost.run_id, takeover=True)
-        doubled = runs[1]
-        await doubled.step()
-        doubled.seq -= 1
-        answers = await asyncio.gather(*(run.step() for run in runs), return_exceptions=True)
-        for position, (run, answer) in enumerate(zip(runs, answers, strict=True)):
-            is_refused = position % 5 == 0 or run is doubled
-            assert isinstance(answer, LeaseLostError if is_refused else Receipt)
-            assert await store.verify(run.run_id) == []
-            assert len(await all_rows(store, run.run_id)) == 2
-
-    async def test_transitions_of_many_runs_at_the_same_time_are_each_whole(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        runs = [await new_run(store) for _ in range(10)]
-        await other.acquire(runs[3].run_id, takeover=True)
-        answers = await asyncio.gather(*(run.open_barrier() for run in runs), return_exceptions=True)
-        assert [position for position, answer in enumerate(answers) if isinstance(answer, LeaseLostError)] == [3]
-        assert {found.run_id for found in await store.barriers()} == {run.run_id for run in runs} - {runs[3].run_id}
-        assert {run.run_id for run in await store.runs(status="waiting")} == {run.run_id for run in runs} - {runs[3].run_id}
-
-    async def test_many_runs_may_commit_many_steps_at_once(self, store: CheckpointStore) -> None:
-        runs = [await new_run(store) for _ in range(20)]
-
-        async def walk(run: OwnedRun) -> None:
-            for _ in range(10):
-                await run.step()
-
-        await asyncio.gather(*(walk(run) for run in runs))
-        for run in runs:
-            assert [row.seq for row in (await store.load(run.run_id))[1]] == list(range(1, 12))
-
-    async def test_commits_of_one_run_that_are_sent_together_keep_their_order(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await asyncio.gather(*(store.commit(run.next_commit()) for _ in range(10)))
-        assert await store.verify(run.run_id) == []
-        assert len(await all_rows(store, run.run_id)) == 11
-
-    async def test_a_transition_changes_the_run_and_moves_the_anchor(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.step()
-        assert (await store.run(run.run_id)).head_seq == 1
-        await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=99)))
-        record = await store.run(run.run_id)
-        assert (record.status, record.wake_at, record.owner) == ("waiting", 99, store.worker_id)
-        assert (record.head_seq, record.head_digest) == (3, run.digest)
-        await store.commit(
-            run.next_commit(change=RunChange(status="failed", error={"type": "Boom", "at": [1]}, clear_wake_at=True, release=True))
-        )
-        record = await store.run(run.run_id)
-        assert (record.status, record.wake_at, record.owner, record.error) == ("failed", None, None, {"type": "Boom", "at": [1]})
-        assert record.epoch == 1
-
-    async def test_a_transition_without_rows_moves_the_anchor_too(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.step()
-        await store.commit(Commit(run.run_id, 1, (), RunChange(status="waiting", release=True)))
-        record = await store.run(run.run_id)
-        assert (record.status, record.owner, record.head_seq, record.head_digest) == ("waiting", None, 2, run.digest)
-
-    async def test_fields_of_a_change_that_are_left_out_stay(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await store.commit(run.next_commit(change=RunChange(status="waiting", wake_at=99, error={"a": 1})))
-        await store.commit(run.next_commit(change=RunChange(status="running")))
-        record = await store.run(run.run_id)
-        assert (record.status, record.wake_at, record.error, record.owner) == ("running", 99, {"a": 1}, store.worker_id)
-
     async def test_a_commit_tells_the_revision_of_the_inbox(self, store: CheckpointStore, other: CheckpointStore) -> None:
         run = await new_run(store)
         assert (await run.step()).inbox_rev == 0
@@ -371,189 +168,6 @@ class StoreContract(CreationContract, FindingContract, DueContract, LeaseContrac
         await store.commit(run.next_commit(change=parking._replace(release_at_rev=1)))
         record = await store.run(run.run_id)
         assert (record.status, record.owner, record.wake_at) == ("waiting", None, 5)
-
-    async def test_a_text_with_signs_that_mean_something_elsewhere_is_kept(self, store: CheckpointStore) -> None:
-        run = await new_run(store, flow="a'b\"c%s$1?1;--", run_key="k'%(x)s")
-        await store.commit(Commit(run.run_id, 1, (run.row(node="n'%s$1?2\\:x{}"),)))
-        assert (await all_rows(store, run.run_id))[1].node == "n'%s$1?2\\:x{}"
-        assert (await store.run_by_key("a'b\"c%s$1?1;--", "k'%(x)s")) is not None
-
-    # --- leases -----------------------------------------------------------------------------------------------------
-    async def test_a_changeover_takes_the_run_its_tickets_and_unread_votes_to_another_graph_at_once(
-        self, store: CheckpointStore, other: CheckpointStore
-    ) -> None:
-        run = await new_run(store)
-        await run.open_barrier("review#1", park=False, quorum=2)
-        await run.open_barrier("checks[1].review#1", park=False)
-        await run.open_barrier("old#1", park=False)
-        first = await other.decide(run.run_id, "review#1", Verdict(by="ana"))
-        moves = (
-            TicketMove("review#1", "check#1", "check", ""),
-            TicketMove("checks[1].review#1", "tests[1].review#1", "review", "tests[1]"),
-        )
-        row = run.row(kind="migration", payload=encode([["at", "work"]]))
-        moved = Changeover(run.run_id, 1, row, "h" * 64, json.dumps({"barriers": {"check": {}}}), moves, {"review": "check"})
-        await store.change_over(moved)
-        record = await other.run(run.run_id)
-        assert (record.graph_hash, record.head_seq, record.head_digest, record.owner) == ("h" * 64, row.seq, row.digest, store.worker_id)
-        assert await other.graph("h" * 64) == moved.definition
-        found = await other.barriers(run_id=run.run_id)
-        assert {(each.ticket, each.node, each.path) for each in found} == {
-            ("check#1", "check", ""), ("tests[1].review#1", "review", "tests[1]"), ("old#1", "old", ""),
-        }  # fmt: skip
-        (vote,) = await other.decisions(run.run_id)
-        assert (vote.id, vote.ticket, vote.actor) == (first.id, "check#1", first.actor)
-        await other.decide(run.run_id, "check", Verdict(by="ben"))
-        assert {each.status for each in (await other.inbox(run.run_id)).barriers if each.ticket == "check#1"} == {"decided"}
-        with pytest.raises(UnknownBarrierError):
-            await other.decide(run.run_id, "review#1", Verdict(by="ben"))
-        assert await other.verify(run.run_id) == []
-
-    async def test_a_changeover_renames_what_was_decided_early(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await store.decide(run.run_id, "review", Verdict(by="ana"))
-        row = run.row(kind="migration", payload=encode([["at", "work"]]))
-        await store.change_over(Changeover(run.run_id, 1, row, "h" * 64, json.dumps({"barriers": {"check": {}}}), (), {"review": "check"}))
-        assert [vote.ticket for vote in await store.decisions(run.run_id)] == ["check"]
-
-    async def test_a_changeover_is_fenced_as_a_commit_is(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        before = await store.run(run.run_id)
-        row = run.row(kind="migration", payload=encode([["at", "work"]]))
-        for refused in (row._replace(seq=row.seq + 1), row._replace(seq=row.seq - 1)):
-            with pytest.raises(LeaseLostError):
-                await store.change_over(Changeover(run.run_id, 1, refused, "h" * 64, "{}"))
-        await other.acquire(run.run_id, takeover=True)
-        with pytest.raises(LeaseLostError):
-            await store.change_over(Changeover(run.run_id, 1, row, "h" * 64, "{}"))
-        after = await other.run(run.run_id)
-        assert (after.graph_hash, len(await all_rows(other, run.run_id))) == (before.graph_hash, 2)
-        assert await other.graph("h" * 64) is None
-
-    async def test_closing_a_store_commits_what_is_queued(self, store_factory: StoreFactory, store: CheckpointStore) -> None:
-        leaving = store_factory()
-        async with leaving:
-            run = await new_run(leaving)
-            queued = [asyncio.ensure_future(leaving.commit(run.next_commit())) for _ in range(5)]
-            await asyncio.sleep(0)
-        assert all(isinstance(answer, Receipt) for answer in await asyncio.gather(*queued))
-        assert len(await all_rows(store, run.run_id)) == 6
-
-    # --- loading ----------------------------------------------------------------------------------------------------
-    async def test_load_stops_at_the_seq_that_is_asked_for(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        for _ in range(5):
-            await run.step()
-        assert [row.seq for row in (await store.load(run.run_id, upto=3))[1]] == [1, 2, 3]
-        assert [row.seq for row in (await store.load(run.run_id, upto=6))[1]] == [1, 2, 3, 4, 5, 6]
-        for missing in (7, 100, 0, -1):
-            with pytest.raises(CheckpointNotFoundError):
-                await store.load(run.run_id, upto=missing)
-
-    async def test_load_begins_at_the_newest_snapshot(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        kept = []
-        for _ in range(6):
-            await run.step()
-            if run.seq in (3, 5):
-                kept.append(Snapshot(run.run_id, run.seq, b"state at %d" % run.seq, run.digest))
-                await store.put_snapshot(kept[-1], 1)
-        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id)]] == [(kept[1], [6, 7])]
-        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id, upto=5)]] == [(kept[1], [])]
-        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id, upto=4)]] == [(kept[0], [4])]
-        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id, upto=2)]] == [(None, [1, 2])]
-        assert await other.verify(run.run_id) == []
-
-    async def test_a_snapshot_that_does_not_stand_on_its_checkpoint_is_not_used(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.step()
-        sound = Snapshot(run.run_id, 2, b"sound", run.digest)
-        await run.step()
-        await store.put_snapshot(sound, 1)
-        await store.put_snapshot(Snapshot(run.run_id, 3, b"of another history", b"x" * 32), 1)
-        snapshot, rows = await store.load(run.run_id)
-        assert snapshot == sound
-        assert [row.seq for row in rows] == [3]
-        assert [problem.seq for problem in await store.verify(run.run_id)] == [3]
-
-    async def test_a_snapshot_of_what_was_pruned_meanwhile_is_dropped_in_silence(
-        self, store: CheckpointStore, other: CheckpointStore
-    ) -> None:
-        run = await new_run(store)
-        early = Snapshot(run.run_id, 1, b"written beside the steps", run.digest)
-        for _ in range(4):
-            await run.step()
-        kept = Snapshot(run.run_id, 5, b"the oldest that is left", run.digest)
-        await run.step()
-        assert await other.drop_before(kept) == 5
-        await store.put_snapshot(early, 1)
-        assert [(found, [row.seq for row in rows]) for found, rows in [await other.load(run.run_id)]] == [(kept, [6])]
-        assert await other.verify(run.run_id) == []
-
-    async def test_a_snapshot_of_a_stale_owner_is_dropped_in_silence(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        await other.acquire(run.run_id, takeover=True)
-        await store.put_snapshot(Snapshot(run.run_id, 1, b"late", run.digest), 1)
-        assert (await store.load(run.run_id))[0] is None
-
-    async def test_rows_sealed_with_another_key_are_corrupt(self, store_factory: StoreFactory) -> None:
-        async with store_factory(chain_key=b"one") as store, store_factory(chain_key=b"two") as stranger:
-            run = await new_run(store)
-            await run.step()
-            assert await store.verify(run.run_id) == []
-            with pytest.raises(CheckpointCorruptError) as caught:
-                await stranger.load(run.run_id)
-            assert (caught.value.run_id, caught.value.seq) == (run.run_id, 1)
-            assert [problem.seq for problem in await stranger.verify(run.run_id)] == [1, 2]
-
-    async def test_a_row_that_breaks_the_chain_is_corrupt_and_those_before_it_are_readable(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await run.step()
-        run.digest = b"y" * 32
-        await run.step()
-        await run.step()
-        with pytest.raises(CheckpointCorruptError) as caught:
-            await store.load(run.run_id)
-        assert (caught.value.run_id, caught.value.seq) == (run.run_id, 3)
-        assert [row.seq for row in (await store.load(run.run_id, upto=2))[1]] == [1, 2]
-        assert [problem.seq for problem in await store.verify(run.run_id)] == [3]
-
-    async def test_a_fork_stands_on_its_parents_digest(self, store: CheckpointStore) -> None:
-        parent = await new_run(store)
-        await parent.step()
-        fork_id = new_id(await store.now())
-        first = store.chain.seal(store.chain.genesis(fork_id, parent.digest), fork_id, 0, 0, 1, "fork", "", "", "work", b"1[]", 0)
-        new = NewRun(fork_id, "invoice", "1", "g" * 64, 50, status="ready", hold=False, parent_run_id=parent.run_id, forked_at_seq=2)
-        lease = await store.create(new, first)
-        assert (lease.epoch, lease.head_seq, lease.run.parent_run_id, lease.run.forked_at_seq) == (0, 0, parent.run_id, 2)
-        await store.acquire(fork_id)
-        assert [row.seq for row in (await store.load(fork_id))[1]] == [0, 1]
-        assert [row.seq for row in (await store.load(fork_id, upto=0))[1]] == [0]
-        assert await store.verify(fork_id) == []
-
-    async def test_a_fork_of_a_parent_that_is_not_here_can_be_loaded(self, store: CheckpointStore) -> None:
-        fork_id, parent_id = new_id(await store.now()), new_id(await store.now())
-        first = store.chain.seal(store.chain.genesis(fork_id, b"p" * 32), fork_id, 0, 0, 1, "fork", "", "", "work", b"1[]", 0)
-        new = NewRun(fork_id, "invoice", "1", "g" * 64, 50, status="ready", hold=False, parent_run_id=parent_id, forked_at_seq=2)
-        await store.create(new, first)
-        assert [row.seq for row in (await store.load(fork_id))[1]] == [0]
-        assert await store.verify(fork_id) == []
-
-    async def test_the_head_is_the_newest_row(self, store: CheckpointStore, other: CheckpointStore) -> None:
-        run = await new_run(store)
-        assert await other.head(run.run_id) == 1
-        await run.step()
-        await run.step()
-        assert await other.head(run.run_id) == 3
-        with pytest.raises(RunNotFoundError):
-            await store.head(new_id(await store.now()))
-
-    async def test_history_is_read_from_any_seq_on(self, store: CheckpointStore) -> None:
-        run = await new_run(store)
-        await store.commit(Commit(run.run_id, 1, tuple(run.row() for _ in range(1_100))))
-        assert [row.seq for row in await all_rows(store, run.run_id)] == list(range(1, 1_102))
-        assert [row.seq for row in await all_rows(store, run.run_id, after=1_099)] == [1_100, 1_101]
-        assert await all_rows(store, run.run_id, after=1_101) == []
 
     # --- the inbox --------------------------------------------------------------------------------------------------
     async def test_the_inbox_of_approvals_is_oldest_first(self, store_factory: StoreFactory) -> None:
