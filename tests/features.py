@@ -209,7 +209,7 @@ ENGINE: tuple[Row, ...] = (
         "E18",
         "A ticket is named by its barrier and the visit, before and after a resume",
         (
-            "trailmark/testing/contract.py::StoreContract::test_the_next_visit_of_a_barrier_is_another_ticket",
+            "trailmark/testing/promises/tickets.py::TicketContract::test_the_next_visit_of_a_barrier_is_another_ticket",
             "tests/test_walking.py::test_an_early_decision_is_used_for_the_first_visit_only",
             "tests/unit/test_barriers.py::test_a_ticket_can_be_made_again_from_what_the_checkpoint_keeps",
             "tests/test_walking.py::test_a_run_waits_for_a_decision_and_goes_on_in_another_process",
@@ -219,7 +219,7 @@ ENGINE: tuple[Row, ...] = (
         "E19",
         "Approve, reject, modify, reroute and skip are five different records; what a rejection does is declared",
         (
-            "trailmark/testing/contract.py::StoreContract::test_each_action_is_kept_as_what_it_is",
+            "trailmark/testing/promises/decisions.py::DecisionContract::test_each_action_is_kept_as_what_it_is",
             "tests/test_walking.py::test_modify_writes_and_approves_only_where_it_says_so",
             "tests/test_flow.py::test_what_a_rejection_does_follows_from_the_edges_unless_it_is_said",
             "tests/unit/test_decide.py::test_where_a_rejection_leads",
@@ -231,11 +231,11 @@ ENGINE: tuple[Row, ...] = (
         "E20",
         "A decision may come early, counts once, cannot be contradicted, and an unknown barrier is an error",
         (
-            "trailmark/testing/contract.py::StoreContract::test_a_decision_may_come_before_its_ticket",
+            "trailmark/testing/promises/early_decisions.py::EarlyDecisionContract::test_a_decision_may_come_before_its_ticket",
             "tests/test_walking.py::test_a_decision_may_come_before_the_barrier_is_reached",
-            "trailmark/testing/contract.py::StoreContract::test_the_same_decision_again_returns_the_stored_one",
-            "trailmark/testing/contract.py::StoreContract::test_another_decision_conflicts_and_names_the_winner",
-            "trailmark/testing/contract.py::StoreContract::test_an_unknown_barrier_lists_the_known_ones",
+            "trailmark/testing/promises/decisions.py::DecisionContract::test_the_same_decision_again_returns_the_stored_one",
+            "trailmark/testing/promises/decisions.py::DecisionContract::test_another_decision_conflicts_and_names_the_winner",
+            "trailmark/testing/promises/tickets.py::TicketContract::test_an_unknown_barrier_lists_the_known_ones",
         ),
     ),
     Row(
@@ -430,7 +430,7 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_events.py::test_ids_rise_over_the_whole_life_of_a_run",
             "tests/test_walking.py::test_a_deadline_that_passed_while_nobody_drove_the_run_holds_when_somebody_does",
             "tests/laws/test_walk_laws.py::test_a_run_that_is_reloaded_after_any_checkpoint_ends_as_if_it_had_not_been",
-            "trailmark/testing/contract.py::StoreContract::test_consumed_decisions_leave_the_inbox",
+            "trailmark/testing/promises/inbox.py::InboxContract::test_consumed_decisions_leave_the_inbox",
             "tests/test_grants.py::test_a_process_that_died_between_the_opening_and_its_reading_goes_on_with_what_was_allowed",
         ),
     ),
@@ -486,7 +486,7 @@ KEEPING: tuple[Row, ...] = (
             "tests/test_effects.py::test_an_effect_that_was_done_is_not_carried_out_by_the_next_attempt",
             "tests/test_effects.py::test_an_effect_that_was_interrupted_stops_the_run_in_doubt_though_its_node_has_a_retry",
             "tests/test_effects.py::test_what_once_returns_live_is_what_it_returns_after_a_resume",
-            "trailmark/testing/contract.py::StoreContract::test_an_effect_tells_its_outcome_to_whoever_begins_it_again",
+            "trailmark/testing/promises/effects.py::EffectContract::test_an_effect_tells_its_outcome_to_whoever_begins_it_again",
             "tests/test_cli_effects.py::test_a_side_effect_in_doubt_is_listed_shown_settled_and_the_run_goes_on",
             "tests/acceptance/test_payments_under_fire.py::test_a_payment_whose_process_is_killed",
         ),
@@ -944,10 +944,10 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
         "A4",
         "Skipping counts as approving, and a default looks like a person's decision",
         (
-            "trailmark/testing/contract.py::StoreContract::test_each_action_is_kept_as_what_it_is",
+            "trailmark/testing/promises/decisions.py::DecisionContract::test_each_action_is_kept_as_what_it_is",
             "tests/test_walking.py::test_modify_writes_and_approves_only_where_it_says_so",
             "tests/test_walking.py::test_a_deadline_is_nobodys_decision",
-            "trailmark/testing/contract.py::StoreContract::test_nobody_decides_without_a_name_or_in_the_name_of_the_deadline",
+            "trailmark/testing/promises/judging.py::JudgingContract::test_nobody_decides_without_a_name_or_in_the_name_of_the_deadline",
         ),
     ),
     Row(
@@ -1105,7 +1105,7 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
         "A22",
         "A decision in advance holds for ever, unseen, or for a name that does not exist",
         (
-            "trailmark/testing/contract.py::StoreContract::test_an_unknown_barrier_lists_the_known_ones",
+            "trailmark/testing/promises/tickets.py::TicketContract::test_an_unknown_barrier_lists_the_known_ones",
             "tests/test_walking.py::test_an_early_decision_is_used_for_the_first_visit_only",
             "trailmark/testing/grant_contract.py::GrantContract::test_an_allowance_decides_the_next_tickets_and_no_more",
             "trailmark/testing/grant_contract.py::GrantContract::test_a_revoked_allowance_decides_nothing_more",
@@ -1126,7 +1126,7 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
         "A24",
         "Nobody knows who decided, when and why",
         (
-            "trailmark/testing/contract.py::StoreContract::test_a_decision_is_attributed_and_bound_to_what_was_shown",
+            "trailmark/testing/promises/decisions.py::DecisionContract::test_a_decision_is_attributed_and_bound_to_what_was_shown",
             "tests/acceptance/test_messages_between_processes.py::test_who_decides_may_be_killed_and_deciding_again_is_one_decision",
             "tests/test_cli.py::test_nobodys_name_is_guessed",
         ),
@@ -1166,7 +1166,7 @@ FAULTS_OF_GRAPHS: tuple[Row, ...] = (
         (
             "tests/test_walking.py::test_async_and_sync_nodes_run_one_after_the_other_and_are_counted",
             "tests/test_events.py::test_by_default_a_slow_consumer_loses_nothing_and_the_run_does_not_wait",
-            "trailmark/testing/contract.py::StoreContract::test_many_decisions_at_once_are_all_kept",
+            "trailmark/testing/promises/decisions_together.py::DecisionsTogetherContract::test_many_decisions_at_once_are_all_kept",
         ),
     ),
     Row(
@@ -1427,7 +1427,7 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
         "Anybody may send the run events from inside it",
         (
             "tests/test_waits.py::test_what_nobody_can_wait_for_is_refused_where_it_is_sent",
-            "trailmark/testing/contract.py::StoreContract::test_an_unknown_barrier_lists_the_known_ones",
+            "trailmark/testing/promises/tickets.py::TicketContract::test_an_unknown_barrier_lists_the_known_ones",
             "tests/test_slips.py::test_a_decision_with_a_field_of_a_wrong_kind_cannot_be_made",
         ),
     ),
@@ -1435,9 +1435,9 @@ FAULTS_OF_HANDLES: tuple[Row, ...] = (
         "C7",
         "Waiting is polling, and waiting for numbers a guess",
         (
-            "trailmark/testing/contract.py::StoreContract::test_a_watch_does_not_sleep_through_what_came_before_it_waited",
-            "trailmark/testing/contract.py::StoreContract::test_a_watch_wakes_for_what_another_process_writes",
-            "trailmark/testing/contract.py::StoreContract::test_a_watch_of_steps_wakes_for_each_step_that_another_process_commits",
+            "trailmark/testing/promises/watches.py::WatchContract::test_a_watch_does_not_sleep_through_what_came_before_it_waited",
+            "trailmark/testing/promises/watches.py::WatchContract::test_a_watch_wakes_for_what_another_process_writes",
+            "trailmark/testing/promises/watches.py::WatchContract::test_a_watch_of_steps_wakes_for_each_step_that_another_process_commits",
             "tests/test_walking.py::test_a_deadline_is_nobodys_decision",
             "tests/test_metrics.py::test_what_happens_in_runs_is_counted_once_it_is_durable",
         ),
