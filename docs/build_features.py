@@ -33,7 +33,7 @@ def table() -> dict[str, Any]:
 
 def known_tests() -> Iterator[str]:
     """Every test there is, as the table names it; one with parameters is one test."""
-    for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "trailmark" / "testing").glob("*.py")]:
+    for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "trailmark" / "testing").rglob("*.py")]:
         file = path.relative_to(ROOT).as_posix()
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             inside = node.body if isinstance(node, ast.ClassDef) else [node]

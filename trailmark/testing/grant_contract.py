@@ -36,7 +36,7 @@ from checkpoint_stores.errors import (
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import Commit, DecisionRecord, Grant, RunChange
-from trailmark.testing.contract import SECOND, SetClock, StoreFactory, Verdict, barrier, new_run, reject
+from trailmark.testing.owned_runs import SECOND, SetClock, StoreFactory, Verdict, barrier, new_run, reject
 
 DAY = timedelta(days=1)
 DRAWN = '{"flow": "invoice", "barriers": {"review": {"approvers": [], "early": true}}, "nodes": {"review": {"kind": "barrier"}}}'

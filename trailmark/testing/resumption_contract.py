@@ -21,7 +21,7 @@ from checkpoint_stores.errors import LeaseHeldError, LeaseLostError, RunMovedErr
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import TakesUp
 from checkpoint_stores.records import Commit, DecisionRecord, Receipt, Resumption, Row, RunChange, Snapshot, Standing
-from trailmark.testing.contract import OwnedRun, Verdict, all_rows, barrier, new_run
+from trailmark.testing.owned_runs import OwnedRun, Verdict, all_rows, barrier, new_run
 
 
 def resumption(
