@@ -40,7 +40,7 @@ PAYLOAD = b"x" * 60
 async def main() -> list[Line]:
     wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
     lines: list[Line] = []
-    for question in (memory, memory_chain, sqlite, sqlite_crowd, storage, fan, fan_sqlite, postgres):
+    for question in (memory, memory_chain, memory_plain, sqlite, sqlite_crowd, storage, fan, fan_sqlite, postgres):
         if not wanted or any(word in question.__name__ for word in wanted):
             lines += await question()
     return lines
@@ -116,6 +116,27 @@ async def memory_chain() -> list[Line]:
     async with MemoryCheckpointStore() as store:
         ours, floor = await alternate(lambda: per_step(graph, store, 500), lambda: bare_awaits(500))
     return [Line("in-memory chain of 500 nodes, no conditions", "us/step", ours, floor, 8, "memory store")]
+
+
+async def memory_plain() -> list[Line]:
+    graph = counting(500, is_plain=True)
+
+    async def in_threads() -> None:
+        for _ in range(500):
+            await asyncio.to_thread(lambda: {"n": 1})
+
+    async def floor() -> float:
+        return await timed(in_threads()) / 500 * 1e6
+
+    async with MemoryCheckpointStore() as store, GraphExecutor(graph, store=store, max_steps=501) as executor:
+
+        async def ours() -> float:
+            return await timed(executor.execute({})) / 500 * 1e6
+
+        took, bottom = await alternate(ours, floor)
+    return [
+        Line("in-memory loop, the node a plain function in a thread", "us/step", took, bottom, 1.3 * bottom, "floor: asyncio.to_thread")
+    ]
 
 
 # --- SQLite ---------------------------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ class Summed(BaseModel):
     total: Annotated[int, sum_] = 0
 
 
-def counting(steps: int, reached: Callable[[], object] | None = None) -> FlowGraph:
-    """One trivial async node, entered ``steps`` times; says so where somebody wants to hear it."""
+def counting(steps: int, reached: Callable[[], object] | None = None, *, is_plain: bool = False) -> FlowGraph:
+    """One trivial async node (or a plain function), entered ``steps`` times; says so where somebody wants to hear it."""
     flow = Flow("counting", Counted)
 
     async def count(state: Counted) -> dict[str, Any]:
@@ -42,7 +42,10 @@ def counting(steps: int, reached: Callable[[], object] | None = None) -> FlowGra
         reached()  # type: ignore[misc]
         return {"n": state.n + 1}
 
-    flow.add_node("count", heard if reached else count)
+    def plain(state: Counted) -> dict[str, Any]:
+        return {"n": state.n + 1}
+
+    flow.add_node("count", plain if is_plain else heard if reached else count)
 
     def more(state: Counted) -> bool:
         return state.n < steps
