@@ -785,6 +785,11 @@ def test_only_what_needs_no_store_is_not_among_those_commands() -> None:
     assert known - {" ".join(command[: 2 if groups[command[0]] else 1]) for command in OVER_A_STORE} == {"demo", "flows validate"}
 
 
+def test_asked_for_ids_what_is_about_the_whole_store_says_no_sentence(cli: Cli) -> None:
+    schema = cli("db", "upgrade", "-o", "json").json["schema"]
+    assert [cli("db", word, "-o", "ids").out for word in ("upgrade", "vacuum")] == [f"{schema}\n", ""]
+
+
 def test_a_store_of_a_newer_trailmark_ends_with_9(cli: Cli, tmp_path: Path) -> None:
     made = cli("db", "upgrade", "-o", "json").json
     assert (made["url"], cli("db", "stats", "-o", "json").json["schema"]) == ("sqlite+aiosqlite:///trailmark.db", made["schema"])

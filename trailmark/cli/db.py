@@ -36,6 +36,8 @@ async def upgrade(terminal: Terminal) -> None:
         await store.close()
     if terminal.output is Output.JSON:
         terminal.write_json({"url": store.url, "schema": found["schema"]})
+    elif terminal.output is Output.IDS:
+        terminal.write_ids([found["schema"]])
     else:
         terminal.write(f"the schema of {store.url} is {found['schema']}, which is current")
 
@@ -159,7 +161,7 @@ async def vacuum(terminal: Terminal) -> None:
         before, after = await store.vacuum()
     if terminal.output is Output.JSON:
         terminal.write_json({"url": store.url, "before": before, "after": after})
-    else:
+    elif terminal.output is Output.TABLE:  # it is about nothing that has an id
         terminal.write(f"{store.url}: {before:,} bytes before, {after:,} now")
 
 
