@@ -5,8 +5,9 @@ while Python thinks, and nothing is waited for while a lock is held, so no
 deadlock can come of deciding many at once.  What changed between the two, is
 held by somebody else, or is out of the ordinary in any way is handed back
 with None: whoever asked then goes the long way of `transactions`, alone.
-Inboxes and the clock are read here too, for all who wait at once.  Judges by
-`deciding` and knows no rule itself.
+Runs, inboxes and the clock are read here too, and side effects begun and
+ended, by one statement for all who ask at once.  Judges by `deciding` and
+knows no rule itself.
 """
 
 from __future__ import annotations
