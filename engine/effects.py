@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from checkpoint_stores.codec import encode, materialise
-from checkpoint_stores.errors import StoreError, StoreUnavailableError, UnserialisableError
+from checkpoint_stores.codec import decode, encode, materialise
+from checkpoint_stores.errors import CodecError, StoreError, StoreUnavailableError
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import EffectRecord
 from engine.callables import is_coroutine
@@ -187,8 +187,8 @@ class Effects:
 
 def _done(record: EffectRecord, outcome: Any) -> EffectRecord:
     try:
-        encode(outcome, "outcome")
-    except UnserialisableError as error:
+        decode(encode(outcome, "outcome"))
+    except CodecError as error:
         # It happened, and its outcome is lost: nobody may take it for not done, or for done without one.
         return replace(record, status="in_doubt", reason=f"it was carried out, but {error}")
     return replace(record, status="done", outcome=outcome)

@@ -26,17 +26,18 @@ class NodeThreads:
         self._idle: list[queue.SimpleQueue[ThreadCall | None]] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._call_in_loop: CallsIn
+        self._way: tuple[asyncio.AbstractEventLoop, CallsIn] | None = None
+        """The loop that functions were started from last, and the way back into it."""
         self.running = 0
         """Functions that have not returned yet, abandoned ones included."""
 
     def start(self, function: Callable[[], Any]) -> ThreadCall:
         """Start ``function`` in a thread, in a copy of the caller's context."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._call_in_loop = loop, into_loop(loop)
-        call = ThreadCall(loop, self._call_in_loop, function, contextvars.copy_context())
+        way = self._way
+        if way is None or way[0] is not loop:
+            way = self._way = loop, into_loop(loop)
+        call = ThreadCall(*way, function, contextvars.copy_context())
         with self._lock:
             self.running += 1
             inbox = self._idle.pop() if self._idle else None

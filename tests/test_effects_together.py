@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import random
+import re
+import struct
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
 from pydantic import BaseModel
 
 from checkpoint_stores.codec import register_type
-from checkpoint_stores.errors import LeaseLostError, RunNotFoundError
+from checkpoint_stores.errors import CodecError, LeaseLostError, RunNotFoundError
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.memory import MemoryCheckpointStore
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import EffectRecord, Lease
+from checkpoint_stores.sql import postgres_statements
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from trailmark.testing.contract import OwnedRun, SetClock, new_run
 
@@ -119,6 +124,67 @@ async def test_effects_are_begun_over_a_connection_that_broke_while_it_rested(po
         ending = store.end_effect(replace(first, status="done"), runs[0].epoch)
         answers = await asyncio.gather(ending, *(store.begin_effect(effect_of(run.run_id), run.epoch) for run in runs[1:]))
         assert [answers[0].status, *(may_run for _, may_run in answers[1:])] == ["done", True, True]  # type: ignore[union-attr, misc]
+
+
+async def test_an_outcome_that_cannot_be_read_back_harms_no_other_effect_that_ends_beside_it(store: SQLCheckpointStore) -> None:
+    runs = [await new_run(store) for _ in range(6)]
+    begun = [(await store.begin_effect(effect_of(run.run_id), run.epoch))[0] for run in runs]
+    outcomes = [0, 1, nowhere(), 3, 4, 5]
+    done = [replace(record, status="done", outcome=outcome) for record, outcome in zip(begun, outcomes, strict=True)]
+    ends = (store.end_effect(record, run.epoch) for run, record in zip(runs, done, strict=True))
+    answers = await asyncio.gather(*ends, return_exceptions=True)
+    assert isinstance(answers.pop(2), CodecError)
+    assert [record.outcome for record in answers] == [0, 1, 3, 4, 5]  # type: ignore[union-attr]
+    assert [each.status for run in runs for each in await store.effects(run.run_id)] == [*2 * ["done"], "started", *3 * ["done"]]
+
+
+def nowhere() -> datetime:
+    """A time in a zone that this machine does not know by its name."""
+    head = b"TZif2" + bytes(15) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0) + b"UTC\0"
+    return datetime(2020, 1, 1, tzinfo=ZoneInfo.from_file(io.BytesIO(2 * head + b"\nUTC0\n"), key="Mars/Base"))
+
+
+class LosesItsAnswer:
+    """A prepared statement whose connection breaks once, behind the commit and before its answer."""
+
+    def __init__(self, statement: Any) -> None:
+        self._statement = statement
+        self.asked: list[int] = []
+
+    async def fetch(self, clock: int | None, *arrays: Any) -> Any:
+        found = await self._statement.fetch(clock, *arrays)
+        self.asked.append(len(arrays[0]))
+        if len(self.asked) == 2:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        return found
+
+
+async def test_a_connection_that_breaks_leaves_few_effects_of_many_in_doubt(postgres_url: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        runs = [await new_run(store) for _ in range(100)]
+        await store.inbox(runs[0].run_id)
+        desk = store._database.desk
+        statement = desk._start_effects = LosesItsAnswer(desk._start_effects)
+        answers = await asyncio.gather(*(store.begin_effect(effect_of(run.run_id), run.epoch) for run in runs))
+        in_doubt = [record for record, may_run in answers if not may_run]
+        assert 0 < len(in_doubt) == statement.asked[1] <= 16
+        assert {record.status for record in in_doubt} == {"in_doubt"}
+
+
+@pytest.mark.parametrize("name", ["START_EFFECTS", "END_EFFECTS"])
+async def test_effects_go_by_keys_where_the_tables_were_counted_while_they_were_small(postgres_url: str, name: str) -> None:
+    async with SQLCheckpointStore(postgres_url) as store:
+        run = await new_run(store)
+        await store.begin_effect(effect_of(run.run_id), run.epoch)
+    connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    await connection.execute("ANALYZE")
+    await connection.execute(postgres_statements.PLANNING)
+    text = getattr(postgres_statements, name)
+    await connection.execute(f"PREPARE its AS {text}")
+    places = max(int(place) for place in re.findall(r"\$(\d+)", text))
+    plan = "\n".join(line[0] for line in await connection.fetch(f"EXPLAIN EXECUTE its({', '.join(['NULL'] * places)})"))
+    await connection.close()
+    assert "Index Cond: (run_id = g.run_id)" in plan, plan
 
 
 # --- as if each were alone ------------------------------------------------------------------------------------------

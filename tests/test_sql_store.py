@@ -368,6 +368,17 @@ async def test_a_file_that_stays_locked_is_told(sqlite_url: str, monkeypatch: py
         await run.step()
 
 
+async def test_where_a_file_cannot_be_read_nothing_that_writes_to_it_stays(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(_database: SQLiteDatabase) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(SQLiteDatabase, "connect_reader", cannot)
+    before = set(threading.enumerate())
+    with pytest.raises(StoreUnavailableError):
+        await SQLCheckpointStore(sqlite_url).runs()
+    assert [thread.name for thread in set(threading.enumerate()) - before if thread.name == "trailmark-sqlite-writer"] == []
+
+
 async def test_whoever_is_cancelled_while_a_file_is_opened_leaves_no_thread_behind(sqlite_url: str) -> None:
     with closing(sqlite3.connect(file_of(sqlite_url), isolation_level=None)) as other:
         other.execute("CREATE TABLE theirs (n)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from checkpoint_stores import effects
@@ -11,7 +12,7 @@ from checkpoint_stores.records import EffectRecord
 from checkpoint_stores.sql import statements, transactions
 from checkpoint_stores.sql.database import Database
 from checkpoint_stores.sql.holding import Holding
-from checkpoint_stores.sql.lines import EffectLine, effect_line, effect_of, key_of
+from checkpoint_stores.sql.lines import EffectLine, details_of, effect_line, effect_of, key_of, outcome_of
 from checkpoint_stores.sql.matters import Ending, Starting
 from checkpoint_stores.sql.reading import Reading
 
@@ -38,7 +39,11 @@ class Effecting:
 
     async def end(self, effect: EffectRecord, epoch: int) -> EffectRecord:
         encode(effect.outcome, "outcome")  # what is no data is refused before anybody waits
-        ended: EffectRecord | None = await self._database.at_once(Ending(effect_line(effect), effect, epoch))
+        line = effect_line(replace(effect, by=None))
+        # Read back here: what cannot be read back is its own node's trouble, and nobody's whose effect ends at the same moment.
+        record = replace(effect, by=None, outcome=outcome_of(line))
+        held = details_of(replace(effect, by=None, reason=""))
+        ended: EffectRecord | None = await self._database.at_once(Ending(line, record, epoch, held))
         if ended is not None:
             return ended
         try:

@@ -422,10 +422,14 @@ def stored_of(key: bytes, found: Sequence[Iterable[Any]], chain: Chain) -> tuple
 
 def effect_line(effect: EffectRecord) -> Any:
     """The `EffectLine` of a record; UnserialisableError where its outcome is no data."""
-    details = {name: getattr(effect, name) for name in _EFFECT_DETAILS}
     outcome = encode(effect.outcome, "outcome") if effect.status == "done" else None
     times = (effect.started_at, effect.ended_at)
-    return EffectLine(key_of(effect.run_id), effect.key, effect.status, effect.epoch, effect.begun, *times, encode(details), outcome)
+    return EffectLine(key_of(effect.run_id), effect.key, effect.status, effect.epoch, effect.begun, *times, details_of(effect), outcome)
+
+
+def details_of(effect: EffectRecord) -> bytes:
+    """What a line of ``effects`` says of an effect beside its columns."""
+    return encode({name: getattr(effect, name) for name in _EFFECT_DETAILS})
 
 
 def effect_of(line: Any) -> EffectRecord:

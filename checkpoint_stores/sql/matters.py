@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import EffectRecord
-from checkpoint_stores.sql.lines import outcome_of
 
 
 class Asked(NamedTuple):
@@ -79,6 +78,8 @@ class Ending(NamedTuple):
     record: EffectRecord
     epoch: int
     """The lease under which it is written, which may not be the one that it was started under."""
+    held: bytes
+    """What its line says of it until then; where it says something else, more has happened to it than that it was started."""
 
     @property
     def key(self) -> tuple[bytes, str]:
@@ -87,7 +88,7 @@ class Ending(NamedTuple):
 
     def at(self, time: int) -> EffectRecord:
         """The record as it is written at ``time``."""
-        return replace(self.record, ended_at=time, outcome=outcome_of(self.line))
+        return replace(self.record, ended_at=time)
 
 
 Matter: TypeAlias = Asked | Taking | Looking | Finding | Surveying | AskingTime | Starting | Ending

@@ -48,6 +48,10 @@ _AT_ONCE: Final = 250
 _SURVEYED_AT_ONCE: Final = 50
 """Of so many runs all that there is of them comes in one answer."""
 
+_STARTED_AT_ONCE: Final = 16
+"""So many effects, begun and not carried out, are in doubt at the most where the connection breaks behind the statement and before its
+answer: somebody has to look after each."""
+
 _STANDING: Final = len(WatchedLine._fields)
 _PAYLOAD: Final = ROW_COLUMNS.index("payload") - 1
 
@@ -97,7 +101,7 @@ class PostgresDesk(PostgresQueue[Matter]):
             if future.done():
                 continue  # whoever asked has gone, and nothing was done yet
             name = _name_of(work)
-            if number >= _AT_ONCE or name in alone:
+            if number >= _AT_ONCE or name in alone or (type(work) is Starting and len(taken[Starting]) >= _STARTED_AT_ONCE):
                 rest.append(job)
                 continue
             number += 1
@@ -201,7 +205,7 @@ class PostgresDesk(PostgresQueue[Matter]):
         return _written(batch, found)
 
     async def _end(self, batch: list[Job[Ending]]) -> list[Outcome]:
-        lines = ((*work.line, work.epoch) for work, _ in batch)
+        lines = ((*work.line, work.epoch, work.held) for work, _ in batch)
         found = await self._end_effects.fetch(self._scribe.time(), *zip(*lines, strict=True))
         return _written(batch, found)
 

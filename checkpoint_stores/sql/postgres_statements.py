@@ -395,8 +395,8 @@ EFFECT_FIELDS: Final = [(column.name, _type_of(column)) for column in effects.co
 def _owned(fields: Sequence[tuple[str, str]]) -> str:
     """The lines given, of the runs that are still their owner's; a run that somebody is at just now is skipped."""
     return (
-        f"owned AS (SELECT g.* FROM {_unnested('g', fields, 2)} JOIN {runs.name} r ON r.run_id = g.run_id"
-        " WHERE r.epoch = g.lease FOR NO KEY UPDATE OF r SKIP LOCKED)"
+        f"owned AS MATERIALIZED (SELECT g.* FROM {_unnested('g', fields, 2)} CROSS JOIN LATERAL (SELECT FROM {runs.name} r"
+        " WHERE r.run_id = g.run_id AND r.epoch = g.lease FOR NO KEY UPDATE SKIP LOCKED) r)"
     )
 
 
@@ -414,10 +414,11 @@ START_EFFECTS: Final = _start_effects()
 Returns (run_id, key, started_at) for each that is; of the others nothing is written."""
 
 END_EFFECTS: Final = (
-    f"WITH {_owned([*EFFECT_FIELDS, ('lease', 'integer')])} UPDATE {effects.name} e"
+    f"WITH {_owned([*EFFECT_FIELDS, ('lease', 'integer'), ('held', 'bytea')])} UPDATE {effects.name} e"
     f" SET status = o.status, ended_at = {_NOW}, details = o.details, outcome = o.outcome FROM owned o"
-    " WHERE e.run_id = o.run_id AND e.key = o.key AND e.begun = o.begun AND e.status IN ('started', 'in_doubt')"
+    " WHERE e.run_id = o.run_id AND e.key = o.key AND e.begun = o.begun AND e.epoch = o.epoch AND e.started_at = o.started_at"
+    " AND e.details = o.held AND e.status IN ('started', 'in_doubt')"
     " RETURNING e.run_id, e.key, e.ended_at"
 )
-"""What became of side effects: $1 the clock or null, then arrays of all columns of ``effects``, and of the epochs that must be current.
+"""What became of side effects: $1 the clock or null, then arrays of all columns of ``effects``, of the epochs that must be current, and of the details as they must be.
 Returns (run_id, key, ended_at) for each that was waiting for this, as `effects.end` says; of the others nothing is written."""

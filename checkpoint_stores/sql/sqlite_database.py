@@ -72,9 +72,13 @@ class SQLiteDatabase(Database):
         assert self.scribe.now is not None  # noqa: S101 - SQLite runs in this process: the clock is this machine's, or virtual
         writer = SQLiteWriter(self.url, self.connect_writer, self.scribe.now)
         await writer.open()
-        self.writer = writer
-        self.reader = SQLiteReader(self.url, self.connect_reader, name="trailmark-sqlite-reader")
-        await self.reader.open()
+        reader = SQLiteReader(self.url, self.connect_reader, name="trailmark-sqlite-reader")
+        try:
+            await reader.open()
+        except BaseException:
+            await writer.close()
+            raise
+        self.writer, self.reader = writer, reader
         self.outside = SQLitePoller(self._connect, self.scribe.now, writer)
         writer.unheard = self.outside.watches.wake_all
 

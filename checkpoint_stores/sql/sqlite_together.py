@@ -92,7 +92,7 @@ def start_effects(execute: Execute, works: Sequence[Starting], now: int) -> None
 
 def end_effects(execute: Execute, works: Sequence[Ending], now: int) -> None:
     """What became of side effects; how many lines are written tells how many waited for it."""
-    _for_all(execute, statements.sqlite_end_effects, [(*work.line, work.epoch) for work in works], now)
+    _for_all(execute, statements.sqlite_end_effects, [(*work.line, work.epoch, work.held) for work in works], now)
 
 
 def follow(execute: Execute, rows: Sequence[tuple[Any, ...]], now: int) -> None:

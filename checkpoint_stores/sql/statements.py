@@ -248,13 +248,13 @@ def sqlite_start_effects(number: int) -> str:
 
 @cache
 def sqlite_end_effects(number: int) -> str:
-    """What became of side effects that waited for it, as `effects.end` says; parameters are the columns of ``effects`` and the epoch that
-    must be current, effect after effect, and when it is once."""
+    """What became of side effects that waited for it, as `effects.end` says; parameters are the columns of ``effects``, the epoch that
+    must be current and the details as they must be, effect after effect, and when it is once."""
     return (
-        f"{_given(number, *EFFECTS, 'lease')} UPDATE effects SET status = given.status, ended_at = ?, details = given.details,"
+        f"{_given(number, *EFFECTS, 'lease', 'held')} UPDATE effects SET status = given.status, ended_at = ?, details = given.details,"
         " outcome = given.outcome FROM given CROSS JOIN runs r WHERE r.run_id = given.run_id AND r.epoch = given.lease"
-        " AND effects.run_id = given.run_id AND effects.key = given.key AND effects.begun = given.begun"
-        " AND effects.status IN ('started', 'in_doubt')"
+        " AND effects.run_id = given.run_id AND effects.key = given.key AND effects.begun = given.begun AND effects.epoch = given.epoch"
+        " AND effects.started_at = given.started_at AND effects.details = given.held AND effects.status IN ('started', 'in_doubt')"
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -135,6 +136,78 @@ def test_all_who_ask_in_one_loop_share_a_way_and_its_files_are_closed_with_it() 
     del loop, first, second
     gc.collect()
     assert open_files() <= before
+
+
+def test_a_child_of_a_fork_that_calls_takes_no_call_of_its_parent_away() -> None:
+    async def main() -> tuple[list[Any], list[int]]:
+        loop, told, heard = asyncio.get_running_loop(), [], []
+        loop.set_exception_handler(lambda _loop, context: told.append(context))
+        call = into_loop(loop)
+        if (child := os.fork()) == 0:
+            call(heard.append, 0)
+            os._exit(0)
+        os.waitpid(child, 0)
+        in_threads(lambda: [call(heard.append, number) for number in (1, 2)])[0].join()
+        while len(heard) < 2:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return told, heard
+
+    assert asyncio.run(main()) == ([], [1, 2])
+
+
+def test_an_interruption_while_the_loop_hears_makes_it_deaf_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, struck = os.read, []
+
+    def interrupted(file: int, number: int) -> bytes:
+        found = read(file, number)
+        if not struck:
+            struck.append(file)
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    loop, heard = asyncio.SelectorEventLoop(), []
+    call = loop.run_until_complete(_way())
+    monkeypatch.setattr(os, "read", interrupted)
+
+    async def both_heard() -> None:
+        while len(heard) < 2:
+            await asyncio.sleep(0)
+
+    in_threads(lambda: call(heard.append, 1))[0].join()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(both_heard())
+    in_threads(lambda: call(heard.append, 2))[0].join()
+    loop.run_until_complete(both_heard())
+    loop.close()
+    assert (heard, len(struck)) == ([1, 2], 1)
+
+
+def test_loops_that_are_closed_leave_their_pipe_to_the_next() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(open_files())
+        kept = [asyncio.SelectorEventLoop() for _ in range(20)]
+        for loop in kept:
+            loop.run_until_complete(_way())
+            loop.close()
+        assert len(open_files()) <= before + 2
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("debug_first", [False, True])
+def test_a_loop_that_is_debugged_is_called_too(*, debug_first: bool) -> None:
+    async def main() -> bool:
+        loop, heard = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_debug(debug_first)
+        call = into_loop(loop)
+        loop.set_debug(not debug_first)
+        in_threads(lambda: call(heard.set))[0].join()
+        return await heard.wait()
+
+    assert asyncio.run(main())
 
 
 def test_where_no_more_files_may_be_opened_the_loop_is_called_its_own_way() -> None:

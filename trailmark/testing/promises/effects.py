@@ -125,6 +125,14 @@ class EffectContract:
             await store.end_effect(replace(effect(run, "credit"), status="done"), run.epoch)
         assert [each.name for each in await store.effects(run.run_id)] == ["debit"]
 
+    async def test_an_end_changes_nothing_but_what_became_of_the_effect(self, store: CheckpointStore) -> None:
+        run = await new_run(store)
+        begun, _ = await store.begin_effect(effect(run), run.epoch)
+        said = replace(begun, status="done", outcome=1, node="other", visit=9, name="credit", by="ana", started_at=5, epoch=7)
+        ended = await store.end_effect(said, run.epoch)
+        assert ended == replace(begun, status="done", outcome=1, ended_at=ended.ended_at)
+        assert await store.effects(run.run_id) == [ended]
+
     async def test_an_outcome_that_is_no_data_is_refused(self, store: CheckpointStore) -> None:
         run = await new_run(store)
         started, _ = await store.begin_effect(effect(run), run.epoch)
