@@ -88,7 +88,7 @@ class Source:
 
 @cache
 def sources() -> list[Source]:
-    paths = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "trailmark" / "testing").glob("*.py")]
+    paths = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "trailmark" / "testing").rglob("*.py")]
     return [Source(path) for path in paths if path != Path(__file__)]
 
 

@@ -28,7 +28,8 @@ class Effecting:
     async def begin(self, effect: EffectRecord, epoch: int, *, again: bool) -> tuple[EffectRecord, bool]:
         # Nearly every effect is asked for once, by the owner of its run, and then all it takes is a new line.
         first, _ = effects.begin(None, effect, epoch, 0, again=again)
-        started = await self._database.at_once(Starting(effect_line(first), first))
+        line = effect_line(first)
+        started = await self._database.at_once(Starting(line[:2], line, first))
         if started is not None:
             return started, True
         try:
@@ -43,7 +44,7 @@ class Effecting:
         # Read back here: what cannot be read back is its own node's trouble, and nobody's whose effect ends at the same moment.
         record = replace(effect, by=None, outcome=outcome_of(line))
         held = details_of(replace(effect, by=None, reason=""))
-        ended: EffectRecord | None = await self._database.at_once(Ending(line, record, epoch, held))
+        ended: EffectRecord | None = await self._database.at_once(Ending(line[:2], line, record, epoch, held))
         if ended is not None:
             return ended
         try:

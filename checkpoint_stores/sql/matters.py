@@ -56,14 +56,11 @@ class AskingTime(NamedTuple):
 class Starting(NamedTuple):
     """A side effect that is about to be carried out, for the first time; answered with its record."""
 
+    key: tuple[bytes, str]
+    """Of its run, and its own."""
     line: Any
     """The `EffectLine` of ``record``."""
     record: EffectRecord
-
-    @property
-    def key(self) -> tuple[bytes, str]:
-        """Which effect it is: of its run, its own."""
-        return self.line.run_id, self.line.key
 
     def at(self, time: int) -> EffectRecord:
         """The record as it is written at ``time``."""
@@ -73,6 +70,8 @@ class Starting(NamedTuple):
 class Ending(NamedTuple):
     """What became of a side effect; answered with its record."""
 
+    key: tuple[bytes, str]
+    """Of its run, and its own."""
     line: Any
     """The `EffectLine` of ``record``."""
     record: EffectRecord
@@ -80,11 +79,6 @@ class Ending(NamedTuple):
     """The lease under which it is written, which may not be the one that it was started under."""
     held: bytes
     """What its line says of it until then; where it says something else, more has happened to it than that it was started."""
-
-    @property
-    def key(self) -> tuple[bytes, str]:
-        """Which effect it is: of its run, its own."""
-        return self.line.run_id, self.line.key
 
     def at(self, time: int) -> EffectRecord:
         """The record as it is written at ``time``."""
