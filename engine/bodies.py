@@ -23,7 +23,7 @@ from engine.around import Around
 from engine.clock import Clock, Timer
 from engine.commands import StartBody
 from engine.context import RunFacts, StepContext, runs_in
-from engine.driving import DriveTask, HandedOverError, Strays
+from engine.driving import DriveTask, HandedOverError, Strays, context_outside
 from engine.effects import Effects
 from engine.errors import BranchError, EffectInDoubtError, NodeCancelledError, NodeTimeoutError, NoStepError
 from engine.events import BodyFailed, BodyReturned, BodyWaits, Event
@@ -249,7 +249,7 @@ class Bodies:
                     context = self._lent_context
                     self._lent = self._lent_context = None
             if context is not None:
-                context.revoke((self._interrupts and context.cancel.reason) or "the node has returned")
+                context.revoke(self._why_over(context, is_outside=raised is not None and task.outside > outside))
         if is_left:
             raise HandedOverError
         if raised is not None and task.outside > outside:
@@ -268,14 +268,24 @@ class Bodies:
             raise broken  # the store's error is no failure of the node: the run stops here, and can be resumed
         return self._failed(start, raised, started_at, context)
 
+    def _why_over(self, context: StepContext, *, is_outside: bool) -> str:
+        """Why the context of a lone body is of no use any more: of a plain function, which may be at it still."""
+        if self._interrupts:
+            return context.cancel.reason or "the run is to stop"
+        return "the run is no longer driven here" if is_outside else "the node has returned"
+
     async def _called(self, node: NodePlan, arguments: tuple[Any, ...], context: StepContext | None) -> Any:
         """What a lone node comes to that streams, or whose function is a plain one."""
         if node.streams:
             assert context is not None  # noqa: S101 - what streams speaks through one
             return await streamed(node, arguments, context)
-        call = self._threads.start(partial(node.fn, *arguments))  # type: ignore[arg-type, misc]
+        call = self._threads.start(partial(node.fn, *arguments), context_outside())  # type: ignore[arg-type, misc]
         try:
             return await call.answer
+        except asyncio.CancelledError:
+            if self._interrupts and call.answer.done() and not call.answer.cancelled():
+                return call.answer.result()  # it came in the very turn in which the run was to stop: what it returns counts
+            raise
         finally:
             self._strays.add(call.over)  # where nobody waits for it any more, and it is still about
 

@@ -44,6 +44,13 @@ class DriveTask(asyncio.Task[T], Generic[T]):
         super().cancel()
 
 
+def context_outside() -> contextvars.Context:
+    """A copy of the context for what runs in a thread: whatever it begins there that cancels the task comes from outside."""
+    context = contextvars.copy_context()
+    context.run(_WITHIN.set, None)
+    return context
+
+
 def goes_up(error: BaseException) -> bool:
     """Whether it is no failure of the code it came up in: the process, the loop or a coroutine is to end, or this very task was cancelled."""
     task = asyncio.current_task()

@@ -31,19 +31,24 @@ class NodeThreads:
         self.running = 0
         """Functions that have not returned yet, abandoned ones included."""
 
-    def start(self, function: Callable[[], Any]) -> ThreadCall:
-        """Start ``function`` in a thread, in a copy of the caller's context."""
+    def start(self, function: Callable[[], Any], context: contextvars.Context | None = None) -> ThreadCall:
+        """Start ``function`` in a thread, in a context of its own (default: a copy of the caller's)."""
         loop = asyncio.get_running_loop()
         way = self._way
         if way is None or way[0] is not loop:
             way = self._way = loop, into_loop(loop)
-        call = ThreadCall(*way, function, contextvars.copy_context())
+        call = ThreadCall(*way, function, contextvars.copy_context() if context is None else context)
         with self._lock:
             self.running += 1
             inbox = self._idle.pop() if self._idle else None
         if inbox is None:
             inbox = queue.SimpleQueue()
-            threading.Thread(target=self._serve, args=(inbox,), name="trailmark-node", daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(inbox,), name="trailmark-node", daemon=True).start()
+            except RuntimeError:  # there may be no more threads
+                with self._lock:
+                    self.running -= 1
+                raise
         inbox.put(call)
         return call
 

@@ -146,6 +146,58 @@ async def test_a_plain_node_without_a_context_learns_that_it_is_over_though_it_a
         assert await heard == 2 * ("the run was cancelled: wrong vendor",)
 
 
+async def test_a_plain_node_by_which_the_program_ends_is_no_failed_one() -> None:
+    loop, may_end = asyncio.get_running_loop(), threading.Event()
+
+    def end_the_program() -> None:
+        for task in asyncio.all_tasks(loop):
+            if task.get_name().startswith("trailmark run"):
+                task.cancel()
+
+    def body(state: Any) -> None:
+        loop.call_soon_threadsafe(end_the_program)
+        may_end.wait(20)
+
+    flow = Flow("single", {"amount": int}).add_node("body", body)
+    async with (
+        MemoryCheckpointStore() as store,
+        GraphExecutor(flow.set_entry("body").add_edge("body", END).compile(), store=store) as executor,
+    ):
+        with pytest.raises(asyncio.CancelledError):
+            await executor.execute({"amount": 1})
+        may_end.set()
+        assert [run.status for run in await store.runs()] == ["ready"]
+
+
+async def test_what_a_plain_node_has_returned_as_its_run_is_given_back_counts() -> None:
+    loop, answered = asyncio.get_running_loop(), threading.Event()
+    drivers: list[Any] = []
+
+    def meanwhile() -> None:
+        answered.set()
+        while not threads_are_idle():  # the loop stands still until the thread has answered: what comes then comes in the same turn
+            pass
+        loop.call_soon(drivers[0].give_back)
+
+    def threads_are_idle() -> bool:
+        return executor.statistics().threads == 0
+
+    def body(state: Any) -> dict[str, Any]:
+        loop.call_soon_threadsafe(meanwhile)
+        answered.wait(20)
+        return {"amount": 2}
+
+    flow = Flow("single", {"amount": int}).add_node("body", body)
+    async with (
+        MemoryCheckpointStore() as store,
+        GraphExecutor(flow.set_entry("body").add_edge("body", END).compile(), store=store) as executor,
+    ):
+        handle = await executor.start({"amount": 1})
+        drivers.append(executor._drives.driver(handle.run_id))
+        result = await handle.result()
+        assert (result.status, result.values) == ("completed", {"amount": 2})
+
+
 async def test_a_node_hears_that_it_is_to_stop_within_a_tenth_of_a_second() -> None:
     """Of 40 runs that are cancelled while a plain node waits in its thread, 38 must have told it by then."""
     begun: dict[str, threading.Event] = {}

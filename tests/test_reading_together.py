@@ -73,6 +73,19 @@ async def waiting(store: SQLCheckpointStore) -> OwnedRun:
     return run
 
 
+async def asked_much(store: SQLCheckpointStore, tickets: int = 1, size: int = 10) -> OwnedRun:
+    run = await steps(store)
+    for number in range(tickets):
+        await run.open_barrier(f"review#{number + 1}", park=False, payload={"text": "x" * size})
+    return run
+
+
+async def answered_at_length(store: SQLCheckpointStore) -> OwnedRun:
+    run = await asked_much(store)
+    await store.decide(run.run_id, "review", Verdict(reason="x" * 50_000))
+    return run
+
+
 async def ended(store: SQLCheckpointStore) -> OwnedRun:
     run = await steps(store)
     await run.end()
@@ -87,7 +100,7 @@ async def forked(store: SQLCheckpointStore) -> OwnedRun:
     return OwnedRun(store, await store.create(new, first))
 
 
-FEW = postgres_statements.FEW_ROWS
+FEW = postgres_statements.FEW
 SHAPES: dict[str, Callable[[SQLCheckpointStore], Awaitable[OwnedRun]]] = {
     "short": steps,
     "just few rows": lambda store: steps(store, FEW - 1),
@@ -101,6 +114,10 @@ SHAPES: dict[str, Callable[[SQLCheckpointStore], Awaitable[OwnedRun]]] = {
     "with a snapshot and many rows": lambda store: snapped(store, behind=2 * FEW),
     "pruned": pruned,
     "waiting and decided": waiting,
+    "with a large ticket": lambda store: asked_much(store, size=50_000),
+    "with just few tickets": lambda store: asked_much(store, FEW),
+    "with many tickets": lambda store: asked_much(store, FEW + 1),
+    "answered at length": answered_at_length,
     "ended": ended,
     "forked": forked,
 }
@@ -167,3 +184,30 @@ async def test_runs_are_read_over_a_connection_that_broke_while_it_rested(postgr
     await connection.close()
     found = await asyncio.gather(*(told(store, run.run_id) for run in runs))
     assert [record.run_id for _, record, _ in found] == [run.run_id for run in runs]
+
+
+async def test_a_connection_that_died_without_a_word_keeps_no_reader_and_no_end_waiting(
+    store: SQLCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoint_stores.sql.postgres_desk._READING_SECONDS", 0.2)
+    runs = [await steps(store) for _ in range(3)]
+    await store.run(runs[0].run_id)
+    store._database.desk._connection._transport.pause_reading()
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(*(told(store, run.run_id) for run in runs))
+        assert [record.run_id for _, record, _ in found] == [run.run_id for run in runs]
+        await store.inbox(runs[0].run_id)
+        store._database.desk._connection._transport.pause_reading()
+        waiting = asyncio.ensure_future(store.run(runs[0].run_id))
+        await asyncio.sleep(0)
+        await store.close()
+        await asyncio.wait([waiting])
+
+
+@pytest.mark.parametrize("table", ["decisions", "barriers"])
+async def test_checkpoints_are_read_though_a_letter_is_damaged(store: SQLCheckpointStore, table: str) -> None:
+    run = await waiting(store)
+    await store._database.transact(
+        lambda wire, _scribe: wire.fetch(f"UPDATE {table} SET details = %2 WHERE run_id = %1", key_of(run.run_id), b"\0\xff")
+    )
+    assert [row.seq for row in (await store.load(run.run_id))[1]] == [1, 2, 3, 4, 5]

@@ -39,11 +39,14 @@ from checkpoint_stores.sql.matters import Asked, AskingTime, Ending, Finding, Lo
 from checkpoint_stores.sql.places import POSTGRES_CLOCK
 from checkpoint_stores.sql.postgres_queue import Job, PostgresQueue
 from checkpoint_stores.sql.settling import Answer, Outcome
-from checkpoint_stores.sql.statements import ROW_COLUMNS
+from checkpoint_stores.sql.statements import BARRIERS, DECISIONS, ROW_COLUMNS
 from checkpoint_stores.sql.transactions import Scribe, attempt_row
 
 _AT_ONCE: Final = 250
 """Judging takes the loop's time: no batch may take it for long."""
+
+_READING_SECONDS: Final = 3.0
+"""So long a connection may take to say how a run stands; many wait behind it who could ask over others."""
 
 _SURVEYED_AT_ONCE: Final = 50
 """Of so many runs all that there is of them comes in one answer."""
@@ -53,7 +56,8 @@ _STARTED_AT_ONCE: Final = 16
 answer: somebody has to look after each."""
 
 _STANDING: Final = len(WatchedLine._fields)
-_PAYLOAD: Final = ROW_COLUMNS.index("payload") - 1
+_LARGE: Final = (-1, ROW_COLUMNS.index("payload") - 1, BARRIERS.index("details"), DECISIONS.index("details"))
+"""Where snapshots, rows, tickets and decisions hold what may be large."""
 
 
 class PostgresDesk(PostgresQueue[Matter]):
@@ -115,6 +119,10 @@ class PostgresDesk(PostgresQueue[Matter]):
         try:
             await self._prepare()
             return await self._carry_out[type(batch[0][0])](batch)
+        except TimeoutError:
+            # Nobody is there any more, and nobody has said so.  Nothing was to be written.
+            self._connection.terminate()
+            return _the_long_way(batch)
         except Exception as error:
             if not faults.is_of_a_driver(error):
                 raise
@@ -187,7 +195,7 @@ class PostgresDesk(PostgresQueue[Matter]):
         return [line[: len(RunLine._fields)] for line in map(tuple, found)]
 
     async def _find(self, batch: list[Job[Finding]]) -> list[Outcome]:
-        lines = await self._read_runs.fetch(self._scribe.time(), list({work.key for work, _ in batch}))
+        lines = await self._read_runs.fetch(self._scribe.time(), list({work.key for work, _ in batch}), timeout=_READING_SECONDS)
         found = {line[0]: tuple(line) for line in lines}
         return [(future, found.get(work.key), None) for work, future in batch]
 
@@ -195,7 +203,7 @@ class PostgresDesk(PostgresQueue[Matter]):
         keys = list({work.key for work, _ in batch})
         found: dict[bytes, Found] = {}
         for first in range(0, len(keys), _SURVEYED_AT_ONCE):
-            lines = await self._read_standings.fetch(self._scribe.time(), keys[first : first + _SURVEYED_AT_ONCE])
+            lines = await self._read_standings.fetch(self._scribe.time(), keys[first : first + _SURVEYED_AT_ONCE], timeout=_READING_SECONDS)
             found.update((line[0], parts) for line in lines if (parts := _parts_of(tuple(line))) is not None)
         return [(future, found.get(work.key), None) for work, future in batch]
 
@@ -211,11 +219,11 @@ class PostgresDesk(PostgresQueue[Matter]):
 
     # --- the clock and inboxes ----------------------------------------------------------------------------------------------------
     async def _tell_time(self, batch: list[Job[AskingTime]]) -> list[Outcome]:
-        now = await self._connection.fetchval(f"SELECT {POSTGRES_CLOCK}")
+        now = await self._connection.fetchval(f"SELECT {POSTGRES_CLOCK}", timeout=_READING_SECONDS)
         return [(future, now, None) for _, future in batch]
 
     async def _look(self, batch: list[Job[Looking]]) -> list[Outcome]:
-        found = {line[0]: line[1:] for line in await self._read_inboxes.fetch([work.key for work, _ in batch])}
+        found = {line[0]: line[1:] for line in await self._read_inboxes.fetch([work.key for work, _ in batch], timeout=_READING_SECONDS)}
         return [
             (future, inbox_of(*found[work.key]), None) if work.key in found else (future, None, RunNotFoundError(work.run_id))
             for work, future in batch
@@ -224,11 +232,11 @@ class PostgresDesk(PostgresQueue[Matter]):
 
 def _parts_of(line: tuple[Any, ...]) -> Found | None:
     """What `statements.standing` asks for; None where it is much."""
-    snapshots, rows, barriers, decisions = line[_STANDING:]
-    is_much = (
-        len(rows) > postgres_statements.FEW_ROWS or None in [row[_PAYLOAD] for row in rows] or None in [each[-1] for each in snapshots]
+    parts = line[_STANDING:]
+    is_much = any(
+        len(lines) > postgres_statements.FEW or None in [each[place] for each in lines] for lines, place in zip(parts, _LARGE, strict=True)
     )
-    return None if is_much else ([line[:_STANDING]], snapshots, rows, barriers, decisions)
+    return None if is_much else ([line[:_STANDING]], *parts)
 
 
 def _name_of(work: Matter) -> tuple[Any, ...] | None:

@@ -290,13 +290,14 @@ READ_INBOXES: Final = (
 )
 """The inboxes of runs: of each its revision, the request to cancel, its live barriers, its decisions not yet consumed."""
 
-FEW_ROWS: Final = 64
+FEW: Final = 64
 _FEW_BYTES: Final = 4_096
 
 
-def _little(table: str) -> str:
-    """A line's payload where it is no large one: those of many runs come in one answer."""
-    return f"CASE WHEN octet_length({table}.payload) <= {_FEW_BYTES} THEN {table}.payload END"
+def _few(table: str, names: Sequence[str], large: str, which: str) -> str:
+    """Lines of a run, one more than `FEW` at the most; what is large in one is null: those of many runs come in one answer."""
+    given = [f"CASE WHEN octet_length(l.{name}) <= {_FEW_BYTES} THEN l.{name} END" if name == large else f"l.{name}" for name in names]
+    return f"ARRAY(SELECT ROW({', '.join(given)}) FROM {table} l WHERE l.run_id = r.run_id {which})"
 
 
 _WATCHED: Final = f"{', '.join(f'r.{name}' for name in RUN_COLUMNS)}, {', '.join(f'w.{name}' for name in OWNER_COLUMNS)}, {_NOW}"
@@ -307,16 +308,17 @@ _WHICH: Final = (
 READ_RUNS: Final = f"SELECT {_WATCHED} {_WHICH}"
 """Runs, each with its owner's line and the clock: $1 the clock or null, $2 which."""
 
-READ_STANDINGS: Final = (
-    f"SELECT {_WATCHED},"
-    f" ARRAY(SELECT ROW(s.seq, s.digest, s.seal, {_little('s')}) FROM {snapshots.name} s WHERE s.run_id = r.run_id ORDER BY s.seq DESC LIMIT 1),"
-    f" ARRAY(SELECT ROW({', '.join(_little('k') if name == 'payload' else f'k.{name}' for name in ROW_COLUMNS[1:])})"
-    f" FROM {checkpoints.name} k WHERE k.run_id = r.run_id AND k.seq >="
-    f" coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = r.run_id), 0) ORDER BY k.seq LIMIT {FEW_ROWS + 1}),"
-    f" {_INBOX} {_WHICH}"
+_NEWEST: Final = f"coalesce((SELECT max(s.seq) FROM {snapshots.name} s WHERE s.run_id = r.run_id), 0)"
+_STANDING: Final = (
+    _few(snapshots.name, ("seq", "digest", "seal", "payload"), "payload", "ORDER BY l.seq DESC LIMIT 1"),
+    _few(checkpoints.name, ROW_COLUMNS[1:], "payload", f"AND l.seq >= {_NEWEST} ORDER BY l.seq LIMIT {FEW + 1}"),
+    _few(barriers.name, BARRIERS, "details", f"AND l.status IN ('open', 'decided') ORDER BY l.opened_at, l.ticket LIMIT {FEW + 1}"),
+    _few(decisions.name, DECISIONS, "details", f"AND l.consumed_seq IS NULL ORDER BY l.decided_at, l.id LIMIT {FEW + 1}"),
 )
+
+READ_STANDINGS: Final = f"SELECT {_WATCHED}, {', '.join(_STANDING)} {_WHICH}"
 """How runs stand: $1 the clock or null, $2 which.  Of each its line with its owner's and the clock, its newest snapshot, its rows from
-there on (one more than `FEW_ROWS` at the most), and its inbox; instead of a large payload null."""
+there on, and its inbox; see `_few`."""
 
 _CASE_FIELDS: Final = [("run_id", "bytea"), ("version", "text"), ("added", "integer"), ("wakes", "boolean")]
 _SETTLED_FIELDS: Final = [("run_id", "bytea"), ("ticket", "text"), ("status", "text")]

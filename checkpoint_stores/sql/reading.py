@@ -69,9 +69,6 @@ class Reading:
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
         key = key_of(run_id)
         last = statements.NEWEST if upto is None else upto
-        little: Found | None = await self._database.at_once(Surveying(key)) if upto is None else None
-        if little is not None and (standing := self._standing(key, little)) is not None and standing[1] is not None:
-            return standing[1]
         found = await self._database.fetch_through(statements.newest_part(key, last), partial(self._sound_part, key, upto, _is_enough))
         if found is None:
             found = await self._database.fetch_through(statements.whole_part(key, last), partial(self._sound_part, key, upto, _is_there))
