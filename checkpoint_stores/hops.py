@@ -2,7 +2,7 @@
 
 That one writes into a socket, and the loop reads it until nothing more comes;
 here it is a byte in a pipe that the loop listens to.  Of a durable step on
-SQLite the difference was a twelfth.  A byte only wakes: what is to be called
+SQLite the difference was a sixteenth to a twelfth.  A byte only wakes: what is to be called
 stands where the loop keeps what is ready, so one too many, or one that somebody
 else has written (the child of a fork), or that was lost, harms nothing.
 Knows neither threads nor what is called.
