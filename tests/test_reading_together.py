@@ -211,3 +211,13 @@ async def test_checkpoints_are_read_though_a_letter_is_damaged(store: SQLCheckpo
         lambda wire, _scribe: wire.fetch(f"UPDATE {table} SET details = %2 WHERE run_id = %1", key_of(run.run_id), b"\0\xff")
     )
     assert [row.seq for row in (await store.load(run.run_id))[1]] == [1, 2, 3, 4, 5]
+
+
+async def test_where_no_connection_can_be_made_in_time_runs_are_read_over_another(store: SQLCheckpointStore) -> None:
+    async def in_vain() -> None:
+        raise TimeoutError
+
+    run = await steps(store)
+    store._database.desk._connect = in_vain
+    assert store._database.desk._connection is None
+    assert (await store.run(run.run_id)).run_id == run.run_id

@@ -120,8 +120,9 @@ class PostgresDesk(PostgresQueue[Matter]):
             await self._prepare()
             return await self._carry_out[type(batch[0][0])](batch)
         except TimeoutError:
-            # Nobody is there any more, and nobody has said so.  Nothing was to be written.
-            self._connection.terminate()
+            # Nobody is there any more, and nobody has said so: to close it in order would take its time as well.
+            if self._connection is not None:
+                self._connection.terminate()
             return _the_long_way(batch)
         except Exception as error:
             if not faults.is_of_a_driver(error):
