@@ -33,6 +33,8 @@ from checkpoint_stores.errors import (
     UnknownEffectError,
     UnknownGrantError,
 )
+from checkpoint_stores.fold import RunState
+from checkpoint_stores.folding import folded
 from checkpoint_stores.grants import is_live
 from checkpoint_stores.ids import new_id, new_worker_id
 from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, due_at, found_run, held_run, stats_of
@@ -342,10 +344,13 @@ class MemoryCheckpointStore:
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return sound_part(self.chain, held_run(self.database, run_id).stored(), upto)
 
+    async def folded(self, run_id: str, upto: int | None = None) -> RunState:
+        return folded(run_id, *await self.load(run_id, upto))
+
     async def standing(self, run_id: str) -> Standing:
         held = found_run(self.database, run_id)
-        snapshot, rows = sound_part(self.chain, held.stored(), None)
-        return Standing(self._record(held), snapshot, rows, await self.inbox(held.record.run_id), self._now())
+        run_id = held.record.run_id
+        return Standing(self._record(held), await self.folded(run_id), await self.inbox(run_id), self._now())
 
     async def head(self, run_id: str) -> int:
         return held_run(self.database, run_id).rows[-1].seq

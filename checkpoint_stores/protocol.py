@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, TypeGuard
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import ArgumentError
+from checkpoint_stores.fold import RunState
 from checkpoint_stores.records import (
     Amendment,
     BarrierRecord,
@@ -452,13 +453,29 @@ class Decides(Protocol):
         ...
 
 
-class TakesUp(CheckpointStore, Protocol):
-    """A store that takes a run with what its new owner makes of it at once.  Optional: any other is asked for the single parts."""
+class Folds(CheckpointStore, Protocol):
+    """A store that folds a run where it reads it: not in the loop, and never all of its rows at once.  Optional: of any other they are loaded."""
+
+    async def folded(self, run_id: str, upto: int | None = None) -> RunState:
+        """What the snapshot and the rows that `load` gives come to; the caller has it to himself.
+
+        Raises what `load` raises; CheckpointCorruptError also where a row cannot be folded.
+        """
+        ...
+
+
+def folds(store: CheckpointStore) -> TypeGuard[Folds]:
+    """Whether a store offers what `Folds` adds."""
+    return hasattr(store, "folded")
+
+
+class TakesUp(Folds, Protocol):
+    """A store that also takes a run with what its new owner makes of it at once.  Optional: any other is asked for the single parts."""
 
     async def standing(self, run_id: str) -> Standing:
-        """What `run`, `load` and `inbox` tell of a run, as of one moment.
+        """What `run` and `inbox` tell of a run, and what the rows come to that `load` gives, as of one moment.
 
-        Raises what `run` and `load` raise.
+        Raises what `run` and `load` raise; CheckpointCorruptError also where a row cannot be folded.
         """
         ...
 
@@ -476,7 +493,7 @@ class TakesUp(CheckpointStore, Protocol):
 
 def takes_up(store: CheckpointStore) -> TypeGuard[TakesUp]:
     """Whether a store offers what `TakesUp` adds."""
-    return hasattr(store, "standing") and hasattr(store, "take_up")
+    return folds(store) and hasattr(store, "standing") and hasattr(store, "take_up")
 
 
 DEFAULT_LEASE = timedelta(seconds=30)

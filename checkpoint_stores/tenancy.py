@@ -12,7 +12,8 @@ from typing import Any, Final, Self
 
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.errors import AmbiguousRunError, ArgumentError, RunNotFoundError, TenantError, UnknownGrantError
-from checkpoint_stores.protocol import CheckpointStore, Decides, Transaction, Watch, takes_up
+from checkpoint_stores.fold import RunState
+from checkpoint_stores.protocol import CheckpointStore, Decides, Transaction, Watch, folds, takes_up
 from checkpoint_stores.records import (
     Amendment,
     BarrierRecord,
@@ -55,6 +56,9 @@ class TenantStore:
         self.url = store.url
         self.chain = store.chain
         self._own: set[str] = set()
+        if folds(store):
+            self._folding = store
+            self.folded = self._folded
         if takes_up(store):
             self._taking = store
             self.standing, self.take_up = self._standing, self._take_up
@@ -199,6 +203,10 @@ class TenantStore:
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         await self._check(run_id)
         return await self._store.load(run_id, upto)
+
+    async def _folded(self, run_id: str, upto: int | None = None) -> RunState:
+        await self._check(run_id)
+        return await self._folding.folded(run_id, upto)
 
     async def head(self, run_id: str) -> int:
         await self._check(run_id)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from checkpoint_stores.codec import decode, unpack
-from checkpoint_stores.errors import CheckpointCorruptError
-from checkpoint_stores.fold import RunState, fold
-from checkpoint_stores.protocol import CheckpointStore
-from checkpoint_stores.records import Lease, Row, Snapshot
+from checkpoint_stores.fold import RunState
+from checkpoint_stores.folding import apply_row, folded
+from checkpoint_stores.protocol import CheckpointStore, folds
+from checkpoint_stores.records import Lease
 
 
 async def load_state(store: CheckpointStore, run_id: str, upto: int | None = None) -> RunState:
@@ -16,21 +13,9 @@ async def load_state(store: CheckpointStore, run_id: str, upto: int | None = Non
 
     Raises RunNotFoundError, CheckpointNotFoundError, CheckpointCorruptError (naming the run and the first bad seq).
     """
+    if folds(store):
+        return await store.folded(run_id, upto)
     return folded(run_id, *await store.load(run_id, upto))
-
-
-def folded(run_id: str, snapshot: Snapshot | None, rows: Iterable[Row]) -> RunState:
-    """The state that a snapshot and the rows behind it come to.  Raises CheckpointCorruptError."""
-    if snapshot is None:
-        state = RunState(run_id)
-    else:
-        try:
-            state = RunState.restored(run_id, decode(snapshot.payload), snapshot.digest)
-        except Exception as error:
-            raise CheckpointCorruptError(run_id, snapshot.seq, f"its snapshot cannot be read ({error})") from error
-    for row in rows:
-        apply_row(state, row)
-    return state
 
 
 async def catch_up(store: CheckpointStore, state: RunState, upto: int | None = None) -> int:
@@ -55,11 +40,3 @@ async def catch_up_with(store: CheckpointStore, state: RunState, lease: Lease) -
         apply_row(state, lease.row)
     else:
         await catch_up(store, state)
-
-
-def apply_row(state: RunState, row: Row) -> None:
-    """Decode and fold one stored row.  Raises CheckpointCorruptError."""
-    try:
-        fold(state, row, unpack(row.payload))
-    except Exception as error:
-        raise CheckpointCorruptError(row.run_id, row.seq, f"its payload cannot be folded ({type(error).__name__}: {error})") from error

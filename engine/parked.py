@@ -1,7 +1,7 @@
 """A run that this process has parked, as it stands: who keeps its handle and decides here need not have it read again.
 
 What was committed last is known here, and so is what came of it; whether anybody has moved the run since is seen by the transaction
-that takes it, as ever.  What it is gone on with is a copy, as if a snapshot had been read: whoever has the result of the drive keeps
+that takes it, as ever.  What it is gone on with is a copy, as it would be read: whoever has the result of the drive keeps
 what he has seen.  Pure; knows no store.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from checkpoint_stores.codec import encode
+from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.fold import RunState
-from checkpoint_stores.records import BarrierRecord, Inbox, RunRecord, Snapshot, Standing
+from checkpoint_stores.records import BarrierRecord, Inbox, RunRecord, Standing
 
 MOST_BYTES: Final = 65_536
 """A larger state is read again, in a thread: copying it would hold the loop up."""
@@ -35,5 +35,6 @@ class Parked(NamedTuple):
         run = replace(
             self.run, status="waiting", owner=None, epoch=self.epoch, attempt=state.attempt, head_seq=state.seq, inbox_rev=self.inbox_rev
         )
-        snapshot = Snapshot(run.run_id, state.seq, encode(state.dump()), state.digest)
-        return Standing(run, snapshot, [], Inbox(self.inbox_rev, None, self.opened, ()), now)
+        copy = RunState.restored(run.run_id, decode(encode(state.dump())), state.digest)
+        copy.weight = state.weight
+        return Standing(run, copy, Inbox(self.inbox_rev, None, self.opened, ()), now)

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from checkpoint_stores.codec import encode, materialise, pack, unpack
 from checkpoint_stores.errors import UnserialisableError
 from checkpoint_stores.fold import OPEN, PARKED, WAIT, RunState, Scope, begin_child
+from checkpoint_stores.folding import apply_row
 from checkpoint_stores.ops import VALUE_OPS, Op
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import DecisionRecord, Row, SignalRecord
@@ -33,7 +34,7 @@ from engine.errors import NodeError, RejectedError, WrongFlowError
 from engine.events import Arrived, BranchEnded, DeadlinePassed, Event, Signalled, Voted, WaitOver
 from engine.graph import FlowGraph
 from engine.leaving import chosen
-from engine.loading import apply_row, load_state
+from engine.loading import load_state
 from engine.migration import chain_from
 from engine.outcomes import DELETE
 from engine.plan import END, EdgePlan, NodePlan, ParallelPlan, Plan

@@ -23,7 +23,7 @@ from engine.decisions import Decision
 from engine.drives import Drive, Drives
 from engine.errors import DrivenHereError, ExecutorClosedError, WrongFlowError
 from engine.graph import FlowGraph
-from engine.loading import catch_up, catch_up_with, folded, load_state
+from engine.loading import catch_up, catch_up_with, load_state
 from engine.result import RunResult
 from engine.taking_up import NotAtOnceError, Said, attempted, decided, may_be_taken_up
 
@@ -106,14 +106,9 @@ class Taker:
         run = standing.run
         return self._at_once and may_be_taken_up(run, standing.inbox) and run.graph_hash == self._graph.graph_hash
 
-    async def _take_up(self, standing: Standing, said: Said, decided: DecisionRecord | None = None, *, weight: int = 0) -> Taken:
-        """Take a run as it was read; ``weight`` is that of the rows its snapshot stands for and no stored one does.
-
-        Raises RunMovedError, NotAtOnceError, and what `take` raises.
-        """
-        run, snapshot, rows, inbox, _ = standing
-        state = folded(run.run_id, snapshot, rows)
-        state.weight += weight
+    async def _take_up(self, standing: Standing, said: Said, decided: DecisionRecord | None = None) -> Taken:
+        """Take a run as it was read.  Raises RunMovedError, NotAtOnceError, and what `take` raises."""
+        run, state, inbox, _ = standing
         taking = attempted(self._store.chain, run, state, said.details(state), owner=self._store.worker_id, decided=decided)
         if decided is not None:
             inbox = inbox._replace(rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
@@ -131,7 +126,7 @@ class Taker:
             except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
                 return None
             try:
-                record = await self._decide_on(store, standing, barrier, decision, weight=parked.state.weight)
+                record = await self._decide_on(store, standing, barrier, decision)
             except _NotReachedError:
                 return None  # each try waits as long for a file that is locked
             if record is not None:
@@ -146,9 +141,7 @@ class Taker:
             return await self._decide_on(store, standing, barrier, decision)
         return None
 
-    async def _decide_on(
-        self, store: TakesUp, standing: Standing, barrier: str, decision: Decision, *, weight: int = 0
-    ) -> DecisionRecord | None:
+    async def _decide_on(self, store: TakesUp, standing: Standing, barrier: str, decision: Decision) -> DecisionRecord | None:
         """Raises _NotReachedError."""
         record = None
         try:
@@ -156,7 +149,7 @@ class Taker:
             if record is None or standing.run.flow != self._graph.name or not self._may_take_up(standing):
                 return None
             self._check_open()
-            await self._take_up(standing, Said(), record, weight=weight)
+            await self._take_up(standing, Said(), record)
         except StoreUnavailableError:
             # It may be in; then the run has been given back.
             if record is None or all(each.id != record.id for each in await store.decisions(record.run_id)):

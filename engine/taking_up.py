@@ -18,10 +18,10 @@ from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.deciding import find_ticket, judge, tickets_counting_for
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.fold import RunState
+from checkpoint_stores.folding import apply_row
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import Decides
 from checkpoint_stores.records import BarrierRecord, Commit, DecisionRecord, Inbox, Resumption, Row, RunRecord, Standing
-from engine.loading import apply_row
 
 
 class NotAtOnceError(Exception):
@@ -90,7 +90,7 @@ def decided(standing: Standing, barrier: str, decision: Decides) -> DecisionReco
 
     Raises what `deciding.find_ticket` and `deciding.judge` raise, UnserialisableError.
     """
-    run, _, _, inbox, now = standing
+    run, _, inbox, now = standing
     if run.status != "waiting":
         return None
     ticket = find_ticket(run, barrier, inbox.barriers, None)

@@ -505,7 +505,7 @@ async def test_a_tenant_finds_no_run_of_another_whatever_it_asks(store: Any) -> 
             return [row async for row in rival.history(run_id)]
 
         asks: list[Callable[[], Any]] = [
-            lambda: rival.run(run_id), lambda: rival.run(run_id[:13]), lambda: rival.load(run_id), history, lambda: rival.inbox(run_id),
+            lambda: rival.run(run_id), lambda: rival.run(run_id[:13]), lambda: rival.load(run_id), lambda: rival.folded(run_id), history, lambda: rival.inbox(run_id),
             lambda: rival.verify(run_id), lambda: rival.barriers(run_id=run_id), lambda: rival.decisions(run_id),
             lambda: rival.decide(run_id, "gate", Decision.approve(by="eve")), lambda: rival.signal(run_id, "paid"),
             lambda: rival.signals(run_id), lambda: rival.effects(run_id), lambda: rival.runs(before=run_id),

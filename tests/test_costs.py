@@ -11,6 +11,7 @@ import gc
 import re
 import sqlite3
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +27,8 @@ import pytest
 from pydantic import BaseModel
 
 from checkpoint_stores.fold import RunState
+from checkpoint_stores.folding import apply_row
 from checkpoint_stores.hops import _Ear
-from engine.loading import apply_row
 from trailmark import END, Decision, Flow, FlowGraph, GraphExecutor, Retry, RunFailedError, StepContext
 from trailmark.checkpoint_stores import CheckpointStore, EffectRecord, MemoryCheckpointStore, SQLCheckpointStore
 from trailmark.reducers import append, sum_
@@ -394,6 +395,49 @@ async def test_a_row_takes_as_few_bytecodes_to_check_and_fold_late_as_early() ->
     early, late = parts[1] / 100, parts[9] / 100
     assert late <= 1.02 * early
     assert late <= 570  # 542 on Python 3.11
+
+
+def asking_after(steps: int) -> FlowGraph:
+    """Each step appends so much that no snapshot pays; then people are asked."""
+    flow = Flow("asking_after", Journal)
+
+    @flow.node
+    async def write(state: Journal) -> dict[str, Any]:
+        return {"log": ["x" * 1_000], "n": state.n + 1}
+
+    flow.add_barrier("asked", prompt="Go on?", approvers={"ana"}).set_entry("write").add_edge("asked", END)
+    return flow.add_edge("write", "write", when=lambda state: state.n < steps).add_edge("write", "asked").compile()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_long_run_costs_the_loop_as_little_to_open_as_a_shorter_one(kind: str, request: pytest.FixtureRequest) -> None:
+    """It is folded where it is read, in a thread: nobody else's run stands still meanwhile."""
+    taken = {}
+    url = request.getfixturevalue(f"{kind}_url")
+    for steps in (400, 400, 1_200):  # some Pythons count a function only from its second call on
+        async with SQLCheckpointStore(url) as store, GraphExecutor(asking_after(steps), store=store, max_steps=10_000) as executor:
+            run_id = (await executor.execute({})).run_id
+            with bytecodes() as count:
+                assert (await executor.resume(run_id)).status == "waiting"
+            taken[steps] = count()
+    assert taken[1_200] <= 1.1 * taken[400], taken
+
+
+async def test_of_a_long_run_no_more_is_ever_held_than_its_state_and_a_few_rows(sqlite_url: str) -> None:
+    steps = 1_000
+    async with SQLCheckpointStore(sqlite_url) as store, GraphExecutor(asking_after(steps), store=store, max_steps=steps + 1) as executor:
+        run_id = (await executor.execute({})).run_id
+        assert len((await store.load(run_id))[1]) > steps
+        gc.collect()
+        tracemalloc.start()
+        try:
+            state = await store.folded(run_id)
+            held, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(state.root.values["log"]) == steps
+    assert held > steps * 1_000
+    assert most - held < 200_000  # 64 rows of 1.1 KB; all of them are 1.5 MB
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections import namedtuple
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -414,10 +414,16 @@ def stored_of(key: bytes, found: Sequence[Iterable[Any]], chain: Chain) -> tuple
     for seq, digest, seal, payload in snapshot_lines:
         snapshot = Snapshot(run_id, seq, payload, digest)
         (snapshots if chain.seal_snapshot(snapshot) == seal else unsound).append(snapshot)
-    rows = [new_tuple(Row, (run_id, *line)) for line in lines]
+    rows = list(rows_of(key, lines))
     if parent is None:
         genesis = chain.genesis(run_id)
     return Stored(run_id, genesis, 1 if parent is None else 0, head_seq, head_digest, snapshots, rows), unsound
+
+
+def rows_of(key: bytes, lines: Iterable[Any]) -> Iterator[Row]:
+    """The rows of a run, from bare tuples; each made when it is asked for."""
+    run_id = id_of(key)
+    return (new_tuple(Row, (run_id, *line)) for line in lines)
 
 
 def effect_line(effect: EffectRecord) -> Any:

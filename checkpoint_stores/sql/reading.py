@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNotFoundError
+from checkpoint_stores.fold import RunState
+from checkpoint_stores.folding import folded, folded_as_read
 from checkpoint_stores.records import Inbox, Problem, Row, RunRecord, Snapshot, Standing
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import listings, stamp, statements
 from checkpoint_stores.sql.database import Database, Found
-from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, span_of, stored_of, tail_of, watched_run_of
+from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, rows_of, span_of, stored_of, tail_of, watched_run_of
 from checkpoint_stores.sql.matters import Finding, Surveying
 from checkpoint_stores.sql.places import Question
 
@@ -85,6 +87,18 @@ class Reading:
         stored, _ = stored_of(key, found, self._chain)
         return sound_part(self._chain, stored, upto) if is_enough(stored, upto) else None
 
+    async def folded(self, run_id: str, upto: int | None) -> RunState:
+        key = key_of(run_id)
+        wanted = statements.newest_part(key, statements.NEWEST if upto is None else upto)
+        state = await self._database.fetch_through(wanted, partial(self._folded, key, upto))
+        return state if state is not None else folded(id_of(key), *await self.load(run_id, upto))
+
+    def _folded(self, key: bytes, upto: int | None, found: Found) -> RunState | None:
+        """None where something is out of the ordinary: `load` tells what."""
+        anchors, snapshots, lines = found
+        stored, unsound = stored_of(key, (anchors, snapshots, ()), self._chain)
+        return None if unsound else folded_as_read(self._chain, stored, rows_of(key, lines), upto)
+
     async def standing(self, run_id: str) -> Standing:
         try:
             key = key_of(run_id)
@@ -97,20 +111,20 @@ class Reading:
             found = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key))
         if found is None:
             raise RunNotFoundError(run_id)
-        line, part, inbox = found
-        if part is None:
-            part = await self.load(id_of(key), None)
-        return Standing(watched_run_of(line), *part, inbox, line.clock)
+        line, state, inbox = found
+        if state is None:
+            state = await self.folded(id_of(key), None)
+        return Standing(watched_run_of(line), state, inbox, line.clock)
 
-    def _standing(self, key: bytes, found: Found) -> tuple[Any, tuple[Snapshot | None, list[Row]] | None, Inbox] | None:
+    def _standing(self, key: bytes, found: Found) -> tuple[Any, RunState | None, Inbox] | None:
         lines, snapshots, rows, barriers, decisions = found
         values = next(iter(lines), None)
         if values is None:
             return None
         line = WatchedLine(*values)
         anchor = (line.genesis, line.parent_run_id, line.head_seq, line.head_digest)
-        part = self._sound_part(key, None, _is_enough, ([anchor], snapshots, rows))
-        return line, part, inbox_of(line.inbox_rev, line.cancel, barriers, decisions)
+        state = self._folded(key, None, ([anchor], snapshots, rows))
+        return line, state, inbox_of(line.inbox_rev, line.cancel, barriers, decisions)
 
     async def head(self, run_id: str) -> int:
         key = key_of(run_id)

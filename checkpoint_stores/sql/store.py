@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import ArgumentError
+from checkpoint_stores.fold import RunState
 from checkpoint_stores.ids import new_worker_id
 from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
 from checkpoint_stores.records import (
@@ -215,6 +216,9 @@ class SQLCheckpointStore:
 
     async def load(self, run_id: str, upto: int | None = None) -> tuple[Snapshot | None, list[Row]]:
         return await self._reading.load(run_id, upto)
+
+    async def folded(self, run_id: str, upto: int | None = None) -> RunState:
+        return await self._reading.folded(run_id, upto)
 
     async def standing(self, run_id: str) -> Standing:
         return await self._reading.standing(run_id)

@@ -110,7 +110,7 @@ async def new_run(store: CheckpointStore, **parts: Any) -> OwnedRun:
     stated: dict[str, Any] = {"flow": "invoice", "flow_version": "1", "graph_hash": "g" * 64, "max_steps": 50, "definition": DEFINITION}
     run = NewRun(run_id=run_id, **{**stated, **parts})
     epoch = int(run.hold)
-    first = store.chain.seal(store.chain.genesis(run_id), run_id, 1, epoch, 0, "start", "", "", "work", encode([["at", "work"]]), 0)
+    first = store.chain.seal(store.chain.genesis(run_id), run_id, 1, epoch, 0, "start", "", "", "work", encode([["set", "n", 0]]), 0)
     return OwnedRun(store, await store.create(run, first))
 
 

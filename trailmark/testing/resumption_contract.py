@@ -1,4 +1,4 @@
-"""Every promise of the optional protocol `TakesUp`: a run taken with what is made of it.
+"""Every promise of the optional protocols `Folds` and `TakesUp`: a run folded where it is read, and taken with what is made of it.
 
 A further base beside `StoreContract`, for a store that offers them::
 
@@ -17,7 +17,15 @@ import pytest
 
 from checkpoint_stores.attempts import attempt_row
 from checkpoint_stores.codec import encode
-from checkpoint_stores.errors import LeaseHeldError, LeaseLostError, RunMovedError, RunNotFoundError
+from checkpoint_stores.errors import (
+    CheckpointCorruptError,
+    CheckpointNotFoundError,
+    LeaseHeldError,
+    LeaseLostError,
+    RunMovedError,
+    RunNotFoundError,
+)
+from checkpoint_stores.folding import folded
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.protocol import TakesUp
 from checkpoint_stores.records import Commit, DecisionRecord, Receipt, Resumption, Row, RunChange, Snapshot, Standing
@@ -34,7 +42,7 @@ def resumption(
     **parts: Any,
 ) -> Resumption:
     """Take the run as it stands: an attempt, rows of these kinds behind it, and what else the commit holds."""
-    run, head = standing.run, standing.rows[-1]
+    run, head = standing.run, standing.state
     epoch = run.epoch + 1
     given = {**(details or {}), "owner": store.worker_id}
     rows: list[Row] = [attempt_row(store.chain, run.run_id, (head.seq, head.digest, head.step), epoch, run.attempt + 1, given)]
@@ -59,13 +67,64 @@ async def kinds_of(store: TakesUp, run_id: str) -> list[str]:
 class ResumptionContract:
     """The promises.  Shares the fixtures of `StoreContract`."""
 
+    async def test_a_run_is_folded_where_it_is_read_as_it_is_where_it_is_loaded(self, store: TakesUp, other: TakesUp) -> None:
+        run = await new_run(store)
+        for number in range(150):
+            await run.step(encode([["append", "log", [number]]]))
+            if run.seq in (40, 90):
+                await store.put_snapshot(
+                    Snapshot(run.run_id, run.seq, encode((await store.folded(run.run_id)).dump()), run.digest), run.epoch
+                )
+        for upto in (None, 1, 2, 39, 40, 41, 89, 90, 91, 104, 150, 151):
+            state, loaded = await other.folded(run.run_id, upto), folded(run.run_id, *await other.load(run.run_id, upto))
+            assert (state.dump(), state.digest, state.weight) == (loaded.dump(), loaded.digest, loaded.weight)
+            assert len(state.root.values.get("log", ())) == (151 if upto is None else upto) - 1
+        for upto in (0, 152):
+            with pytest.raises(CheckpointNotFoundError):
+                await other.folded(run.run_id, upto)
+        with pytest.raises(RunNotFoundError):
+            await other.folded(new_id(0))
+
+    async def test_what_is_folded_belongs_to_who_asked(self, store: TakesUp) -> None:
+        run = await new_run(store)
+        await run.step(encode([["append", "log", [[1]]]]))
+        for state in (await store.folded(run.run_id), (await store.standing(run.run_id)).state):
+            state.root.values["log"][0].append(2)
+        assert (await store.folded(run.run_id)).root.values == {"n": 0, "log": [[1]]}
+
+    async def test_a_run_that_cannot_be_folded_says_where(self, store: TakesUp) -> None:
+        unheard = await new_run(store)
+        await unheard.step()
+        await unheard.step(encode([["unheard-of"]]))
+        await unheard.step()
+        broken = await new_run(store)
+        await broken.step()
+        broken.digest = b"y" * 32
+        await broken.step()
+        for run in (unheard, broken):
+            for ask in (store.folded, store.standing):
+                with pytest.raises(CheckpointCorruptError) as caught:
+                    await ask(run.run_id)
+                assert (caught.value.run_id, caught.value.seq) == (run.run_id, 3)
+            assert (await store.folded(run.run_id, 2)).root.values == {"n": 2}
+
+    async def test_a_run_whose_snapshot_cannot_be_read_says_so(self, store: TakesUp) -> None:
+        run = await new_run(store)
+        await run.step()
+        await store.put_snapshot(Snapshot(run.run_id, run.seq, encode([]), run.digest), run.epoch)
+        await run.step()
+        with pytest.raises(CheckpointCorruptError, match="snapshot") as caught:
+            await store.folded(run.run_id)
+        assert (caught.value.run_id, caught.value.seq) == (run.run_id, 2)
+
     async def test_a_standing_tells_what_its_parts_tell(self, store: TakesUp, other: TakesUp) -> None:
         run = await waiting_run(store)
         await store.decide(run.run_id, "review", Verdict(reason="seen"))
         for asked in (run.run_id, run.run_id[:-4]):
             standing = await other.standing(asked)
             assert (standing.run, standing.inbox) == (await other.run(run.run_id), await other.inbox(run.run_id))
-            assert (standing.snapshot, standing.rows) == await other.load(run.run_id)
+            loaded = folded(run.run_id, *await other.load(run.run_id))
+            assert (standing.state.dump(), standing.state.digest) == (loaded.dump(), loaded.digest)
             assert abs(standing.clock - await other.now()) < 60_000_000
         with pytest.raises(RunNotFoundError):
             await store.standing(new_id(0))
@@ -73,19 +132,20 @@ class ResumptionContract:
     async def test_a_standing_begins_at_the_newest_snapshot(self, store: TakesUp) -> None:
         run = await new_run(store)
         await run.step()
-        await store.put_snapshot(Snapshot(run.run_id, run.seq, encode([]), run.digest), run.epoch)
-        await run.step()
-        await run.step()
-        standing = await store.standing(run.run_id)
-        assert standing.snapshot is not None
-        assert (standing.snapshot.seq, [row.seq for row in standing.rows]) == (2, [3, 4])
+        kept = (await store.standing(run.run_id)).state
+        kept.root.values["n"] = "as the snapshot has it"
+        await store.put_snapshot(Snapshot(run.run_id, run.seq, encode(kept.dump()), run.digest), run.epoch)
+        await run.step(encode([["set", "m", 1]]))
+        await run.step(encode([["set", "m", 2]]))
+        state = (await store.standing(run.run_id)).state
+        assert (state.seq, state.digest, state.root.values) == (4, run.digest, {"n": "as the snapshot has it", "m": 2})
 
     async def test_a_run_is_taken_with_all_that_is_made_of_it_at_once(self, store: TakesUp, other: TakesUp) -> None:
         run = await waiting_run(store)
         made = await store.decide(run.run_id, "review", Verdict())
         standing = await other.standing(run.run_id)
         assert standing.run.wake_at is not None
-        seq = standing.rows[-1].seq + 2
+        seq = standing.state.seq + 2
         taking = resumption(other, standing, "decision", max_steps=77, closed=(("review#1", "resolved"),), consumed=((made.id, seq),))
         receipt = await other.take_up(taking)
         record = await store.run(run.run_id)
@@ -107,14 +167,14 @@ class ResumptionContract:
         await other.take_up(resumption(other, standing, details={"why": "a test"}))
         record = await store.run(run.run_id)
         assert (record.status, record.owner, record.attempt, record.wake_at) == ("running", other.worker_id, 1, None)
-        row = (await other.standing(run.run_id)).rows[-1]
-        run.epoch, run.seq, run.digest, run.store = row.epoch, row.seq, row.digest, other
+        state = (await other.standing(run.run_id)).state
+        run.epoch, run.seq, run.digest, run.store = record.epoch, state.seq, state.digest, other
         assert isinstance(await run.step(), Receipt)
 
     async def test_a_decision_may_come_with_the_taking_that_uses_it(self, store: TakesUp, other: TakesUp) -> None:
         run = await waiting_run(store)
         standing = await other.standing(run.run_id)
-        seq = standing.rows[-1].seq + 2
+        seq = standing.state.seq + 2
         made = DecisionRecord(
             new_id(standing.clock), run.run_id, "review#1", "approve", "ana", approves=True, payload_digest="d" * 64,
             decided_at=standing.clock,
@@ -184,7 +244,7 @@ class ResumptionContract:
                 await run.end()
         before = (await store.run(run.run_id), await all_rows(store, run.run_id), await store.decisions(run.run_id))
         made = DecisionRecord(new_id(standing.clock), run.run_id, "review#1", "approve", "ben", decided_at=standing.clock)
-        seq = standing.rows[-1].seq + 2
+        seq = standing.state.seq + 2
         taking = resumption(other, standing, "decision", closed=(("review#1", "resolved"),), consumed=((made.id, seq),), voted=(made,))
         with pytest.raises(RunMovedError):
             await other.take_up(taking)
