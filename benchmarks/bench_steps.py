@@ -22,13 +22,11 @@ from queue import SimpleQueue
 from typing import Any
 
 import asyncpg
-from flows import Counted, chain, counting, fan_out, logging
+import straight
+from flows import chain, counting, fan_out, logging
 from measuring import Line, alternate, run, timed
 
-from checkpoint_stores.chain import Chain
-from checkpoint_stores.codec import pack
 from checkpoint_stores.records import Row
-from engine.views import model_view
 from trailmark import FlowGraph, GraphExecutor
 from trailmark.checkpoint_stores import MemoryCheckpointStore, SQLCheckpointStore
 from trailmark.testing.postgres import PostgresServer
@@ -65,50 +63,23 @@ async def bare_awaits(steps: int) -> float:
     return await timed(loop()) / steps * 1e6
 
 
+async def straight_steps(steps: int, keep: straight.Keep | None = None) -> float:
+    return await timed(straight.counting(steps, keep)) / steps * 1e6
+
+
+async def straight_crowd(keep: straight.Keep) -> float:
+    return 200 * 20 / await timed(straight.crowd(200, 20, keep))
+
+
 async def memory() -> list[Line]:
     graph = counting(5000)
     async with MemoryCheckpointStore() as store:
         ours, floor = await alternate(lambda: per_step(graph, store, 5000), lambda: bare_awaits(5000))
-        again, straight = await alternate(lambda: per_step(graph, store, 5000), lambda: straight_line(5000))
+        again, straight = await alternate(lambda: per_step(graph, store, 5000), lambda: straight_steps(5000))
     return [
         Line("in-memory loop, trivial async step, condition each step", "us/step", ours, floor, 8, "memory store"),
         Line("the same, beside a straight line of what must be done", "us/step", again, straight, 2 * straight, "memory store"),
     ]
-
-
-async def straight_line(steps: int) -> float:
-    """The duties of such a step and no engine: view, body, check, condition, encoding, digest, row, fold, all in one loop."""
-
-    async def body(state: Counted) -> dict[str, Any]:
-        return {"n": state.n + 1}
-
-    def more(state: Counted) -> bool:
-        return state.n < steps
-
-    view, chain, plain = model_view(Counted, {}), Chain(), {"n": int}
-    values: dict[str, Any] = {"n": 0}
-    rows: list[Row] = []
-
-    async def loop() -> None:
-        digest = chain.genesis("run")
-        goes_on = True
-        while goes_on:
-            began = time.monotonic_ns() // 1000
-            update = await body(view(values.__getitem__))
-            ops: list[list[Any]] = []
-            for key, value in update.items():
-                if plain[key] is not type(value):
-                    raise TypeError(key)
-                ops.append(["set", key, value])
-            after = {key: value for _, key, value in ops}
-            goes_on = more(view(lambda key: after[key] if key in after else values[key]))  # noqa: B023 - asked here and now
-            payload, ops = pack(ops)
-            row = chain.seal(digest, "run", len(rows) + 1, 1, len(rows) + 1, "step", "", "count", "count", payload, began)
-            values.update((key, value) for _, key, value in ops)
-            digest = row.digest
-            rows.append(row._replace(committed_at=time.time_ns() // 1000))
-
-    return await timed(loop()) / steps * 1e6
 
 
 async def memory_chain() -> list[Line]:
@@ -143,7 +114,7 @@ async def memory_plain() -> list[Line]:
 
 
 class BareSQLite:
-    """The floor: one thread that owns a connection; one hop, one INSERT, one commit per step."""
+    """The floor: one thread that owns a connection; one hop, one INSERT, one commit for whatever waits."""
 
     def __init__(self, file: Path) -> None:
         self._jobs: SimpleQueue[Any] = SimpleQueue()
@@ -158,13 +129,14 @@ class BareSQLite:
         raw.execute("PRAGMA synchronous=FULL")
         raw.execute("CREATE TABLE IF NOT EXISTS rows(run BLOB, seq INTEGER, payload BLOB, PRIMARY KEY(run, seq))")
         while (job := self._jobs.get()) is not None:
-            rows, done = job
+            jobs = [job, *(self._jobs.get() for _ in range(self._jobs.qsize()))]
+            rows = [row for rows, _ in jobs for row in rows]
             if len(rows) > 1:
                 raw.execute("BEGIN IMMEDIATE")
             raw.executemany("INSERT INTO rows VALUES (?, ?, ?)", rows)
             if len(rows) > 1:
                 raw.execute("COMMIT")
-            self._loop.call_soon_threadsafe(done.set_result, None)
+            self._loop.call_soon_threadsafe(_tell, [done for _, done in jobs])
         raw.close()
 
     def write(self, rows: list[tuple[Any, ...]]) -> asyncio.Future[None]:
@@ -172,9 +144,18 @@ class BareSQLite:
         self._jobs.put((rows, done))
         return done
 
+    def keep(self, row: Row) -> asyncio.Future[None]:
+        """As `straight` wants it."""
+        return self.write([(row.run_id.encode(), row.seq, row.payload + row.digest)])
+
     def close(self) -> None:
         self._jobs.put(None)
         self._thread.join()
+
+
+def _tell(waiting: list[asyncio.Future[None]]) -> None:
+    for done in waiting:
+        done.set_result(None)
 
 
 async def sqlite() -> list[Line]:
@@ -194,8 +175,12 @@ async def sqlite() -> list[Line]:
 
         async with SQLCheckpointStore(f"sqlite+aiosqlite:///{folder}/ours.db") as store:
             ours, bottom = await alternate(lambda: per_step(graph, store, STEPS), floor)
+            again, line = await alternate(lambda: per_step(graph, store, STEPS), lambda: straight_steps(STEPS, bare.keep))
         bare.close()
-    return [Line("durable loop in SQLite, a lone run", "us/step", ours, bottom, bottom * 1.3, "WAL, synchronous=FULL")]
+    return [
+        Line("durable loop in SQLite, a lone run", "us/step", ours, bottom, bottom * 1.3, "WAL, synchronous=FULL"),
+        Line("the same, beside a straight line over the bare driver", "us/step", again, line, line * 1.3, "as above"),
+    ]
 
 
 async def sqlite_crowd() -> list[Line]:
@@ -214,8 +199,12 @@ async def sqlite_crowd() -> list[Line]:
 
         async with SQLCheckpointStore(f"sqlite+aiosqlite:///{folder}/ours.db") as store:
             ours, bottom = await alternate(lambda: crowd(graph, store), floor, rounds=5)
+            again, line = await alternate(lambda: crowd(graph, store), lambda: straight_crowd(bare.keep), rounds=5)
         bare.close()
-    return [Line("200 concurrent runs x 20 durable steps, SQLite", "steps/s", ours, bottom, 25_000, "group commit, FULL")]
+    return [
+        Line("200 concurrent runs x 20 durable steps, SQLite", "steps/s", ours, bottom, 25_000, "group commit, FULL"),
+        Line("the same, beside 200 straight lines over the bare driver", "steps/s", again, line, line / 2, "as above"),
+    ]
 
 
 async def crowd(graph: FlowGraph, store: Any) -> float:
@@ -259,13 +248,21 @@ async def fan_with(store: Any) -> float:
     return await timed(executor.execute({})) * 1e3
 
 
+async def straight_fan() -> float:
+    return await timed(straight.fan_out(100)) * 1e3
+
+
 _FAN = fan_out(100)
 
 
 async def fan() -> list[Line]:
     async with MemoryCheckpointStore() as store:
         ours, floor = await alternate(lambda: fan_with(store), lambda: bare_fan(100), rounds=15)
-    return [Line("fan-out to 100 branches and join", "ms", ours, floor, 2, "memory store")]
+        again, line = await alternate(lambda: fan_with(store), straight_fan, rounds=15)
+    return [
+        Line("fan-out to 100 branches and join", "ms", ours, floor, 2, "memory store"),
+        Line("the same, beside straight branches", "ms", again, line, 2 * line, "memory store"),
+    ]
 
 
 async def fan_sqlite() -> list[Line]:
@@ -285,6 +282,45 @@ async def server() -> AsyncIterator[str]:
         yield await asyncio.to_thread(running.create_database)
     finally:
         await asyncio.to_thread(running.stop)
+
+
+class BarePostgres:
+    """Keeps rows as `straight` wants it: a lone run's each by a statement, those of many by one statement for whatever waits."""
+
+    def __init__(self, raw: Any, one: Any, many: Any) -> None:
+        self._raw = raw
+        self._one = one
+        self._many = many
+        self._known: set[str] = set()
+        self._waiting: list[tuple[Row, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def _know(self, run_ids: set[str]) -> None:
+        await self._raw.executemany("INSERT INTO floor_runs VALUES ($1, 1)", [(run_id.encode(),) for run_id in run_ids - self._known])
+        self._known |= run_ids
+
+    async def keep_alone(self, row: Row) -> None:
+        if row.run_id not in self._known:
+            await self._know({row.run_id})
+        await self._one.fetchval(row.run_id.encode(), row.seq, row.payload + row.digest)
+
+    def keep(self, row: Row) -> asyncio.Future[None]:
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        return done
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            rows = [row for row, _ in batch]
+            if any(row.run_id not in self._known for row in rows):
+                await self._know({row.run_id for row in rows})
+            await self._many.fetch(
+                [row.run_id.encode() for row in rows], [row.seq for row in rows], [row.payload + row.digest for row in rows]
+            )
+            _tell([done for _, done in batch])
 
 
 async def postgres() -> list[Line]:
@@ -322,13 +358,18 @@ async def postgres() -> list[Line]:
                 await many.fetch(keys, [seq] * 200, [PAYLOAD] * 200)
             return 200 * 20 / (time.perf_counter() - started)
 
+        bare = BarePostgres(raw, one, many)
         async with SQLCheckpointStore(url) as store:
             ours, bottom = await alternate(lambda: per_step(graph, store, STEPS), floor)
+            again, line = await alternate(lambda: per_step(graph, store, STEPS), lambda: straight_steps(STEPS, bare.keep_alone))
             many_ours, many_bottom = await alternate(lambda: crowd(small, store), crowd_floor, rounds=5)
+            many_again, many_line = await alternate(lambda: crowd(small, store), lambda: straight_crowd(bare.keep), rounds=5)
         await raw.close()
     return [
         Line("durable loop in PostgreSQL, a lone run", "us/step", ours, bottom, bottom * 1.3, "fsync on, fenced prepared INSERT"),
+        Line("the same, beside a straight line over its bare driver", "us/step", again, line, line * 1.3, "as above"),
         Line("200 concurrent runs x 20 durable steps, PostgreSQL", "steps/s", many_ours, many_bottom, 25_000, "group commit, fsync on"),
+        Line("the same, beside 200 straight lines over its bare driver", "steps/s", many_again, many_line, many_line / 2, "as above"),
     ]
 
 
