@@ -150,7 +150,7 @@ async def _definition(terminal: Terminal, given: str) -> dict[str, Any]:
     return definition
 
 
-@verb(app, "validate")
+@verb(app, "validate", without={"store"})
 def validate(terminal: Terminal, flow: FlowArgument = None) -> ExitCode:
     """Check a flow: its problems (it cannot run), and what is worth a second look."""
     from trailmark import FlowValidationError
