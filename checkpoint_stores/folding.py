@@ -23,7 +23,19 @@ _AT_A_TIME: Final = 64
 
 
 def folded(run_id: str, snapshot: Snapshot | None, rows: Iterable[Row]) -> RunState:
-    """The state that a snapshot and the rows behind it come to.  Raises CheckpointCorruptError."""
+    """The state that a snapshot and the rows behind it come to: what a store's ``load`` gives.  Raises CheckpointCorruptError.
+
+    >>> import asyncio
+    >>> from trailmark import END, Flow, GraphExecutor
+    >>> from trailmark.checkpoint_stores import MemoryCheckpointStore
+    >>> flow = Flow("count", {"n": int}).add_node("one", lambda state: {"n": 1}).set_entry("one").add_edge("one", END)
+    >>> async def main(store):
+    ...     run_id = (await GraphExecutor(flow.compile(), store=store).execute({})).run_id
+    ...     state = folded(run_id, *await store.load(run_id))
+    ...     return state.status, state.step, state.root.values
+    >>> asyncio.run(main(MemoryCheckpointStore()))
+    ('completed', 1, {'n': 1})
+    """
     state = RunState(run_id) if snapshot is None else _restored(snapshot)
     for row in rows:
         apply_row(state, row)

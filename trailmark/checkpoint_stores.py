@@ -53,9 +53,11 @@ if TYPE_CHECKING:
         UnknownGrantError,
         UnserialisableError,
     )
+    from checkpoint_stores.fold import RunState
+    from checkpoint_stores.folding import folded
     from checkpoint_stores.memory import MemoryCheckpointStore
     from checkpoint_stores.memory_database import MemoryDatabase
-    from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, TakesUp, Watch
+    from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, Folds, TakesUp, Watch
     from checkpoint_stores.records import (
         Amendment,
         BarrierRecord,
@@ -103,6 +105,7 @@ __all__ = [
     "EffectError",
     "EffectNotInDoubtError",
     "EffectRecord",
+    "Folds",
     "Grant",
     "GrantError",
     "IllegalTransitionError",
@@ -130,6 +133,7 @@ __all__ = [
     "RunNotEndedError",
     "RunNotFoundError",
     "RunRecord",
+    "RunState",
     "RunStatus",
     "SQLCheckpointStore",
     "SchemaVersionError",
@@ -152,6 +156,7 @@ __all__ = [
     "UnknownGrantError",
     "UnserialisableError",
     "Watch",
+    "folded",
     "image_of",
     "lines_of",
     "open_store",
@@ -161,13 +166,16 @@ _HOMES: Final = {
     "Chain": "checkpoint_stores.chain",
     "CheckpointStore": "checkpoint_stores.protocol",
     "DEFAULT_LEASE": "checkpoint_stores.protocol",
+    "Folds": "checkpoint_stores.protocol",
     "MemoryCheckpointStore": "checkpoint_stores.memory",
     "MemoryDatabase": "checkpoint_stores.memory_database",
     "SQLCheckpointStore": "checkpoint_stores.sql.store",
     "TakesUp": "checkpoint_stores.protocol",
     "TenantStore": "checkpoint_stores.tenancy",
     "RunImage": "checkpoint_stores.carrying",
+    "RunState": "checkpoint_stores.fold",
     "Watch": "checkpoint_stores.protocol",
+    "folded": "checkpoint_stores.folding",
     "image_of": "checkpoint_stores.carrying",
     "lines_of": "checkpoint_stores.carrying",
 }
