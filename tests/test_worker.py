@@ -23,7 +23,7 @@ from engine.recovery import RECOVERIES, recoveries, release_run
 from reducers.builtin import append
 from trailmark.testing import VirtualClock
 from trailmark.testing.clock import settled
-from trailmark.worker import Report, Worker
+from trailmark.worker import Report, StoreDispatcher, Worker
 from trailmark.worker.worker import graphs_of
 
 STATE = {"n": int, "log": Annotated[list[str], append]}
@@ -260,6 +260,50 @@ async def test_it_drives_what_its_dispatcher_tells_of_and_nothing_else(shop: Sho
     await Worker(shop.graph, store=shop.store(), clock=shop.clock, dispatcher=dispatcher).run(until_idle=True)
     assert [await shop.status(run_id) for run_id in (told, untold)] == ["waiting", "created"]
     assert (dispatcher.over, dispatcher.is_closed) == ([told], True)
+
+
+class Asked(MemoryCheckpointStore):
+    """A store that remembers what it was asked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked: list[str] = []
+
+    async def due(self, **options: Any) -> list[RunRecord]:
+        self.asked.append("due")
+        return await super().due(**options)
+
+    async def next_due(self) -> int:
+        self.asked.append("next_due")
+        return await super().next_due()
+
+
+async def test_when_to_look_again_is_asked_only_where_nothing_is_found(shop: Shop) -> None:
+    run_ids = await shop.submit(3)
+    store = Asked(database=shop.database, now=shop.clock.now)
+    dispatcher = StoreDispatcher(store, ["shop"], shop.clock)
+    assert await dispatcher.look(5, run_ids) == []
+    assert store.asked == ["due", "next_due", "due"]
+    changed = asyncio.ensure_future(dispatcher.changed())
+    await settled()
+    assert not changed.done()
+    changed.cancel()
+    store.asked.clear()
+    assert len(await dispatcher.look(2, ())) == 2
+    assert store.asked == ["due"]
+    await asyncio.wait_for(dispatcher.changed(), 5)  # behind a look that found something another one may find more
+    dispatcher.close()
+
+
+async def test_a_run_that_becomes_due_while_it_is_asked_when_to_look_again_is_found(shop: Shop) -> None:
+    class Late(Asked):
+        async def next_due(self) -> int:
+            await shop.submit()
+            return await super().next_due()
+
+    dispatcher = StoreDispatcher(Late(database=shop.database, now=shop.clock.now), ["shop"], shop.clock)
+    assert len(await dispatcher.look(5, ())) == 1
+    dispatcher.close()
 
 
 async def test_its_observers_see_every_checkpoint_of_the_runs_it_drives(shop: Shop) -> None:

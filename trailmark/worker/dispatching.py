@@ -55,8 +55,15 @@ class StoreDispatcher:
         self._next = 0
 
     async def look(self, room: int, aside: Collection[str]) -> Sequence[RunRecord]:
-        # In this order: what becomes due between the two is found now or waited for, never neither.
-        self._next = await self._store.next_due()
+        self._next = 0  # where something is found, nobody waits before the next look
+        found = await self._due(room, aside)
+        if not found:
+            # In this order: what becomes due between the two is found now or waited for, never neither.
+            self._next = await self._store.next_due()
+            found = await self._due(room, aside)
+        return found
+
+    async def _due(self, room: int, aside: Collection[str]) -> Sequence[RunRecord]:
         return await self._store.due(flows=self._flows, limit=room, aside=aside)
 
     async def changed(self) -> None:
