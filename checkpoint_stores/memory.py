@@ -38,7 +38,7 @@ from checkpoint_stores.folding import folded
 from checkpoint_stores.grants import is_live
 from checkpoint_stores.ids import new_id, new_worker_id
 from checkpoint_stores.memory_database import HeldRun, MemoryDatabase, due_at, found_run, held_run, stats_of
-from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
+from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Standing, Transaction, check_lease
 from checkpoint_stores.records import (
     ENDED,
     ROWS_ALONE,
@@ -61,7 +61,6 @@ from checkpoint_stores.records import (
     RunRecord,
     SignalRecord,
     Snapshot,
-    Standing,
     new_tuple,
 )
 from checkpoint_stores.signalling import apart, id_of_signal, judge_signal, signal_of
@@ -347,10 +346,11 @@ class MemoryCheckpointStore:
     async def folded(self, run_id: str, upto: int | None = None) -> RunState:
         return folded(run_id, *await self.load(run_id, upto))
 
-    async def standing(self, run_id: str) -> Standing:
+    async def standing(self, run_id: str, *, wanted: Callable[[Standing], bool] | None = None) -> Standing:
         held = found_run(self.database, run_id)
         run_id = held.record.run_id
-        return Standing(self._record(held), await self.folded(run_id), await self.inbox(run_id), self._now())
+        standing = Standing(self._record(held), None, await self.inbox(run_id), self._now())
+        return standing if wanted is not None and not wanted(standing) else standing._replace(state=await self.folded(run_id))
 
     async def head(self, run_id: str) -> int:
         return held_run(self.database, run_id).rows[-1].seq

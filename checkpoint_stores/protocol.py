@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self, TypeGuard
+from typing import Any, NamedTuple, Protocol, Self, TypeGuard
 
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.chain import Chain
@@ -33,7 +33,6 @@ from checkpoint_stores.records import (
     RunRecord,
     SignalRecord,
     Snapshot,
-    Standing,
 )
 
 
@@ -454,7 +453,7 @@ class Decides(Protocol):
 
 
 class Folds(CheckpointStore, Protocol):
-    """A store that folds a run where it reads it: not in the loop, and never all of its rows at once.  Optional: of any other they are loaded."""
+    """A store that folds a run where it reads it, and not in the loop.  Optional: of any other the rows are loaded, and folded then."""
 
     async def folded(self, run_id: str, upto: int | None = None) -> RunState:
         """What the snapshot and the rows that `load` gives come to; the caller has it to himself.
@@ -469,13 +468,28 @@ def folds(store: CheckpointStore) -> TypeGuard[Folds]:
     return hasattr(store, "folded")
 
 
+class Standing(NamedTuple):
+    """A run as it stands at one moment: all that whoever goes on with it has to know."""
+
+    run: RunRecord
+    state: RunState | None
+    """What its rows come to, where that was wanted: whoever is told has it to himself, and may go on with it."""
+    inbox: Inbox
+    clock: int
+    """That moment, by the store's clock."""
+
+
 class TakesUp(Folds, Protocol):
     """A store that also takes a run with what its new owner makes of it at once.  Optional: any other is asked for the single parts."""
 
-    async def standing(self, run_id: str) -> Standing:
+    async def standing(self, run_id: str, *, wanted: Callable[[Standing], bool] | None = None) -> Standing:
         """What `run` and `inbox` tell of a run, and what the rows come to that `load` gives, as of one moment.
 
-        Raises what `run` and `load` raise; CheckpointCorruptError also where a row cannot be folded.
+        Args:
+            wanted: told all but the state; where it says no, no row is read.  It is called where the run is read, perhaps in another
+                thread, and what it raises is raised.  Default: the state is always wanted.
+
+        Raises what `run` raises, and where the state is wanted what `folded` raises.
         """
         ...
 

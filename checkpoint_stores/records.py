@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from checkpoint_stores.fold import RunState
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 new_tuple: Final = tuple.__new__
 """Makes a NamedTuple, all of whose fields are given, without the Python function that stands before it: for what every step makes."""
@@ -361,17 +358,6 @@ class Inbox(NamedTuple):
     """Decisions with ``consumed_seq`` None, oldest first."""
     signals: tuple[SignalRecord, ...] = ()
     """Signals with ``consumed_seq`` None, oldest first."""
-
-
-class Standing(NamedTuple):
-    """A run as it stands at one moment: all that whoever goes on with it has to know."""
-
-    run: RunRecord
-    state: RunState
-    """What its rows come to: whoever is told has it to himself, and may go on with it."""
-    inbox: Inbox
-    clock: int
-    """That moment, by the store's clock."""
 
 
 class Resumption(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from checkpoint_stores.carrying import RunImage
 from checkpoint_stores.errors import AmbiguousRunError, ArgumentError, RunNotFoundError, TenantError, UnknownGrantError
 from checkpoint_stores.fold import RunState
-from checkpoint_stores.protocol import CheckpointStore, Decides, Transaction, Watch, folds, takes_up
+from checkpoint_stores.protocol import CheckpointStore, Decides, Standing, Transaction, Watch, folds, takes_up
 from checkpoint_stores.records import (
     Amendment,
     BarrierRecord,
@@ -32,7 +32,6 @@ from checkpoint_stores.records import (
     RunRecord,
     SignalRecord,
     Snapshot,
-    Standing,
 )
 
 _REMEMBERED: Final = 100_000
@@ -148,13 +147,10 @@ class TenantStore:
         await self._check(resumption.commit.run_id)
         return await self._taking.take_up(resumption)
 
-    async def _standing(self, run_id: str) -> Standing:
-        try:
-            standing = await self._taking.standing(run_id)
-        except AmbiguousRunError:
-            raise RunNotFoundError(run_id) from None  # as in `run`
-        self._remember(standing.run, run_id)
-        return standing
+    async def _standing(self, run_id: str, *, wanted: Callable[[Standing], bool] | None = None) -> Standing:
+        if run_id not in self._own:
+            run_id = (await self.run(run_id)).run_id  # of a run of others nothing is read, and nothing said
+        return await self._taking.standing(run_id, wanted=wanted)
 
     async def change_over(self, changeover: Changeover) -> Receipt:
         await self._check(changeover.run_id)

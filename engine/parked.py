@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from checkpoint_stores.codec import decode, encode
 from checkpoint_stores.fold import RunState
-from checkpoint_stores.records import BarrierRecord, Inbox, RunRecord, Standing
+from checkpoint_stores.protocol import Standing
+from checkpoint_stores.records import BarrierRecord, Inbox, RunRecord
 
 MOST_BYTES: Final = 65_536
 """A larger state is read again, in a thread: copying it would hold the loop up."""

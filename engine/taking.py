@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 from checkpoint_stores.errors import LeaseHeldError, RunEndedError, RunMovedError, StoreUnavailableError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.ids import of_this_process
-from checkpoint_stores.protocol import CheckpointStore, TakesUp, Watch, takes_up
-from checkpoint_stores.records import ENDED, Commit, DecisionRecord, Inbox, Lease, RunChange, RunRecord, Standing
+from checkpoint_stores.protocol import CheckpointStore, Standing, TakesUp, Watch, takes_up
+from checkpoint_stores.records import ENDED, Commit, DecisionRecord, Inbox, Lease, RunChange, RunRecord
 from engine.admitting import ResumeMode, admitted, change_over, readmitted
 from engine.clock import Clock
 from engine.decisions import Decision
@@ -40,6 +40,27 @@ class Taken(NamedTuple):
 
 class _NotReachedError(Exception):
     """The store could not be reached, and nothing is written: to be said by the long way.  Never leaves this file."""
+
+
+class _GoingOn:
+    """Whether a run goes on by a decision as it stands, and the record of that decision then.
+
+    Args:
+        may: whether the run may be gone on with at all.
+    """
+
+    __slots__ = ("_barrier", "_decision", "_may", "record")
+
+    def __init__(self, may: Callable[[Standing], bool], barrier: str, decision: Decision) -> None:
+        self._may = may
+        self._barrier = barrier
+        self._decision = decision
+        self.record: DecisionRecord | None = None
+
+    def __call__(self, standing: Standing) -> bool:
+        """Raises what `taking_up.decided` raises."""
+        self.record = decided(standing, self._barrier, self._decision) if self._may(standing) else None
+        return self.record is not None
 
 
 class MakesDrive(Protocol):
@@ -77,11 +98,11 @@ class Taker:
         self._check_open()
         store = self._store
         if not takeover and takes_up(store):
-            standing = await store.standing(run_id)
+            standing = await store.standing(run_id, wanted=self._may_take_up)
             self._check(standing.run, as_of)
             with contextlib.suppress(RunMovedError, NotAtOnceError):
-                if self._may_take_up(standing):
-                    return await self._take_up(standing, said)
+                if standing.state is not None and self._may_take_up(standing):
+                    return await self._take_up(standing, standing.state, said)
         record = await store.run(run_id)
         self._check(record, as_of)
         return await self._take_over(record, said, mode, takeover=takeover, as_of=as_of)
@@ -103,12 +124,14 @@ class Taker:
 
     # --- with the first commit of its drive -------------------------------------------------------------------------
     def _may_take_up(self, standing: Standing) -> bool:
+        """Whether it is to be tried; called in whatever thread reads the run."""
         run = standing.run
-        return self._at_once and may_be_taken_up(run, standing.inbox) and run.graph_hash == self._graph.graph_hash
+        is_ours = run.flow == self._graph.name and run.graph_hash == self._graph.graph_hash
+        return self._at_once and is_ours and may_be_taken_up(run, standing.inbox)
 
-    async def _take_up(self, standing: Standing, said: Said, decided: DecisionRecord | None = None) -> Taken:
+    async def _take_up(self, standing: Standing, state: RunState, said: Said, decided: DecisionRecord | None = None) -> Taken:
         """Take a run as it was read.  Raises RunMovedError, NotAtOnceError, and what `take` raises."""
-        run, state, inbox, _ = standing
+        run, _, inbox, _ = standing
         taking = attempted(self._store.chain, run, state, said.details(state), owner=self._store.worker_id, decided=decided)
         if decided is not None:
             inbox = inbox._replace(rev=inbox.rev + 1, decisions=(*inbox.decisions, decided))
@@ -120,39 +143,40 @@ class Taker:
         """Record a decision, take the run and go on with it in one transaction; None, and nothing is written, where that cannot be."""
         parked = self._drives.parked(run_id)
         if parked is not None:
+            going_on = _GoingOn(self._may_take_up, barrier, decision)
             try:
                 # By the store's clock: this process may have slept since, and with it the one that its drives go by.
                 standing = parked.standing(await self._store.now())
+                going_on(standing)
             except Exception:  # noqa: BLE001 - whatever it is, the long way meets it again, and says it
                 return None
             try:
-                record = await self._decide_on(store, standing, barrier, decision)
+                record = await self._decide_on(store, standing, going_on.record)
             except _NotReachedError:
                 return None  # each try waits as long for a file that is locked
             if record is not None:
                 return record
+        going_on = _GoingOn(self._may_take_up, barrier, decision)
         try:
-            standing = await store.standing(run_id)
+            standing = await store.standing(run_id, wanted=going_on)
         except Exception:  # noqa: BLE001 - as above
             return None
         if standing.run.run_id != run_id:
             return None  # a part of its id finds a run, and decides nothing
         with contextlib.suppress(_NotReachedError):
-            return await self._decide_on(store, standing, barrier, decision)
+            return await self._decide_on(store, standing, going_on.record)
         return None
 
-    async def _decide_on(self, store: TakesUp, standing: Standing, barrier: str, decision: Decision) -> DecisionRecord | None:
+    async def _decide_on(self, store: TakesUp, standing: Standing, record: DecisionRecord | None) -> DecisionRecord | None:
         """Raises _NotReachedError."""
-        record = None
+        if record is None or standing.state is None:
+            return None
         try:
-            record = decided(standing, barrier, decision)
-            if record is None or standing.run.flow != self._graph.name or not self._may_take_up(standing):
-                return None
             self._check_open()
-            await self._take_up(standing, Said(), record)
+            await self._take_up(standing, standing.state, Said(), record)
         except StoreUnavailableError:
             # It may be in; then the run has been given back.
-            if record is None or all(each.id != record.id for each in await store.decisions(record.run_id)):
+            if all(each.id != record.id for each in await store.decisions(record.run_id)):
                 raise _NotReachedError from None
             with contextlib.suppress(LeaseHeldError, RunEndedError, ExecutorClosedError):
                 await self.take(record.run_id, Said())

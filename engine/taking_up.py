@@ -20,8 +20,8 @@ from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.folding import apply_row
 from checkpoint_stores.ids import new_id
-from checkpoint_stores.protocol import Decides
-from checkpoint_stores.records import BarrierRecord, Commit, DecisionRecord, Inbox, Resumption, Row, RunRecord, Standing
+from checkpoint_stores.protocol import Decides, Standing
+from checkpoint_stores.records import ENDED, BarrierRecord, Commit, DecisionRecord, Inbox, Resumption, Row, RunRecord
 
 
 class NotAtOnceError(Exception):
@@ -70,8 +70,8 @@ class Said(NamedTuple):
 
 
 def may_be_taken_up(run: RunRecord, inbox: Inbox) -> bool:
-    """Whether nobody owns the run, and nobody wants it to end."""
-    return run.owner is None and inbox.cancel is None
+    """Whether nobody owns the run, it has not ended, and nobody wants it to."""
+    return run.owner is None and run.status not in ENDED and inbox.cancel is None
 
 
 def attempted(

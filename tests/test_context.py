@@ -500,6 +500,7 @@ async def test_a_tenant_finds_no_run_of_another_whatever_it_asks(store: Any) -> 
         run_id = result.run_id
         record = await acme.run(run_id)
         assert (record.tenant, result.values["note"]) == ("acme", "acme")
+        assert [(await acme.folded(run_id, upto)).seq for upto in (1, 2, None)] == [1, 2, record.head_seq]
 
         async def history() -> list[Any]:
             return [row async for row in rival.history(run_id)]

@@ -63,9 +63,9 @@ class Read(MemoryCheckpointStore):
         super().__init__(*args, **options)
         self.asked = 0
 
-    async def standing(self, run_id: str) -> Any:
+    async def standing(self, run_id: str, **options: Any) -> Any:
         self.asked += 1
-        return await super().standing(run_id)
+        return await super().standing(run_id, **options)
 
 
 # --- where nobody has been there since ------------------------------------------------------------------------------

@@ -180,6 +180,19 @@ async def test_among_many_one_that_is_unknown_or_was_edited_fails_alone(store: S
     assert [type(record).__name__ for record in records] == [*4 * ["RunRecord"], "RunNotFoundError"]
 
 
+async def test_a_run_that_was_cut_at_its_end_stands_nowhere(store: SQLCheckpointStore, alone: SQLCheckpointStore) -> None:
+    run = await steps(store)
+    await run.open_barrier()
+    await store._database.transact(
+        lambda wire, _scribe: wire.fetch("DELETE FROM checkpoints WHERE run_id = %1 AND seq = %2", key_of(run.run_id), run.seq)
+    )
+    for each in (store, alone):
+        for read in (each.standing, each.folded, each.load):
+            with pytest.raises(CheckpointCorruptError, match="missing") as caught:
+                await read(run.run_id)  # type: ignore[operator]
+            assert caught.value.seq == run.seq
+
+
 async def test_a_snapshot_that_was_edited_is_passed_over(store: SQLCheckpointStore, alone: SQLCheckpointStore) -> None:
     run = await snapped(store)
     await store._database.transact(

@@ -108,9 +108,10 @@ async def test_a_reorder_is_found(sqlite_url: str) -> None:
             "UPDATE checkpoints SET seq = 3 WHERE seq = 4",
             "UPDATE checkpoints SET seq = 4 WHERE seq = 99",
         )
-        with pytest.raises(CheckpointCorruptError) as caught:
-            await store.load(run.run_id)
-        assert caught.value.seq == 3
+        for read in (store.load, store.folded, store.standing):
+            with pytest.raises(CheckpointCorruptError) as caught:
+                await read(run.run_id)
+            assert caught.value.seq == 3
         assert [problem.seq for problem in await store.verify(run.run_id)] == [3, 4, 5]
 
 
@@ -119,9 +120,10 @@ async def test_a_missing_row_is_found(sqlite_url: str, seq: int) -> None:
     async with SQLCheckpointStore(sqlite_url) as store:
         run = await walked(store)
         tamper(sqlite_url, f"DELETE FROM checkpoints WHERE seq = {seq}")
-        with pytest.raises(CheckpointCorruptError, match="missing") as caught:
-            await store.load(run.run_id)
-        assert caught.value.seq == seq
+        for read in (store.load, store.folded, store.standing):
+            with pytest.raises(CheckpointCorruptError, match="missing") as caught:
+                await read(run.run_id)
+            assert caught.value.seq == seq
         assert seq in [problem.seq for problem in await store.verify(run.run_id)]
 
 
@@ -130,9 +132,10 @@ async def test_a_cut_at_the_end_is_found_against_the_anchor(sqlite_url: str) -> 
         run = await walked(store)
         await run.end()
         tamper(sqlite_url, "DELETE FROM checkpoints WHERE seq >= 6")
-        with pytest.raises(CheckpointCorruptError, match="missing") as caught:
-            await store.load(run.run_id)
-        assert caught.value.seq == 6
+        for read in (store.load, store.folded, store.standing):
+            with pytest.raises(CheckpointCorruptError, match="missing") as caught:
+                await read(run.run_id)
+            assert caught.value.seq == 6
         assert [problem.seq for problem in await store.verify(run.run_id)] == [6]
         assert len((await store.load(run.run_id, upto=5))[1]) == 5
 
@@ -141,7 +144,13 @@ async def test_a_run_without_any_row_is_corrupt_not_empty(sqlite_url: str) -> No
     async with SQLCheckpointStore(sqlite_url) as store:
         run = await walked(store)
         tamper(sqlite_url, "DELETE FROM checkpoints")
-        for ask in (store.load(run.run_id), store.load(run.run_id, upto=1), store.acquire(run.run_id, takeover=True)):
+        for ask in (
+            store.load(run.run_id),
+            store.load(run.run_id, upto=1),
+            store.folded(run.run_id),
+            store.standing(run.run_id),
+            store.acquire(run.run_id, takeover=True),
+        ):
             with pytest.raises(CheckpointCorruptError):
                 await ask
         assert await store.verify(run.run_id) != []

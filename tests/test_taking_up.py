@@ -11,7 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import (
+    CheckpointCorruptError,
     DecisionConflictError,
     LeaseHeldError,
     NotAnApproverError,
@@ -20,17 +22,20 @@ from checkpoint_stores.errors import (
     StoreUnavailableError,
 )
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
-from checkpoint_stores.protocol import CheckpointStore, takes_up
-from checkpoint_stores.records import Receipt, Resumption
+from checkpoint_stores.protocol import CheckpointStore, folds, takes_up
+from checkpoint_stores.records import Commit, Receipt, Resumption, RunChange
 from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from checkpoint_stores.tenancy import TenantStore
 from engine.decisions import Decision
+from engine.errors import WrongFlowError
 from engine.executor import GraphExecutor
 from engine.flow import Flow
 from engine.graph import FlowGraph
+from engine.loading import load_state
 from engine.observing import Committed
 from engine.plan import END
+from trailmark.checkpoint_stores import open_store
 from trailmark.testing.clock import VirtualClock, settled
 
 APPROVE = Decision.approve(by="ana", reason="seen")
@@ -71,7 +76,7 @@ class InParts:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("standing", "take_up"):
+        if name in ("folded", "standing", "take_up"):
             raise AttributeError(name)
         return getattr(self._store, name)
 
@@ -434,3 +439,47 @@ async def test_one_tenants_view_takes_runs_up_where_its_store_does() -> None:
     in_parts: Any = InParts(store)
     assert takes_up(view)
     assert not takes_up(TenantStore(in_parts, "acme"))
+    assert not folds(TenantStore(in_parts, "acme"))
+
+
+async def unfoldable(store: CheckpointStore, run_id: str) -> None:
+    """Give a run that nobody holds a last row that this version cannot fold, as a newer one might."""
+    lease = await store.acquire(run_id)
+    row = store.chain.seal(
+        lease.head_digest, run_id, lease.head_seq + 1, lease.epoch, 2, "step", "", "ask", "ask", encode([["unheard-of"]]), 0
+    )
+    await store.commit(Commit(run_id, lease.epoch, (row,), RunChange(status="waiting", release=True)))
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_run_that_cannot_be_gone_on_with_is_refused_before_its_rows_are_looked_at(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    url = "memory://" if kind == "memory" else request.getfixturevalue("sqlite_url")
+    async with open_store(url) as store, GraphExecutor(asking(), store=store) as executor:
+        run = await executor.start({"n": 1})
+        await run.result()
+        await unfoldable(store, run.run_id)
+        other = Flow("other", {"n": int}).add_node("only", lambda state: {}).set_entry("only").add_edge("only", END).compile()
+        with pytest.raises(WrongFlowError):
+            await GraphExecutor(other, store=store).attach(run.run_id)
+        with pytest.raises(CheckpointCorruptError):
+            await executor.attach(run.run_id)
+        rival = TenantStore(store, "rival")
+        for ask in (rival.standing, rival.folded, rival.load, GraphExecutor(asking(), store=rival).attach):
+            with pytest.raises(RunNotFoundError):
+                await ask(run.run_id)
+        lease = await store.acquire(run.run_id)
+        await store.commit(Commit(run.run_id, lease.epoch, (), RunChange(status="completed", release=True)))
+        with pytest.raises(RunEndedError):
+            await executor.attach(run.run_id)
+
+
+async def test_a_run_is_read_and_gone_on_with_over_a_store_that_only_loads() -> None:
+    in_parts: Any = InParts(MemoryCheckpointStore())
+    run = await GraphExecutor(asking(), store=in_parts).start({"n": 1})
+    await run.result()
+    assert (await load_state(in_parts, run.run_id)).root.values == {"n": 1}
+    assert (await load_state(in_parts, run.run_id, 1)).seq == 1
+    await run.decide("ask", APPROVE)
+    assert (await run.result()).values["n"] == 2

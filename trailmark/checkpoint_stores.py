@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from checkpoint_stores.folding import folded
     from checkpoint_stores.memory import MemoryCheckpointStore
     from checkpoint_stores.memory_database import MemoryDatabase
-    from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, Folds, TakesUp, Watch
+    from checkpoint_stores.protocol import DEFAULT_LEASE, CheckpointStore, Folds, Standing, TakesUp, Watch
     from checkpoint_stores.records import (
         Amendment,
         BarrierRecord,
@@ -78,7 +78,6 @@ if TYPE_CHECKING:
         RunRecord,
         RunStatus,
         Snapshot,
-        Standing,
         TicketMove,
     )
     from checkpoint_stores.sql.store import SQLCheckpointStore
@@ -170,6 +169,7 @@ _HOMES: Final = {
     "MemoryCheckpointStore": "checkpoint_stores.memory",
     "MemoryDatabase": "checkpoint_stores.memory_database",
     "SQLCheckpointStore": "checkpoint_stores.sql.store",
+    "Standing": "checkpoint_stores.protocol",
     "TakesUp": "checkpoint_stores.protocol",
     "TenantStore": "checkpoint_stores.tenancy",
     "RunImage": "checkpoint_stores.carrying",

@@ -33,7 +33,9 @@ Wanted = Sequence[Question]
 Found = Sequence[Iterable[Any]]
 """The lines that each text gave; they can be gone through once."""
 
-_MANY_LINES: Final = 300
+_MANY_LINES: Final = 64
+_MUCH: Final = 65_536
+"""Bytes."""
 
 
 class Outside(Protocol):
@@ -141,7 +143,7 @@ class Database(ABC):
     async def fetch_through(self, wanted: Wanted, sift: Callable[[Found], T]) -> T:
         """What ``sift`` makes of what `fetch` would give; where that is much, it is called in a thread, so that nobody blocks the loop."""
         found = await self.fetch(wanted)
-        if sum(map(len, found)) > _MANY_LINES:
+        if _is_much(found):
             return await asyncio.to_thread(sift, found)
         return sift(found)
 
@@ -169,3 +171,9 @@ class Database(ABC):
     async def _vacuum(self) -> None: ...
     @abstractmethod
     async def _fetch(self, wanted: Wanted) -> list[list[Any]]: ...
+
+
+def _is_much(found: list[list[Any]]) -> bool:
+    if sum(map(len, found)) > _MANY_LINES:
+        return True
+    return sum(len(value) for lines in found for line in lines for value in line if type(value) is bytes) > _MUCH

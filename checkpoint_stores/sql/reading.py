@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from checkpoint_stores.addressing import the_one
 from checkpoint_stores.errors import SHORTEST_ID, CheckpointCorruptError, RunNotFoundError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.folding import folded, folded_as_read
-from checkpoint_stores.records import Inbox, Problem, Row, RunRecord, Snapshot, Standing
+from checkpoint_stores.protocol import Standing
+from checkpoint_stores.records import Problem, Row, RunRecord, Snapshot
 from checkpoint_stores.soundness import Stored, problems_of, sound_part, usable_snapshot
 from checkpoint_stores.sql import listings, stamp, statements
 from checkpoint_stores.sql.database import Database, Found
 from checkpoint_stores.sql.lines import WatchedLine, id_of, inbox_of, key_of, rows_of, span_of, stored_of, tail_of, watched_run_of
 from checkpoint_stores.sql.matters import Finding, Surveying
 from checkpoint_stores.sql.places import Question
+
+T = TypeVar("T")
 
 _PAGE: Final = 500
 
@@ -69,62 +72,69 @@ class Reading:
 
     # --- what is written of one -------------------------------------------------------------------------------------
     async def load(self, run_id: str, upto: int | None) -> tuple[Snapshot | None, list[Row]]:
-        key = key_of(run_id)
-        last = statements.NEWEST if upto is None else upto
-        found = await self._database.fetch_through(statements.newest_part(key, last), partial(self._sound_part, key, upto, _is_enough))
-        if found is None:
-            found = await self._database.fetch_through(statements.whole_part(key, last), partial(self._sound_part, key, upto, _is_there))
-        if found is None:
-            # It was pruned, or cut away: what is left tells which.
-            whole = statements.whole_part(key, statements.NEWEST)
-            found = await self._database.fetch_through(whole, partial(self._sound_part, key, upto, _is_all))
-        assert found is not None  # noqa: S101 - all there is is enough
-        return found
-
-    def _sound_part(
-        self, key: bytes, upto: int | None, is_enough: Callable[[Stored, int | None], bool], found: Found
-    ) -> tuple[Snapshot | None, list[Row]] | None:
-        stored, _ = stored_of(key, found, self._chain)
-        return sound_part(self._chain, stored, upto) if is_enough(stored, upto) else None
+        return await self._sound(key_of(run_id), upto, lambda snapshot, rows: (snapshot, rows))
 
     async def folded(self, run_id: str, upto: int | None) -> RunState:
         key = key_of(run_id)
         wanted = statements.newest_part(key, statements.NEWEST if upto is None else upto)
-        state = await self._database.fetch_through(wanted, partial(self._folded, key, upto))
-        return state if state is not None else folded(id_of(key), *await self.load(run_id, upto))
+        state = await self._database.fetch_through(wanted, partial(self._folded_as_read, key, upto))
+        return state if state is not None else await self._sound(key, upto, partial(folded, id_of(key)))
 
-    def _folded(self, key: bytes, upto: int | None, found: Found) -> RunState | None:
-        """None where something is out of the ordinary: `load` tells what."""
+    def _folded_as_read(self, key: bytes, upto: int | None, found: Found) -> RunState | None:
+        """None where something is out of the ordinary: `_sound` tells what."""
         anchors, snapshots, lines = found
         stored, unsound = stored_of(key, (anchors, snapshots, ()), self._chain)
         return None if unsound else folded_as_read(self._chain, stored, rows_of(key, lines), upto)
 
-    async def standing(self, run_id: str) -> Standing:
+    async def _sound(self, key: bytes, upto: int | None, made: Callable[[Snapshot | None, list[Row]], T]) -> T:
+        """What ``made`` makes, where they are read, of the newest usable snapshot and the rows after it, all of them checked before."""
+        last = statements.NEWEST if upto is None else upto
+        found = await self._database.fetch_through(statements.newest_part(key, last), partial(self._made, key, upto, _is_enough, made))
+        if found is None:
+            found = await self._database.fetch_through(statements.whole_part(key, last), partial(self._made, key, upto, _is_there, made))
+        if found is None:
+            # It was pruned, or cut away: what is left tells which.
+            whole = statements.whole_part(key, statements.NEWEST)
+            found = await self._database.fetch_through(whole, partial(self._made, key, upto, _is_all, made))
+        assert found is not None  # noqa: S101 - all there is is enough
+        return found
+
+    def _made(
+        self, key: bytes, upto: int | None, is_enough: Callable[[Stored, int | None], bool],
+        made: Callable[[Snapshot | None, list[Row]], T], found: Found,
+    ) -> T | None:  # fmt: skip
+        stored, _ = stored_of(key, found, self._chain)
+        return made(*sound_part(self._chain, stored, upto)) if is_enough(stored, upto) else None
+
+    async def standing(self, run_id: str, wanted: Callable[[Standing], bool] | None) -> Standing:
         try:
             key = key_of(run_id)
         except RunNotFoundError:
             key = key_of((await self.run(run_id)).run_id)  # which run is meant by a part of its id
         little: Found | None = await self._database.at_once(Surveying(key))
         if little is not None:
-            found = self._standing(key, little)
+            found = self._standing(key, wanted, little)
         else:
-            found = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key))
+            found = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key, wanted))
         if found is None:
             raise RunNotFoundError(run_id)
-        line, state, inbox = found
-        if state is None:
-            state = await self.folded(id_of(key), None)
-        return Standing(watched_run_of(line), state, inbox, line.clock)
+        standing, is_wanted = found
+        if is_wanted and standing.state is None:
+            standing = standing._replace(state=await self.folded(id_of(key), None))
+        return standing
 
-    def _standing(self, key: bytes, found: Found) -> tuple[Any, RunState | None, Inbox] | None:
+    def _standing(self, key: bytes, wanted: Callable[[Standing], bool] | None, found: Found) -> tuple[Standing, bool] | None:
+        """How a run stands, and whether its state is wanted: there is none where it is out of the ordinary, too."""
         lines, snapshots, rows, barriers, decisions = found
         values = next(iter(lines), None)
         if values is None:
             return None
         line = WatchedLine(*values)
+        standing = Standing(watched_run_of(line), None, inbox_of(line.inbox_rev, line.cancel, barriers, decisions), line.clock)
+        if wanted is not None and not wanted(standing):
+            return standing, False
         anchor = (line.genesis, line.parent_run_id, line.head_seq, line.head_digest)
-        state = self._folded(key, None, ([anchor], snapshots, rows))
-        return line, state, inbox_of(line.inbox_rev, line.cancel, barriers, decisions)
+        return standing._replace(state=self._folded_as_read(key, None, ([anchor], snapshots, rows))), True
 
     async def head(self, run_id: str) -> int:
         key = key_of(run_id)

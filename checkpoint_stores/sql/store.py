@@ -19,7 +19,7 @@ from checkpoint_stores.chain import Chain
 from checkpoint_stores.errors import ArgumentError
 from checkpoint_stores.fold import RunState
 from checkpoint_stores.ids import new_worker_id
-from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Transaction, check_lease
+from checkpoint_stores.protocol import DEFAULT_LEASE, Decides, Standing, Transaction, check_lease
 from checkpoint_stores.records import (
     Amendment,
     BarrierRecord,
@@ -38,7 +38,6 @@ from checkpoint_stores.records import (
     RunRecord,
     SignalRecord,
     Snapshot,
-    Standing,
 )
 from checkpoint_stores.sql import statements, transactions
 from checkpoint_stores.sql.addresses import Address, address_of
@@ -220,8 +219,8 @@ class SQLCheckpointStore:
     async def folded(self, run_id: str, upto: int | None = None) -> RunState:
         return await self._reading.folded(run_id, upto)
 
-    async def standing(self, run_id: str) -> Standing:
-        return await self._reading.standing(run_id)
+    async def standing(self, run_id: str, *, wanted: Callable[[Standing], bool] | None = None) -> Standing:
+        return await self._reading.standing(run_id, wanted)
 
     async def head(self, run_id: str) -> int:
         return await self._reading.head(run_id)

@@ -99,8 +99,8 @@ class MortalStore(SQLCheckpointStore):
     async def commit(self, commit: Commit, **options: Any) -> Receipt:
         return await self._around(super().commit(commit, **options), *(row.seq for row in commit.rows))
 
-    async def standing(self, run_id: str) -> Standing:
-        return await self._around(super().standing(run_id), "standing")
+    async def standing(self, run_id: str, **options: Any) -> Standing:
+        return await self._around(super().standing(run_id, **options), "standing")
 
     async def take_up(self, resumption: Resumption) -> Receipt:
         return await self._around(super().take_up(resumption), "take_up", *(row.seq for row in resumption.commit.rows))

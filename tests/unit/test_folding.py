@@ -89,7 +89,7 @@ def cases(draw: st.DrawFn) -> tuple[list[Row], list[Snapshot], int, int | None, 
     damage = draw(st.sampled_from(["", *DAMAGES])) if part else ""
     if damage:
         part = DAMAGES[damage](part, draw(st.integers(0, len(part) - 1)))
-    return part, snapshots, head, upto, damage, first_seq
+    return part, snapshots, head + draw(st.sampled_from([-1, 0, 0, 0, 1])), upto, damage, first_seq
 
 
 @settings(max_examples=400, deadline=None)
@@ -97,10 +97,10 @@ def cases(draw: st.DrawFn) -> tuple[list[Row], list[Snapshot], int, int | None, 
 def test_what_is_folded_as_it_is_read_is_what_is_loaded_and_folded(
     case: tuple[list[Row], list[Snapshot], int, int | None, str, int],
 ) -> None:
-    rows, snapshots, head, upto, damage, first_seq = case
+    rows, snapshots, anchor, upto, damage, first_seq = case
     chain = Chain()
-    expected = loaded(chain, stored(chain, rows, snapshots, head, first_seq), upto)
-    came = seen(folded_as_read(chain, stored(chain, [], snapshots, head, first_seq), iter(rows), upto))
+    expected = loaded(chain, stored(chain, rows, snapshots, anchor, first_seq), upto)
+    came = seen(folded_as_read(chain, stored(chain, [], snapshots, anchor, first_seq), iter(rows), upto))
     noted(f"damaged: {damage or 'no'}; {'folded' if came is not None else 'left to the long way'}")
     if came is not None:
         assert came == expected

@@ -25,10 +25,11 @@ from checkpoint_stores.errors import (
     RunMovedError,
     RunNotFoundError,
 )
+from checkpoint_stores.fold import RunState
 from checkpoint_stores.folding import folded
 from checkpoint_stores.ids import new_id
-from checkpoint_stores.protocol import TakesUp
-from checkpoint_stores.records import Commit, DecisionRecord, Receipt, Resumption, Row, RunChange, Snapshot, Standing
+from checkpoint_stores.protocol import Standing, TakesUp
+from checkpoint_stores.records import Commit, DecisionRecord, Receipt, Resumption, Row, RunChange, Snapshot
 from trailmark.testing.owned_runs import OwnedRun, Verdict, all_rows, barrier, new_run
 
 
@@ -42,7 +43,7 @@ def resumption(
     **parts: Any,
 ) -> Resumption:
     """Take the run as it stands: an attempt, rows of these kinds behind it, and what else the commit holds."""
-    run, head = standing.run, standing.state
+    run, head = standing.run, state_of(standing)
     epoch = run.epoch + 1
     given = {**(details or {}), "owner": store.worker_id}
     rows: list[Row] = [attempt_row(store.chain, run.run_id, (head.seq, head.digest, head.step), epoch, run.attempt + 1, given)]
@@ -51,6 +52,11 @@ def resumption(
         payload = encode([["set", "n", last.seq]])
         rows.append(store.chain.seal(last.digest, run.run_id, last.seq + 1, epoch, last.step + 1, kind, "", "review", "next", payload, 7))
     return Resumption(Commit(run.run_id, epoch, tuple(rows), **parts), run.inbox_rev, max_steps, said, head.digest)
+
+
+def state_of(standing: Standing) -> RunState:
+    assert standing.state is not None
+    return standing.state
 
 
 async def waiting_run(store: TakesUp) -> OwnedRun:
@@ -69,15 +75,18 @@ class ResumptionContract:
 
     async def test_a_run_is_folded_where_it_is_read_as_it_is_where_it_is_loaded(self, store: TakesUp, other: TakesUp) -> None:
         run = await new_run(store)
+        digests = {run.seq: run.digest}
         for number in range(150):
             await run.step(encode([["append", "log", [number]]]))
+            digests[run.seq] = run.digest
             if run.seq in (40, 90):
                 await store.put_snapshot(
                     Snapshot(run.run_id, run.seq, encode((await store.folded(run.run_id)).dump()), run.digest), run.epoch
                 )
         for upto in (None, 1, 2, 39, 40, 41, 89, 90, 91, 104, 150, 151):
             state, loaded = await other.folded(run.run_id, upto), folded(run.run_id, *await other.load(run.run_id, upto))
-            assert (state.dump(), state.digest, state.weight) == (loaded.dump(), loaded.digest, loaded.weight)
+            assert (state.run_id, state.dump(), state.digest, state.weight) == (run.run_id, loaded.dump(), loaded.digest, loaded.weight)
+            assert state.digest == digests[(151 if upto is None else upto)]
             assert len(state.root.values.get("log", ())) == (151 if upto is None else upto) - 1
         for upto in (0, 152):
             with pytest.raises(CheckpointNotFoundError):
@@ -88,7 +97,7 @@ class ResumptionContract:
     async def test_what_is_folded_belongs_to_who_asked(self, store: TakesUp) -> None:
         run = await new_run(store)
         await run.step(encode([["append", "log", [[1]]]]))
-        for state in (await store.folded(run.run_id), (await store.standing(run.run_id)).state):
+        for state in (await store.folded(run.run_id), state_of(await store.standing(run.run_id))):
             state.root.values["log"][0].append(2)
         assert (await store.folded(run.run_id)).root.values == {"n": 0, "log": [[1]]}
 
@@ -103,7 +112,9 @@ class ResumptionContract:
         await broken.step()
         for run in (unheard, broken):
             for ask in (store.folded, store.standing):
-                with pytest.raises(CheckpointCorruptError) as caught:
+                with pytest.raises(
+                    CheckpointCorruptError, match="its payload cannot be folded" if run is unheard else "its digest"
+                ) as caught:
                     await ask(run.run_id)
                 assert (caught.value.run_id, caught.value.seq) == (run.run_id, 3)
             assert (await store.folded(run.run_id, 2)).root.values == {"n": 2}
@@ -113,7 +124,7 @@ class ResumptionContract:
         await run.step()
         await store.put_snapshot(Snapshot(run.run_id, run.seq, encode([]), run.digest), run.epoch)
         await run.step()
-        with pytest.raises(CheckpointCorruptError, match="snapshot") as caught:
+        with pytest.raises(CheckpointCorruptError, match="its snapshot cannot be read") as caught:
             await store.folded(run.run_id)
         assert (caught.value.run_id, caught.value.seq) == (run.run_id, 2)
 
@@ -124,20 +135,41 @@ class ResumptionContract:
             standing = await other.standing(asked)
             assert (standing.run, standing.inbox) == (await other.run(run.run_id), await other.inbox(run.run_id))
             loaded = folded(run.run_id, *await other.load(run.run_id))
-            assert (standing.state.dump(), standing.state.digest) == (loaded.dump(), loaded.digest)
+            assert (state_of(standing).dump(), state_of(standing).digest) == (loaded.dump(), loaded.digest)
             assert abs(standing.clock - await other.now()) < 60_000_000
         with pytest.raises(RunNotFoundError):
             await store.standing(new_id(0))
 
+    async def test_a_state_that_is_not_wanted_is_not_read(self, store: TakesUp, other: TakesUp) -> None:
+        run = await waiting_run(store)
+        await run.step(encode([["unheard-of"]]))
+        told: list[Standing] = []
+
+        def unwanted(standing: Standing) -> bool:
+            told.append(standing)
+            return False
+
+        standing = await other.standing(run.run_id, wanted=unwanted)
+        assert (standing.run, standing.state, standing.inbox) == (await other.run(run.run_id), None, await other.inbox(run.run_id))
+        assert told == [standing]
+        with pytest.raises(CheckpointCorruptError):
+            await other.standing(run.run_id, wanted=lambda _standing: True)
+
+        def refuses(_standing: Standing) -> bool:
+            raise LookupError("not this one")
+
+        with pytest.raises(LookupError, match="not this one"):
+            await other.standing(run.run_id, wanted=refuses)
+
     async def test_a_standing_begins_at_the_newest_snapshot(self, store: TakesUp) -> None:
         run = await new_run(store)
         await run.step()
-        kept = (await store.standing(run.run_id)).state
+        kept = state_of(await store.standing(run.run_id))
         kept.root.values["n"] = "as the snapshot has it"
         await store.put_snapshot(Snapshot(run.run_id, run.seq, encode(kept.dump()), run.digest), run.epoch)
         await run.step(encode([["set", "m", 1]]))
         await run.step(encode([["set", "m", 2]]))
-        state = (await store.standing(run.run_id)).state
+        state = state_of(await store.standing(run.run_id))
         assert (state.seq, state.digest, state.root.values) == (4, run.digest, {"n": "as the snapshot has it", "m": 2})
 
     async def test_a_run_is_taken_with_all_that_is_made_of_it_at_once(self, store: TakesUp, other: TakesUp) -> None:
@@ -145,7 +177,7 @@ class ResumptionContract:
         made = await store.decide(run.run_id, "review", Verdict())
         standing = await other.standing(run.run_id)
         assert standing.run.wake_at is not None
-        seq = standing.state.seq + 2
+        seq = state_of(standing).seq + 2
         taking = resumption(other, standing, "decision", max_steps=77, closed=(("review#1", "resolved"),), consumed=((made.id, seq),))
         receipt = await other.take_up(taking)
         record = await store.run(run.run_id)
@@ -167,14 +199,14 @@ class ResumptionContract:
         await other.take_up(resumption(other, standing, details={"why": "a test"}))
         record = await store.run(run.run_id)
         assert (record.status, record.owner, record.attempt, record.wake_at) == ("running", other.worker_id, 1, None)
-        state = (await other.standing(run.run_id)).state
+        state = state_of(await other.standing(run.run_id))
         run.epoch, run.seq, run.digest, run.store = record.epoch, state.seq, state.digest, other
         assert isinstance(await run.step(), Receipt)
 
     async def test_a_decision_may_come_with_the_taking_that_uses_it(self, store: TakesUp, other: TakesUp) -> None:
         run = await waiting_run(store)
         standing = await other.standing(run.run_id)
-        seq = standing.state.seq + 2
+        seq = state_of(standing).seq + 2
         made = DecisionRecord(
             new_id(standing.clock), run.run_id, "review#1", "approve", "ana", approves=True, payload_digest="d" * 64,
             decided_at=standing.clock,
@@ -244,7 +276,7 @@ class ResumptionContract:
                 await run.end()
         before = (await store.run(run.run_id), await all_rows(store, run.run_id), await store.decisions(run.run_id))
         made = DecisionRecord(new_id(standing.clock), run.run_id, "review#1", "approve", "ben", decided_at=standing.clock)
-        seq = standing.state.seq + 2
+        seq = state_of(standing).seq + 2
         taking = resumption(other, standing, "decision", closed=(("review#1", "resolved"),), consumed=((made.id, seq),), voted=(made,))
         with pytest.raises(RunMovedError):
             await other.take_up(taking)
