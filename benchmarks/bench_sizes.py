@@ -118,6 +118,7 @@ async def _measured(curve: Curve, make: Callable[[], Any], rounds: int) -> list[
     for each in range(rounds + 1):
         for size in curve.sizes:
             async with make() as store:
+                await wide(store, 2)  # what is paid once is paid: connections, prepared statements, their plans
                 figure = await curve.ask(store, size)
             if each:  # the first round warms up
                 taken[size].append(figure)

@@ -14,11 +14,17 @@ from checkpoint_stores.codec import encode
 from checkpoint_stores.errors import CheckpointCorruptError, RunNotFoundError
 from checkpoint_stores.ids import new_id
 from checkpoint_stores.records import NewRun, Snapshot
-from checkpoint_stores.sql import postgres_statements
+from checkpoint_stores.sql import postgres_database, postgres_statements
 from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from engine.loading import load_state
 from trailmark.testing.contract import OwnedRun, SetClock, Verdict, new_run
+
+
+@pytest.fixture(autouse=True)
+def at_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes the long way because it is among the first."""
+    monkeypatch.setattr(postgres_database, "_BEFORE_THE_DESK", 0)
 
 
 @pytest.fixture
@@ -250,3 +256,26 @@ async def test_where_no_connection_can_be_made_in_time_runs_are_read_over_anothe
     store._database.desk._connect = in_vain
     assert store._database.desk._connection is None
     assert (await store.run(run.run_id)).run_id == run.run_id
+
+
+async def test_a_program_that_asks_for_little_connects_no_desk(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    connected = 0
+    real = asyncpg.connect
+
+    async def connect(*arguments: Any, **options: Any) -> Any:
+        nonlocal connected
+        connected += 1
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    async with SQLCheckpointStore(postgres_url) as store:
+        run = await new_run(store)  # asks for the time
+        await store.run(run.run_id)
+        before = connected
+        assert (await store.standing(run.run_id)).run.status == "running"
+        assert connected == before
+        assert (await store.run(run.run_id)).status == "running"
+        assert connected == before + 1
+        await asyncio.gather(*(store.run(run.run_id) for _ in range(10)))
+        assert connected == before + 1

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
+from checkpoint_stores.sql import postgres_database
 from checkpoint_stores.sql.store import SQLCheckpointStore
 from trailmark.testing.contract import StoreContract, StoreFactory
 from trailmark.testing.grant_contract import GrantContract
@@ -26,6 +27,18 @@ class TestSQLiteStore(StoreContract, GrantContract, ResumptionContract):
 
 
 class TestPostgresStore(StoreContract, GrantContract, ResumptionContract):
+    """Whatever can be is asked at the desk, together with others."""
+
     @pytest.fixture
-    def store_factory(self, postgres_url: str) -> StoreFactory:
+    def store_factory(self, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> StoreFactory:
+        monkeypatch.setattr(postgres_database, "_BEFORE_THE_DESK", 0)
+        return partial(SQLCheckpointStore, postgres_url)
+
+
+class TestPostgresStoreBeforeItsDesk(StoreContract, GrantContract, ResumptionContract):
+    """Everything goes the long way, as the first matters do."""
+
+    @pytest.fixture
+    def store_factory(self, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> StoreFactory:
+        monkeypatch.setattr(postgres_database, "_BEFORE_THE_DESK", 1_000_000)
         return partial(SQLCheckpointStore, postgres_url)
