@@ -1,8 +1,7 @@
 """From stored rows to the state they come to: the same fold the live walk uses, and no code of the user's.
 
-Rows are checked and folded a few at a time, in the order and in the thread in which they are read: of a long run there never stand
-more than these few in memory beside its state, and no loop waits for it.
-Pure; knows no database.
+Rows are checked and folded a few at a time, as they come: who reads them one by one, in whatever thread, never holds more of a long
+run than these few and its state.  Pure; knows no database.
 """
 
 from __future__ import annotations
