@@ -85,4 +85,5 @@ class Ending(NamedTuple):
         return replace(self.record, ended_at=time)
 
 
-Matter: TypeAlias = Asked | Taking | Looking | Finding | Surveying | AskingTime | Starting | Ending
+OnlyRead: TypeAlias = Looking | Finding | Surveying | AskingTime
+Matter: TypeAlias = Asked | Taking | Starting | Ending | OnlyRead

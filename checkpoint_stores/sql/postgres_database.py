@@ -18,7 +18,7 @@ from checkpoint_stores.records import Receipt
 from checkpoint_stores.sql import faults, migrate, postgres_opening, stamp, statements
 from checkpoint_stores.sql.addresses import Address
 from checkpoint_stores.sql.database import Database, Wanted
-from checkpoint_stores.sql.matters import Matter
+from checkpoint_stores.sql.matters import Matter, OnlyRead
 from checkpoint_stores.sql.places import for_postgres
 from checkpoint_stores.sql.postgres_desk import PostgresDesk
 from checkpoint_stores.sql.postgres_step import PostgresStep
@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 
 _BEFORE_THE_DESK: Final = 3
-"""So many matters go the long way before there is a desk: many a program asks for no more, and to connect takes as long as twenty of them."""
+"""So many readings go the long way before there is a desk: many a program asks for no more, and to connect takes as long as twenty of them."""
+
+_IDLE_SECONDS: Final = 30.0
+"""So long the server keeps a transaction in which nobody says anything: of a machine that is gone it would hold the locks for hours."""
 
 CONNECTIONS: Final = 15
 """How many connections are used at most beside the writer's, the desk's and the listener's."""
@@ -55,6 +58,7 @@ class PostgresDatabase(Database):
     async def _open(self, *, may_upgrade: bool) -> None:
         # As many as there may be are kept: one that is opened for a moment and closed again costs more than what it is opened for.
         self._engine = create_async_engine(self._address.for_core(), isolation_level="AUTOCOMMIT", pool_size=CONNECTIONS, max_overflow=0)
+        sa.event.listen(self._engine.sync_engine, "connect", _bound)
         try:
             async with self._engine.connect() as connection:
                 is_current = stamp.is_current(await connection.run_sync(migrate.revision_of, self.url), self.url)
@@ -108,7 +112,7 @@ class PostgresDatabase(Database):
     async def at_once(self, matter: Matter) -> Any:
         if not self.is_open:
             await self.open()
-        if self._asked < _BEFORE_THE_DESK:
+        if self._asked < _BEFORE_THE_DESK and isinstance(matter, OnlyRead):
             self._asked += 1
             return None
         with faults.typed_errors(self.url):
@@ -176,6 +180,13 @@ class PostgresDatabase(Database):
                     raise
             await self._engine.dispose()
             return await read()
+
+
+def _bound(connection: Any, _record: object) -> None:
+    """Called for each connection of the pool when it is new."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {int(_IDLE_SECONDS * 1000)}")
+    cursor.close()
 
 
 async def _outlasted(taking: asyncio.Future[T]) -> T:

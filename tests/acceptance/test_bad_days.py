@@ -490,6 +490,21 @@ async def test_a_decision_whose_answer_was_cut_can_simply_be_made_again(wire: Wi
         assert (await executor.resume(parked.run_id)).status == "completed"
 
 
+async def test_what_a_machine_that_is_gone_had_locked_is_free_after_a_while(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server hears nothing more of the connection, and nothing of its end either: the transaction in it would stay open for hours."""
+    monkeypatch.setattr("checkpoint_stores.sql.postgres_database._IDLE_SECONDS", 0.5)
+    flow = Flow("gate", {"n": int}).add_barrier("gate", prompt="Go on?").set_entry("gate").add_edge("gate", END)
+    async with SQLCheckpointStore(wire.url) as store, GraphExecutor(flow.compile(), store=store) as executor:
+        parked = await executor.execute({})
+        wire.cut_at(b"no longer wanted", "behind")
+        with pytest.raises(StoreUnavailableError):
+            await store.request_cancel(parked.run_id, actor="ana", reason="no longer wanted")
+        assert wire.cuts == 1
+        asked = await asyncio.wait_for(store.request_cancel(parked.run_id, actor="ana", reason="no longer wanted"), PATIENCE)
+        assert asked.run_id == parked.run_id
+        assert (await executor.resume(parked.run_id)).status == "cancelled"
+
+
 @pytest.mark.parametrize("mark", [ORDINARY, ENDING], ids=["a step", "the end of the run"])
 async def test_a_process_killed_while_the_server_has_its_commit_finds_it_done(
     children: Any, wire: Wire, postgres_url: str, mark: bytes

@@ -27,18 +27,8 @@ class TestSQLiteStore(StoreContract, GrantContract, ResumptionContract):
 
 
 class TestPostgresStore(StoreContract, GrantContract, ResumptionContract):
-    """Whatever can be is asked at the desk, together with others."""
-
     @pytest.fixture
     def store_factory(self, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> StoreFactory:
+        # Whatever can be is asked at the desk; how runs are read without one is compared in tests/test_reading_together.py.
         monkeypatch.setattr(postgres_database, "_BEFORE_THE_DESK", 0)
-        return partial(SQLCheckpointStore, postgres_url)
-
-
-class TestPostgresStoreBeforeItsDesk(StoreContract, GrantContract, ResumptionContract):
-    """Everything goes the long way, as the first matters do."""
-
-    @pytest.fixture
-    def store_factory(self, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> StoreFactory:
-        monkeypatch.setattr(postgres_database, "_BEFORE_THE_DESK", 1_000_000)
         return partial(SQLCheckpointStore, postgres_url)
