@@ -268,3 +268,40 @@ async def test_a_program_that_asks_for_little_connects_no_desk(postgres_url: str
         found += await asyncio.gather(*(store.run(run.run_id) for _ in range(10)))
         assert desk._connection is not None
     assert {(each.run_id, each.status) for each in found} == {(run.run_id, "running")}
+
+
+async def test_many_may_be_the_first_to_ask_of_a_store_that_nobody_has_opened(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLCheckpointStore(postgres_url) as made:
+        run = await new_run(made)
+    monkeypatch.undo()
+    store = SQLCheckpointStore(postgres_url)
+    found = await asyncio.gather(*(store.run(run.run_id) for _ in range(12)))
+    assert {each.run_id for each in found} == {run.run_id}
+    await store.close()
+
+
+@pytest.mark.parametrize("asked", ["run", "runs", "standing"])
+async def test_a_store_that_is_closed_while_it_is_read_leaves_no_connection(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.undo()
+    async with SQLCheckpointStore(postgres_url) as made:
+        run = await new_run(made)
+    watching = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    closed = []
+    for turns in range(12):
+        store = SQLCheckpointStore(postgres_url)
+        await store.heartbeat()
+        reads = [asyncio.ensure_future(getattr(store, asked)(*([] if asked == "runs" else [run.run_id]))) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await store.close()
+        await asyncio.gather(*reads, return_exceptions=True)
+        closed.append(store)
+    still = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    for _ in range(200):  # the server takes a moment to see that they are gone
+        if not await watching.fetchval(still):
+            break
+    assert await watching.fetchval(still) == 0
+    await watching.close()
+    assert len(closed) == 12  # kept until now: no garbage collection has closed anything

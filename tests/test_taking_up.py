@@ -22,7 +22,7 @@ from checkpoint_stores.errors import (
     StoreUnavailableError,
 )
 from checkpoint_stores.memory import MemoryCheckpointStore, MemoryDatabase
-from checkpoint_stores.protocol import CheckpointStore, folds, takes_up
+from checkpoint_stores.protocol import CheckpointStore, Standing, folds, takes_up
 from checkpoint_stores.records import Commit, Receipt, Resumption, RunChange
 from checkpoint_stores.sql.lines import key_of
 from checkpoint_stores.sql.store import SQLCheckpointStore
@@ -483,3 +483,64 @@ async def test_a_run_is_read_and_gone_on_with_over_a_store_that_only_loads() -> 
     assert (await load_state(in_parts, run.run_id, 1)).seq == 1
     await run.decide("ask", APPROVE)
     assert (await run.result()).values["n"] == 2
+
+
+# --- what is gone on with, and what is not ----------------------------------------------------------------------------
+async def test_a_decision_by_way_of_another_flows_executor_is_recorded_and_drives_nothing() -> None:
+    store = Overtaken()
+    run = await GraphExecutor(asking(), store=store).start({"n": 1})
+    await run.result()
+    reached: list[str] = []
+    other = Flow("other", {"n": int}).add_barrier("ask", prompt="Go on?").add_node("on", lambda state: reached.append("on"))
+    stranger = GraphExecutor(other.set_entry("ask").add_edge("ask", "on").add_edge("on", END).compile(), store=store)
+    with pytest.raises(WrongFlowError):
+        await stranger.open(run.run_id).decide("ask", APPROVE)
+    assert ((await store.run(run.run_id)).status, store.taken, reached) == ("waiting", 0, [])
+    assert [record.actor for record in await store.decisions(run.run_id)] == ["ana"]
+    assert (await GraphExecutor(asking(), store=store).resume(run.run_id)).values["n"] == 2
+
+
+async def test_a_decision_does_not_move_a_run_that_somebody_wants_to_end() -> None:
+    store = Overtaken()
+    executor = GraphExecutor(asking(), store=store)
+    run = await executor.start({"n": 1})
+    await run.result()
+    await store.request_cancel(run.run_id, actor="ben", reason="not wanted")
+    await run.decide("ask", APPROVE)
+    assert (await run.result()).status == "cancelled"
+    assert store.taken == 0
+    assert [row.kind async for row in store.history(run.run_id)][-1] == "cancelled"
+    assert [each.status for each in await store.barriers(run_id=run.run_id, status=None)] == ["withdrawn"]
+
+
+class AlwaysGives(MemoryCheckpointStore):
+    """A store that does not ask whether a state is wanted."""
+
+    async def standing(self, run_id: str, *, wanted: Callable[[Standing], bool] | None = None) -> Standing:
+        return await super().standing(run_id)
+
+
+class NeverGives(MemoryCheckpointStore):
+    """A store that asks, and gives no state whatever it hears."""
+
+    async def standing(self, run_id: str, *, wanted: Callable[[Standing], bool] | None = None) -> Standing:
+        standing = await super().standing(run_id, wanted=wanted)
+        return standing._replace(state=None)
+
+
+@pytest.mark.parametrize("kind", [AlwaysGives, NeverGives])
+async def test_a_store_that_gives_another_state_than_was_wanted_is_gone_on_with_all_the_same(kind: type[MemoryCheckpointStore]) -> None:
+    store = kind()
+    executor = GraphExecutor(asking(), store=store)
+    run = await executor.start({"n": 1})
+    await run.result()
+    changed = GraphExecutor(asking(prompt="Really?"), store=store)
+    assert changed.graph.graph_hash != executor.graph.graph_hash
+    assert (await changed.resume(run.run_id)).status == "waiting"
+    assert (await store.run(run.run_id)).graph_hash == changed.graph.graph_hash
+    await changed.open(run.run_id).decide("ask", APPROVE)
+    result = await changed.resume(run.run_id) if (await store.run(run.run_id)).status == "waiting" else None
+    assert result is None or result.status == "completed"
+    await settled()
+    assert (await store.run(run.run_id)).status == "completed"
+    assert len(await store.decisions(run.run_id)) == 1

@@ -21,6 +21,7 @@ from checkpoint_stores.sql.database import Database, Wanted
 from checkpoint_stores.sql.matters import Matter, OnlyRead
 from checkpoint_stores.sql.places import for_postgres
 from checkpoint_stores.sql.postgres_desk import PostgresDesk
+from checkpoint_stores.sql.postgres_queue import CLOSING_SECONDS
 from checkpoint_stores.sql.postgres_step import PostgresStep
 from checkpoint_stores.sql.postgres_wire import PostgresWire
 from checkpoint_stores.sql.postgres_writer import PostgresWriter
@@ -52,6 +53,9 @@ class PostgresDatabase(Database):
         self._address = address
         self._engine: AsyncEngine
         self._asked = 0
+        self._lent = 0
+        """How many of the pool's connections somebody has."""
+        self._all_back = asyncio.Event()
         self.writer: PostgresWriter
         self.desk: PostgresDesk
 
@@ -84,7 +88,7 @@ class PostgresDatabase(Database):
             await self.writer.close()
             await self._write(last)
         await self.writer.close()
-        await self._engine.dispose()
+        await self._dispose()
 
     async def connect(self) -> Any:
         """A connection of the driver's own, beside SQLAlchemy's pool."""
@@ -145,13 +149,27 @@ class PostgresDatabase(Database):
 
     @contextlib.asynccontextmanager
     async def _driver(self) -> AsyncIterator[tuple[AsyncConnection, Any]]:
-        async with self._engine.connect() as connection:
-            try:
-                yield connection, (await connection.get_raw_connection()).driver_connection
-            except asyncio.CancelledError:
-                # It may have been about to begin a transaction, which nobody ends: whoever got the connection next would be in it.
-                await connection.invalidate()
-                raise
+        self._lent += 1
+        try:
+            async with self._engine.connect() as connection:
+                try:
+                    yield connection, (await connection.get_raw_connection()).driver_connection
+                except asyncio.CancelledError:
+                    # It may have been about to begin a transaction, which nobody ends: whoever got the connection next would be in it.
+                    await connection.invalidate()
+                    raise
+        finally:
+            self._lent -= 1
+            if not self._lent:
+                self._all_back.set()
+
+    async def _dispose(self) -> None:
+        """Close the pool.  Who is at it still is waited for: what came back behind this would never be closed."""
+        self._all_back.clear()
+        if self._lent:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_back.wait(), CLOSING_SECONDS)
+        await self._engine.dispose()
 
     async def _vacuum(self) -> None:
         async with self._engine.connect() as connection:

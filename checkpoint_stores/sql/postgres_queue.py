@@ -26,7 +26,8 @@ Work = TypeVar("Work")
 
 Job: TypeAlias = "tuple[Work, Answer]"
 
-_CLOSING_SECONDS: Final = 20.0
+CLOSING_SECONDS: Final = 20.0
+"""So long who is at a connection is waited for when the store is closed."""
 
 _CROWD: Final = 32
 """From so many on nobody notices if half of them are told a moment later, and the database need not wait for Python."""
@@ -60,7 +61,7 @@ class PostgresQueue(ABC, Generic[Work]):
         self._is_closed = True
         self._wake()
         if self._errand is not None:
-            _, pending = await asyncio.wait([self._errand.ended], timeout=_CLOSING_SECONDS)
+            _, pending = await asyncio.wait([self._errand.ended], timeout=CLOSING_SECONDS)
             if pending and self._connection is not None:
                 self._connection.terminate()  # nobody answers: what waits is told so
                 await asyncio.wait(pending)

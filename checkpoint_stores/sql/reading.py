@@ -119,19 +119,27 @@ class Reading:
         if found is None:
             raise RunNotFoundError(run_id)
         standing, is_wanted = found
+        if isinstance(is_wanted, Exception):
+            raise is_wanted  # here, where nobody takes it for the database's
         if is_wanted and standing.state is None:
             standing = standing._replace(state=await self.folded(id_of(key), None))
         return standing
 
-    def _standing(self, key: bytes, wanted: Callable[[Standing], bool] | None, found: Found) -> tuple[Standing, bool] | None:
-        """How a run stands, and whether its state is wanted: there is none where it is out of the ordinary, too."""
+    def _standing(
+        self, key: bytes, wanted: Callable[[Standing], bool] | None, found: Found
+    ) -> tuple[Standing, bool | Exception] | None:  # fmt: skip
+        """How a run stands, and whether its state is wanted, or what was raised instead; there is none where it is out of the ordinary, too."""
         lines, snapshots, rows, barriers, decisions = found
         values = next(iter(lines), None)
         if values is None:
             return None
         line = WatchedLine(*values)
         standing = Standing(watched_run_of(line), None, inbox_of(line.inbox_rev, line.cancel, barriers, decisions), line.clock)
-        if wanted is not None and not wanted(standing):
+        try:
+            is_wanted = wanted is None or wanted(standing)
+        except Exception as error:  # noqa: BLE001 - it is told
+            return standing, error
+        if not is_wanted:
             return standing, False
         anchor = (line.genesis, line.parent_run_id, line.head_seq, line.head_digest)
         return standing._replace(state=self._folded_as_read(key, None, ([anchor], snapshots, rows))), True

@@ -155,11 +155,14 @@ class ResumptionContract:
         with pytest.raises(CheckpointCorruptError):
             await other.standing(run.run_id, wanted=lambda _standing: True)
 
-        def refuses(_standing: Standing) -> bool:
-            raise LookupError("not this one")
+        for refusal, told_as in ((LookupError("not this one"), LookupError), (OSError("a disk"), OSError), (StopIteration(), RuntimeError)):
 
-        with pytest.raises(LookupError, match="not this one"):
-            await other.standing(run.run_id, wanted=refuses)
+            def refuses(_standing: Standing, refusal: Exception = refusal) -> bool:
+                raise refusal
+
+            with pytest.raises(told_as) as caught:
+                await asyncio.wait_for(other.standing(run.run_id, wanted=refuses), 60)
+            assert refusal in (caught.value, caught.value.__cause__)
 
     async def test_a_standing_begins_at_the_newest_snapshot(self, store: TakesUp) -> None:
         run = await new_run(store)

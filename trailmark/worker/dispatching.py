@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from checkpoint_stores.protocol import CheckpointStore
 from checkpoint_stores.records import RunRecord
 from engine.clock import Clock
+
+_SOON: Final = 1_000_000
+"""Microseconds."""
 
 
 class Dispatcher(Protocol):
@@ -55,8 +58,9 @@ class StoreDispatcher:
         self._next = 0
 
     async def look(self, room: int, aside: Collection[str]) -> Sequence[RunRecord]:
-        self._next = 0  # where something is found, nobody waits before the next look
         found = await self._due(room, aside)
+        # Behind a look that found something nobody waits, but for who had no use for what it found.
+        self._next = self._clock.now() + _SOON
         if not found:
             # In this order: what becomes due between the two is found now or waited for, never neither.
             self._next = await self._store.next_due()
