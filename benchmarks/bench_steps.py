@@ -75,10 +75,10 @@ async def memory() -> list[Line]:
     graph = counting(5000)
     async with MemoryCheckpointStore() as store:
         ours, floor = await alternate(lambda: per_step(graph, store, 5000), lambda: bare_awaits(5000))
-        again, straight = await alternate(lambda: per_step(graph, store, 5000), lambda: straight_steps(5000))
+        again, line = await alternate(lambda: per_step(graph, store, 5000), lambda: straight_steps(5000))
     return [
         Line("in-memory loop, trivial async step, condition each step", "us/step", ours, floor, 8, "memory store"),
-        Line("the same, beside a straight line of what must be done", "us/step", again, straight, 2 * straight, "memory store"),
+        Line("the same, beside a straight line of what must be done", "us/step", again, line, 2 * line, "memory store"),
     ]
 
 

@@ -24,8 +24,6 @@ Keep = Callable[[Row], Awaitable[object]]
 """Makes a row durable before the next step begins; there is none where rows stay in memory."""
 
 _CHAIN = Chain()
-
-
 _RUNS = itertools.count(1)
 
 

@@ -101,7 +101,7 @@ class Taker:
             standing = await store.standing(run_id, wanted=self._may_take_up)
             self._check(standing.run, as_of)
             with contextlib.suppress(RunMovedError, NotAtOnceError):
-                if standing.state is not None and self._may_take_up(standing):
+                if standing.state is not None and self._may_take_up(standing):  # a store may give what was not wanted
                     return await self._take_up(standing, standing.state, said)
         record = await store.run(run_id)
         self._check(record, as_of)

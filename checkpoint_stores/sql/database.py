@@ -34,8 +34,7 @@ Found = Sequence[Iterable[Any]]
 """The lines that each text gave; they can be gone through once."""
 
 _MANY_LINES: Final = 64
-_MUCH: Final = 65_536
-"""Bytes."""
+_MANY_BYTES: Final = 65_536
 
 
 class Outside(Protocol):
@@ -176,4 +175,4 @@ class Database(ABC):
 def _is_much(found: list[list[Any]]) -> bool:
     if sum(map(len, found)) > _MANY_LINES:
         return True
-    return sum(len(value) for lines in found for line in lines for value in line if type(value) is bytes) > _MUCH
+    return sum(len(value) for lines in found for line in lines for value in line if type(value) is bytes) > _MANY_BYTES

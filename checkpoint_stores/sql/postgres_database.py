@@ -53,8 +53,9 @@ class PostgresDatabase(Database):
         self._address = address
         self._engine: AsyncEngine
         self._asked = 0
+        """How many readings have gone the long way because there was no desk yet."""
         self._lent = 0
-        """How many of the pool's connections somebody has."""
+        """How many readings and writings have one of the pool's connections, or wait for one."""
         self._all_back = asyncio.Event()
         self.writer: PostgresWriter
         self.desk: PostgresDesk
@@ -62,7 +63,7 @@ class PostgresDatabase(Database):
     async def _open(self, *, may_upgrade: bool) -> None:
         # As many as there may be are kept: one that is opened for a moment and closed again costs more than what it is opened for.
         self._engine = create_async_engine(self._address.for_core(), isolation_level="AUTOCOMMIT", pool_size=CONNECTIONS, max_overflow=0)
-        sa.event.listen(self._engine.sync_engine, "connect", _bound)
+        sa.event.listen(self._engine.sync_engine, "connect", _bound_in_time)
         try:
             async with self._engine.connect() as connection:
                 is_current = stamp.is_current(await connection.run_sync(migrate.revision_of, self.url), self.url)
@@ -200,7 +201,7 @@ class PostgresDatabase(Database):
             return await read()
 
 
-def _bound(connection: Any, _record: object) -> None:
+def _bound_in_time(connection: Any, _record: object) -> None:
     """Called for each connection of the pool when it is new."""
     cursor = connection.cursor()
     cursor.execute(f"SET idle_in_transaction_session_timeout = {int(_IDLE_SECONDS * 1000)}")

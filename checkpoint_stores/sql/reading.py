@@ -24,6 +24,23 @@ T = TypeVar("T")
 _PAGE: Final = 500
 
 
+class _Wish:
+    """Whether whoever asks how a run stands wants its state, once he has heard the rest."""
+
+    def __init__(self, wanted: Callable[[Standing], bool] | None) -> None:
+        self._wanted = wanted
+        self.is_for_state = False
+        self.raised: Exception | None = None
+        """What was raised instead of an answer: to be raised where nobody takes it for the database's."""
+
+    def hears(self, standing: Standing) -> bool:
+        try:
+            self.is_for_state = self._wanted is None or self._wanted(standing)
+        except Exception as error:  # noqa: BLE001 - it is told
+            self.raised = error
+        return self.is_for_state
+
+
 class Reading:
     """Reads and never writes."""
 
@@ -76,8 +93,8 @@ class Reading:
 
     async def folded(self, run_id: str, upto: int | None) -> RunState:
         key = key_of(run_id)
-        wanted = statements.newest_part(key, statements.NEWEST if upto is None else upto)
-        state = await self._database.fetch_through(wanted, partial(self._folded_as_read, key, upto))
+        part = statements.newest_part(key, statements.NEWEST if upto is None else upto)
+        state = await self._database.fetch_through(part, partial(self._folded_as_read, key, upto))
         return state if state is not None else await self._sound(key, upto, partial(folded, id_of(key)))
 
     def _folded_as_read(self, key: bytes, upto: int | None, found: Found) -> RunState | None:
@@ -111,38 +128,32 @@ class Reading:
             key = key_of(run_id)
         except RunNotFoundError:
             key = key_of((await self.run(run_id)).run_id)  # which run is meant by a part of its id
+        wish = _Wish(wanted)
         little: Found | None = await self._database.at_once(Surveying(key))
         if little is not None:
-            found = self._standing(key, wanted, little)
+            standing = self._standing(key, wish, little)
         else:
-            found = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key, wanted))
-        if found is None:
+            standing = await self._database.fetch_through(statements.standing(key, self._time()), partial(self._standing, key, wish))
+        if standing is None:
             raise RunNotFoundError(run_id)
-        standing, is_wanted = found
-        if isinstance(is_wanted, Exception):
-            raise is_wanted  # here, where nobody takes it for the database's
-        if is_wanted and standing.state is None:
+        if wish.raised is not None:
+            raise wish.raised
+        if wish.is_for_state and standing.state is None:
             standing = standing._replace(state=await self.folded(id_of(key), None))
         return standing
 
-    def _standing(
-        self, key: bytes, wanted: Callable[[Standing], bool] | None, found: Found
-    ) -> tuple[Standing, bool | Exception] | None:  # fmt: skip
-        """How a run stands, and whether its state is wanted, or what was raised instead; there is none where it is out of the ordinary, too."""
+    def _standing(self, key: bytes, wish: _Wish, found: Found) -> Standing | None:
+        """How a run stands; its state where that is wanted and nothing of it is out of the ordinary."""
         lines, snapshots, rows, barriers, decisions = found
         values = next(iter(lines), None)
         if values is None:
             return None
         line = WatchedLine(*values)
         standing = Standing(watched_run_of(line), None, inbox_of(line.inbox_rev, line.cancel, barriers, decisions), line.clock)
-        try:
-            is_wanted = wanted is None or wanted(standing)
-        except Exception as error:  # noqa: BLE001 - it is told
-            return standing, error
-        if not is_wanted:
-            return standing, False
+        if not wish.hears(standing):
+            return standing
         anchor = (line.genesis, line.parent_run_id, line.head_seq, line.head_digest)
-        return standing._replace(state=self._folded_as_read(key, None, ([anchor], snapshots, rows))), True
+        return standing._replace(state=self._folded_as_read(key, None, ([anchor], snapshots, rows)))
 
     async def head(self, run_id: str) -> int:
         key = key_of(run_id)

@@ -17,7 +17,7 @@ from checkpoint_stores.records import RunRecord
 from engine.clock import Clock
 
 _SOON: Final = 1_000_000
-"""Microseconds."""
+"""In so many microseconds whoever had no use for what a look found looks again."""
 
 
 class Dispatcher(Protocol):
@@ -59,7 +59,6 @@ class StoreDispatcher:
 
     async def look(self, room: int, aside: Collection[str]) -> Sequence[RunRecord]:
         found = await self._due(room, aside)
-        # Behind a look that found something nobody waits, but for who had no use for what it found.
         self._next = self._clock.now() + _SOON
         if not found:
             # In this order: what becomes due between the two is found now or waited for, never neither.
